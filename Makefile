@@ -1,0 +1,58 @@
+# make build     the library, target/release/liblkfk.so
+# make install   as lkfk.so into INST_LIBDIR, where LuaJIT looks; that file is all there is
+# make test      all checks and tests; installs the Debian packages they need
+# make lint      only what needs no running
+# make docs      CONFIGURATION.md and STATISTICS.md from the code, and the Rust documentation
+# make bench     the numbers of the manual, measured here
+# make demo      nginx and Kafka with a load, and what became of it; KEEP=1 leaves it up
+# make fuzz      each fuzz target for FUZZ_SECONDS
+# make clean
+
+FUZZ_SECONDS ?= 60
+INST_LIBDIR ?= /usr/local/lib/lua/5.1
+CARGO ?= cargo
+
+LIBRARY := $(or $(CARGO_TARGET_DIR),target)/release/liblkfk.so
+SOURCES := $(shell find src lua -type f) $(wildcard Cargo.toml Cargo.lock build.rs)
+
+build: $(LIBRARY)
+
+# Touched, since cargo leaves the file alone when a source changed in date only.
+$(LIBRARY): $(SOURCES)
+	$(CARGO) build --release
+	@touch $@
+
+# `install` replaces the file and never writes into it: a running nginx keeps the one it has mapped.
+install: $(LIBRARY)
+	install -d $(DESTDIR)$(INST_LIBDIR)
+	install -m 755 $(LIBRARY) $(DESTDIR)$(INST_LIBDIR)/lkfk.so
+
+test:
+	dev/test.sh
+
+lint:
+	dev/install.sh
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+	luacheck --quiet lua spec dev
+
+docs:
+	$(CARGO) run --quiet --no-default-features --example manual
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps
+
+bench:
+	dev/bench.sh
+
+demo:
+	dev/demo.sh
+
+fuzz:
+	$(CARGO) +nightly fuzz --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-fuzz
+	set -e; for target in $$($(CARGO) +nightly fuzz list); do \
+	  $(CARGO) +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS); \
+	done
+
+clean:
+	$(CARGO) clean
+
+.PHONY: build install test lint docs bench demo fuzz clean

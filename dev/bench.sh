@@ -1,0 +1,260 @@
+#!/usr/bin/env bash
+# Compares lkfk with other producers, each inside one nginx worker, on this machine and in one run: prints
+# a table and says what is in it. Takes about five minutes. LKFK_CPATH, when set, is the directory of the
+# lkfk.so to measure; else it is built.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/stage.sh"
+source dev/bench/machine.sh
+
+# Producer and Kafka version; "-" is the version in kafka/pom.xml.
+ROWS=('lkfk -' 'librdkafka -' 'lkfk 3.9.1' 'lua-nginx-kafka 3.9.1')
+
+RATE=50000
+PACED=200000       # messages of a paced run
+FLAT=1000000       # messages of a run flat out
+PARTITIONS=8
+KEYS=64
+ROUNDS=3
+WRK=(-t1 -c32 -d4s)
+
+HEADER='                            paced, 50,000 messages/s      flat out               requests/s               p99, ms
+                            in log()    loop  process   messages/s  process   without    with  ratio   without   with'
+ROW='%-16s Kafka %-6s %5.0f ns %4.0f ns %5.0f ns %12s %5.0f ns %9s %7s   %.2f %9.1f %6.1f\n'
+
+# --- One producer ---
+
+# open_row PRODUCER VERSION: broker, topic and nginx, all fresh. Sets BOOTSTRAP, BROKER, WORKER, URL.
+open_row() {
+  local producer=$1 version=$2 prefix=$STAGE/nginx/bench PORT
+  if [[ $version == - ]]; then version=(); fi
+  dev/kafka.sh start bench "${version[@]}" "log.dirs=$LKFK_SHM/kafka"
+  BOOTSTRAP=$(from_env kafka/bench BOOTSTRAP) BROKER=$(from_env kafka/bench PID)
+  VERSION=$(from_env kafka/bench VERSION)
+  dev/kafka.sh topic bench bench "$PARTITIONS"
+
+  mkdir -p "$prefix"
+  printf '%s\n' 'worker_processes 1;' 'env LKFK_SHM;' 'env LKFK_STAGE;' >"$prefix/main.conf"
+  cat >"$prefix/http.conf" <<CONF
+include cpath.conf;
+lua_package_path '$ROOT/dev/bench/?.lua;;';
+keepalive_requests 1000000000;
+init_worker_by_lua_block { require("producers").start("$producer", "$BOOTSTRAP") }
+server {
+  include listen.conf;
+  location = /pace { content_by_lua_file $ROOT/dev/bench/pace.lua; }
+  location = /versions { content_by_lua_file $ROOT/dev/bench/versions.lua; }
+  location = /without { return 200 "hello, world\n"; }
+  location = /with { return 200 "hello, world\n"; log_by_lua_block { require("access").log() } }
+  location = /worker { content_by_lua_block {
+    local access, producers = require "access", require "producers"
+    producers.drain()
+    ngx.say(ngx.worker.pid(), " ", access.taken, " ", access.refused)
+  } }
+}
+CONF
+  dev/nginx.sh start bench
+  PORT=$(from_env nginx/bench PORT)
+  URL=http://127.0.0.1:$PORT
+  VERSIONS=$(get /versions)
+  read -r WORKER _ < <(get /worker)
+  SAMPLES=$STAGE/samples
+  : >"$SAMPLES"
+  LOGGED=0
+}
+
+close_row() {
+  dev/nginx.sh stop bench
+  dev/kafka.sh stop bench
+  rm -rf "$STAGE/kafka/bench" "$STAGE/nginx/bench" "$LKFK_SHM/kafka"
+}
+
+from_env() {
+  sed -n "s/^$2=//p" "$STAGE/$1/env"
+}
+
+get() {
+  curl --silent --show-error --fail --max-time 120 "$URL$1"
+}
+
+# --- Samples ---
+
+sample() {
+  printf '%s %s\n' "$1" "$2" >>"$SAMPLES"
+}
+
+# median NAME
+median() {
+  sed -n "s/^$1 //p" "$SAMPLES" | sort -g |
+    awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
+}
+
+calculate() {
+  awk "BEGIN { print $1 }"
+}
+
+# --- Measurements ---
+
+# pace N RATE [idle]: one run; sets CALL, THREAD, PROCESS, ACKED (messages/s) and CORES, what the broker used.
+pace() {
+  local key value began=$EPOCHREALTIME busy
+  busy=$(ticks_of "$BROKER")
+  while IFS='=' read -r key value; do
+    case $key in
+      call) CALL=$value ;;
+      thread) THREAD=$value ;;
+      process) PROCESS=$value ;;
+      rate) ACKED=$value ;;
+    esac
+  done < <(get "/pace?n=$1&rate=$2&keys=$KEYS&idle=${3:+1}")
+  CORES=$(calculate "($(ticks_of "$BROKER") - $busy) / 100 / $(since "$began")")
+  if [[ -z ${3:-} ]]; then LOGGED=$(( LOGGED + $1 )); fi
+}
+
+paced_round() {
+  local thread process
+  pace "$PACED" "$RATE" idle
+  thread=$THREAD process=$PROCESS
+  pace "$PACED" "$RATE"
+  sample call "$CALL"
+  sample loop "$(calculate "$THREAD - $thread")"
+  sample process "$(calculate "$PROCESS - $process")"
+  sample paced_broker "$CORES"
+}
+
+flat_round() {
+  pace "$FLAT" 0
+  sample flat_rate "$ACKED"
+  sample flat_process "$PROCESS"
+  sample flat_broker "$CORES"
+}
+
+# wrk_one NAME: load on that location.
+wrk_one() {
+  local rate p99 wrong
+  read -r rate p99 wrong < <(wrk "${WRK[@]}" -s dev/bench/wrk.lua "$URL/$1" | tail -n 1)
+  (( wrong == 0 )) || die "$wrong requests went wrong"
+  sample "$1" "$rate"
+  sample "$1_p99" "$(calculate "$p99 / 1000")"
+  RATE_SEEN=$rate
+}
+
+wrk_round() {
+  local without
+  wrk_one without
+  without=$RATE_SEEN
+  wrk_one with
+  sample ratio "$(calculate "$RATE_SEEN / $without")"
+}
+
+# arrived: records in the topic.
+arrived() {
+  local partition arguments=()
+  for (( partition = 0; partition < PARTITIONS; partition++ )); do
+    arguments+=(-t "bench:$partition:-1")
+  done
+  kcat -Q -b "$BOOTSTRAP" "${arguments[@]}" | awk '{ sum += $NF } END { print sum }'
+}
+
+measure() {
+  local name=$1 kafka=$2 round worker own busy taken refused lost began=$EPOCHREALTIME
+  progress "$name: starting"
+  open_row "$name" "$kafka"
+  progress "$name on Kafka $VERSION: warming up"
+  pace 100000 "$RATE"
+  pace 500000 0
+  wrk_one with
+  : >"$SAMPLES"
+  progress "$name on Kafka $VERSION: waiting until the machine is quiet"
+  await_quiet
+  own=$(own_ticks "$BROKER" "$WORKER") busy=$(busy_ticks) began=$EPOCHREALTIME
+  for (( round = 1; round <= ROUNDS; round++ )); do
+    progress "$name on Kafka $VERSION: round $round of $ROUNDS"
+    paced_round
+    flat_round
+    wrk_round
+  done
+  OTHERS+=("$(calculate "($(busy_ticks) - $busy - $(own_ticks "$BROKER" "$WORKER") + $own) / $(since "$began")")")
+  progress
+
+  # shellcheck disable=SC2059 # a constant
+  printf "$ROW" "$name" "$VERSION" "$(median call)" "$(median loop)" "$(median process)" \
+    "$(thousands "$(median flat_rate)")" "$(median flat_process)" "$(thousands "$(median without)")" \
+    "$(thousands "$(median with)")" "$(median ratio)" "$(median without_p99)" "$(median with_p99)"
+  PACED_BROKER+=("$(median paced_broker)") FLAT_BROKER+=("$(median flat_broker)")
+  read -r worker taken refused < <(get /worker)
+  [[ $worker == "$WORKER" ]] || die "$name: the worker was restarted: see $STAGE/nginx/bench/error.log"
+  lost=$(( LOGGED + taken - $(arrived) ))
+  if (( refused > 0 )); then echo "  $refused of $(( taken + refused )) messages refused under wrk"; fi
+  if (( lost > 0 )); then echo "  $lost of $(( LOGGED + taken )) messages did not arrive"; fi
+  if (( lost < 0 )); then echo "  $(( -lost )) of $(( LOGGED + taken )) messages arrived twice"; fi
+  if [[ $name == lkfk ]] && (( lost != 0 )); then FAILED=1; fi
+  close_row
+}
+
+installed() {
+  case $1 in
+    lua-nginx-kafka)
+      luajit -e 'os.exit(package.searchpath("nginx.kafka.producer", package.path) and 0 or 1)' ;;
+    librdkafka) luajit -e 'require("ffi").load "librdkafka.so.1"' 2>/dev/null ;;
+  esac
+}
+
+# --- Lines ---
+
+progress() {
+  if [[ -t 1 ]]; then printf '\r%s%s%s\e[K' "$DIM" "${1:-}" "$PLAIN"; fi
+}
+
+thousands() {
+  printf '%.0f' "$1" | sed -E ':a;s/([0-9])([0-9]{3})($|,)/\1,\2\3/;ta'
+}
+
+largest() {
+  printf '%s\n' "$@" | sort -g | tail -n 1
+}
+
+percent() {
+  awk -v share="$1" 'BEGIN { printf "%.0f %%", share * 100 }'
+}
+
+explain() {
+  cat <<TEXT
+
+Messages of 400 bytes with $KEYS keys, to $PARTITIONS partitions of one broker; batches of at most 500, linger 100 ms,
+acks 1, room for 100,000 messages. One worker; broker, load and worker share the processors. The broker
+writes to memory. Medians of $ROUNDS rounds; what is called net is less a control run that keeps the same pace and
+logs nothing.
+  in log()  time inside the calls, in bursts of a millisecond's messages, less what the clock costs
+  loop      CPU time of nginx's thread, net: what a message takes away from requests
+  process   CPU time of the whole worker, net when paced: its other threads too
+  flat out  as fast as the queue takes them; messages/s until all are acknowledged
+  requests  wrk ${WRK[*]} on a location that answers 13 bytes, with and without a message in
+            log_by_lua for each; the ratio is the median of the rounds' ratios
+The broker used at most $(percent "$(largest "${PACED_BROKER[@]}")") of a core when paced, $(percent "$(largest "${FLAT_BROKER[@]}")") flat out.
+Other programs on this machine used at most $(percent "$(largest "${OTHERS[@]}" | awk '{ print $1 / 100 }')") of a core.
+$(machine)
+$VERSIONS${RDKAFKA:+, librdkafka $RDKAFKA}
+TEXT
+}
+
+# --- ---
+
+OTHERS=() PACED_BROKER=() FLAT_BROKER=() VERSIONS='' FAILED=0 RDKAFKA=''
+stage_begin bench
+if [[ -z ${LKFK_CPATH:-} ]]; then cargo build --quiet --release; fi
+stage_library
+if installed librdkafka; then
+  RDKAFKA=$(luajit -e 'local ffi = require "ffi" ffi.cdef "const char *rd_kafka_version_str(void);"
+    print(ffi.string(ffi.load("librdkafka.so.1").rd_kafka_version_str()))')
+fi
+echo "$BOLD$HEADER$PLAIN"
+for row in "${ROWS[@]}"; do
+  read -r producer version <<<"$row"
+  if [[ $producer != lkfk ]] && ! installed "$producer"; then
+    echo "$producer is not installed"
+    continue
+  fi
+  measure "$producer" "$version"
+done
+explain
+if (( FAILED )); then die 'lkfk lost or doubled messages'; fi

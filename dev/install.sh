@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# Installs what building and testing need beside git, cargo and a C compiler. Silent when nothing is
+# missing. Needs root, or sudo without a password; otherwise prints what to run, and fails.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/stage.sh"
+
+# One a line: the Debian package, then others that serve as well.
+PACKAGES='make
+curl
+nginx-light nginx-core nginx-full nginx-extras
+libnginx-mod-http-lua
+luajit2 luajit
+lua-busted
+lua-check
+luarocks
+kcat
+wrk
+default-jdk-headless openjdk-17-jdk-headless openjdk-21-jdk-headless openjdk-25-jdk-headless
+maven'
+
+missing_packages() {
+  local name others candidate installed
+  # shellcheck disable=SC2086 # one word a package
+  installed=" $(dpkg-query -W -f '${db:Status-Status}:${Package} ' $PACKAGES 2>/dev/null || true)"
+  while read -r name others; do
+    for candidate in $name $others; do
+      if [[ $installed == *" installed:$candidate "* ]]; then continue 2; fi
+    done
+    printf '%s ' "$name"
+  done <<<"$PACKAGES"
+}
+
+install_packages() {
+  local as_root=()
+  if (( EUID != 0 )); then
+    if ! sudo -n true 2>/dev/null; then
+      die "packages are missing; run: sudo apt-get install -y --no-install-recommends $*"
+    fi
+    as_root=(sudo -n)
+  fi
+  echo "installing with apt: $*"
+  "${as_root[@]}" bash -c "$(declare -f apt_install nginx_pid); apt_install \"\$@\"" bash "$@"
+}
+
+# Runs as root. Debian starts a service as soon as its package is there; nginx is wanted here as a
+# program only. A policy of the machine's owner stands; then what came up is stopped again.
+apt_install() {
+  set -euo pipefail
+  local policy=/usr/sbin/policy-rc.d had_nginx running
+  if [[ ! -e $policy ]]; then
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+  fi
+  had_nginx=$(command -v /usr/sbin/nginx || true)
+  running=$(nginx_pid)
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -qq
+  apt-get install -qq -y --no-install-recommends -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@"
+  if [[ -z $had_nginx ]]; then update-rc.d nginx disable >/dev/null 2>&1 || true; fi
+  if [[ -z $running && -n $(nginx_pid) ]]; then kill -QUIT "$(nginx_pid)"; fi
+}
+
+nginx_pid() {
+  local pid
+  pid=$(cat /run/nginx.pid 2>/dev/null || true)
+  if [[ -n $pid && -d /proc/$pid ]]; then echo "$pid"; fi
+}
+
+# rustfmt and clippy come with the toolchain, never from Debian: theirs belong to another compiler.
+install_components() {
+  local component absent=()
+  for component in fmt clippy; do
+    if ! cargo "$component" --version >/dev/null 2>&1; then absent+=("$component"); fi
+  done
+  if (( ${#absent[@]} == 0 )); then return; fi
+  command -v rustup >/dev/null ||
+    die "cargo ${absent[*]}: not found, and no rustup to add it; install it for this toolchain"
+  echo "installing with rustup: ${absent[*]}"
+  rustup --quiet component add "${absent[@]/#fmt/rustfmt}"
+}
+
+command -v dpkg-query >/dev/null || die 'needs Debian, or a distribution made from it'
+command -v cargo >/dev/null || die 'needs cargo; see rustup.rs'
+missing=$(missing_packages)
+# shellcheck disable=SC2086 # one word a package
+if [[ -n $missing ]]; then install_packages $missing; fi
+install_components

@@ -1,0 +1,278 @@
+#!/usr/bin/env bash
+# One-node Kafka brokers (KRaft) of the stage, each in $STAGE/kafka/NAME, on 127.0.0.1.
+#   fetch [VERSION]                  jars from Maven into target/kafka/VERSION; the default is in
+#                                    kafka/pom.xml
+#   start NAME [VERSION] [KEY=VALUE ...] [--FORMAT-OPTION=VALUE ...]
+#                                    returns when the broker answers; $STAGE/kafka/NAME/env then
+#                                    holds BOOTSTRAP, PID, VERSION. KEY=VALUE are lines of
+#                                    server.properties, --... goes to the format tool
+#                                    (--add-scram=...). Started again, it keeps ports, properties
+#                                    and data
+#   stop | kill | pause | resume | restart NAME
+#   topic NAME TOPIC PARTITIONS [KEY=VALUE ...]
+#   consume NAME TOPIC FORMAT        all records from first to last, in kcat's format
+#   tool NAME CLASS [ARGUMENT ...]   a Java tool with --bootstrap-server, as in
+#                                    tool main org.apache.kafka.tools.TopicCommand --list
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/stage.sh"
+
+DEFAULT_VERSION=$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' dev/kafka/pom.xml)
+CLUSTER_ID=AAAAAAAAAAAAAAAAAAAAAQ
+
+usage() {
+  sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2
+  exit 2
+}
+
+# --- Jars ---
+
+# jars_dir VERSION
+jars_dir() {
+  printf '%s/target/kafka/%s' "$ROOT" "$1"
+}
+
+fetch() {
+  local version=${1:-$DEFAULT_VERSION} dir lock
+  dir=$(jars_dir "$version")
+  if [[ -f $dir/complete ]]; then return; fi
+  mkdir -p "$dir"
+  exec {lock}>"$dir/lock"
+  flock "$lock"
+  if [[ ! -f $dir/complete ]]; then
+    copy_jars "$version" "$dir"
+    archive_classes "$version" "$dir"
+    touch "$dir/complete"
+  fi
+  exec {lock}>&-
+}
+
+copy_jars() {
+  local version=$1 dir=$2
+  echo "Kafka $version: jars from Maven"
+  rm -rf "$dir/lib"
+  mvn --batch-mode -f "$ROOT/dev/kafka/pom.xml" "-Dkafka.version=$version" \
+    -DincludeScope=runtime "-DoutputDirectory=$dir/lib" dependency:copy-dependencies 2>&1 |
+    tee "$dir/maven.log" | sed -un 's:^\[INFO\] Downloaded from .*/\([^/ ]*\.jar\) .*:  \1:p' ||
+    die "Maven could not fetch Kafka $version: $(grep -m 3 ERROR "$dir/maven.log")"
+}
+
+# The JVM's class archive halves the start. One broker runs and ends to leave it behind.
+archive_classes() {
+  local version=$1 name=archive.$$
+  echo "Kafka $version: class archive"
+  stage_join
+  KAFKA_ARCHIVE=1 start "$name" "$version"
+  halt "$SPAWNED" TERM 30 || die 'the broker did not stop'
+  rm -rf "$STAGE/kafka/$name"
+}
+
+# java_command VERSION CLASS: sets JAVA, the command up to the class. The archive belongs to one
+# JVM, so its name holds that JVM's date.
+java_command() {
+  local version=$1 class=$2 dir jvm jar archive path=''
+  dir=$(jars_dir "$version")
+  jvm=$(stat -Lc %Y "$(command -v java)")
+  archive=$dir/$class.$jvm.jsa
+  for jar in "$dir"/lib/*.jar; do path+=:$jar; done
+  JAVA=(java -Xmx128m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xlog:disable -Xlog:all=error
+    -Dorg.slf4j.simpleLogger.showDateTime=true
+    '-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd HH:mm:ss.SSS')
+  if [[ -f $archive ]]; then
+    JAVA+=("-XX:SharedArchiveFile=$archive")
+  elif [[ -n ${KAFKA_ARCHIVE:-} ]]; then
+    JAVA+=("-XX:ArchiveClassesAtExit=$archive")
+  fi
+  # shellcheck disable=SC2206 # words, as in Kafka's own scripts
+  JAVA+=(${KAFKA_OPTS:-} -cp "${path#:}")
+}
+
+# --- A broker ---
+
+broker_dir() {
+  printf '%s/kafka/%s' "$STAGE" "$1"
+}
+
+# value NAME KEY: from the broker's env file.
+value() {
+  local file
+  file=$(broker_dir "$1")/env
+  [[ -f $file ]] || die "no broker $1 here"
+  sed -n "s/^$2=//p" "$file"
+}
+
+start() {
+  local name=$1 version='' lines=() options=() argument dir pid
+  shift
+  dir=$(broker_dir "$name")
+  if [[ ${1:-} =~ ^[0-9]+\.[0-9.]+$ ]]; then version=$1; shift; fi
+  for argument in "$@"; do
+    case $argument in
+      --*=*) options+=("$argument") ;;
+      *=*) lines+=("$argument") ;;
+      *) usage ;;
+    esac
+  done
+  if [[ -f $dir/env ]]; then
+    version=$(value "$name" VERSION) pid=$(value "$name" PID)
+    if alive "$pid"; then
+      (( $# == 0 )) || die "broker $name is running already"
+      return
+    fi
+    if (( ${#lines[@]} )); then printf '%s\n' "${lines[@]}" >>"$dir/server.properties"; fi
+  else
+    version=${version:-$DEFAULT_VERSION}
+    if [[ -z ${KAFKA_ARCHIVE:-} ]]; then fetch "$version"; fi
+    make_broker "$dir" "$version"
+    if (( ${#lines[@]} )); then printf '%s\n' "${lines[@]}" >>"$dir/server.properties"; fi
+    format "$dir" "$version" "${options[@]}"
+  fi
+  run_broker "$name" "$dir" "$version"
+}
+
+make_broker() {
+  local dir=$1 version=$2 client controller
+  mkdir -p "$dir"
+  free_port; client=$PORT
+  free_port; controller=$PORT
+  cat >"$dir/server.properties" <<PROPERTIES
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:$controller
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://127.0.0.1:$client,CONTROLLER://127.0.0.1:$controller
+advertised.listeners=PLAINTEXT://127.0.0.1:$client
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+log.dirs=$dir/data
+# One node is a whole cluster.
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=1
+group.initial.rebalance.delay.ms=0
+# Small, and back soon after a kill.
+log.cleaner.dedupe.buffer.size=2097152
+broker.session.timeout.ms=1500
+broker.heartbeat.interval.ms=200
+PROPERTIES
+  printf '%s\n' "BOOTSTRAP=127.0.0.1:$client" "PID=0" "VERSION=$version" >"$dir/env"
+}
+
+format() {
+  local dir=$1 version=$2
+  shift 2
+  java_command "$version" kafka.tools.StorageTool
+  "${JAVA[@]}" kafka.tools.StorageTool format -t "$CLUSTER_ID" -c "$dir/server.properties" "$@" \
+    </dev/null >"$dir/format.log" 2>&1 || die "format failed: $(tail -n 5 "$dir/format.log")"
+}
+
+run_broker() {
+  local name=$1 dir=$2 version=$3 bootstrap patience=600
+  bootstrap=$(value "$name" BOOTSTRAP)
+  java_command "$version" kafka.Kafka
+  spawn "$dir/server.log" "${JAVA[@]}" kafka.Kafka "$dir/server.properties"
+  sed -i "s/^PID=.*/PID=$SPAWNED/" "$dir/env"
+  until answers "$bootstrap"; do
+    if ! alive "$SPAWNED" || (( patience-- == 0 )); then
+      halt "$SPAWNED" KILL 1 || true
+      die "broker $name did not start: $(tail -n 15 "$dir/server.log")"
+    fi
+    sleep 0.05
+  done
+}
+
+# A broker that is not ready yet answers with an empty list.
+answers() {
+  listening "${1##*:}" && kcat -L -m 2 -b "$1" 2>/dev/null | grep -q '^  broker 1 at '
+}
+
+stop() {
+  local pid
+  pid=$(value "$1" PID)
+  halt "$pid" "$2" 10 || true
+}
+
+signal() {
+  local pid
+  pid=$(value "$1" PID)
+  alive "$pid" || die "broker $1 is not running"
+  kill "-$2" "$pid"
+}
+
+# --- Topics and records ---
+
+# topic NAME TOPIC PARTITIONS KEY=VALUE...: returns when every partition has a leader.
+topic() {
+  local bootstrap led patience=200
+  bootstrap=$(value "$1" BOOTSTRAP)
+  create_topic "${bootstrap##*:}" "${@:2}"
+  until led=$(kcat -L -b "$bootstrap" -t "$2" 2>/dev/null | grep -c 'partition .*, leader [0-9]') &&
+    (( led == $3 )); do
+    if (( patience-- == 0 )); then die "topic $2: $led of $3 partitions have a leader"; fi
+    sleep 0.05
+  done
+}
+
+# CreateTopics v2, written by hand: a JVM for one request takes a second.
+# https://kafka.apache.org/protocol.html#The_Messages_CreateTopics
+create_topic() {
+  local port=$1 topic=$2 partitions=$3 setting body answer code
+  shift 3
+  body=$(int16 19)$(int16 2)$(int32 7)$(text lkfk-dev)    # key, version, correlation id, client id
+  body+=$(int32 1)$(text "$topic")$(int32 "$partitions")$(int16 1)$(int32 0)$(int32 $#)
+  for setting in "$@"; do body+=$(text "${setting%%=*}")$(text "${setting#*=}"); done
+  body+=$(int32 10000)00                                   # time-out, create for real
+  exec 3<>"/dev/tcp/127.0.0.1/$port" || die "no broker on port $port"
+  bytes "$(int32 $(( ${#body} / 2 )))$body" >&3
+  answer=$(timeout 15 head -c 4 <&3 | hex)
+  answer=$(timeout 15 head -c "$(( 16#${answer:-0} ))" <&3 | hex)
+  exec 3>&-
+  # correlation id, throttle time, one topic: its name, the error code, a message
+  answer=${answer:24}
+  answer=${answer:$(( 4 + 2 * 16#${answer:0:4} ))}
+  code=$(( 16#${answer:0:4} ))
+  if (( code == 36 )); then die "topic $topic exists already"; fi
+  if (( code != 0 )); then die "topic $topic: error $code $(bytes "${answer:8}")"; fi
+}
+
+int16() { printf '%04x' "$1"; }
+int32() { printf '%08x' "$1"; }
+text() { printf '%04x' "${#1}"; printf %s "$1" | hex; }
+hex() { od -An -v -tx1 | tr -d ' \n'; }
+# shellcheck disable=SC2001,SC2059 # the format is the bytes
+bytes() { printf "$(sed 's/../\\x&/g' <<<"$1")"; }
+
+consume() {
+  local bootstrap
+  bootstrap=$(value "$1" BOOTSTRAP)
+  kcat -C -q -e -o beginning -b "$bootstrap" -t "$2" -f "$3" \
+    -X check.crcs=true -X fetch.wait.max.ms=20
+}
+
+tool() {
+  local bootstrap version
+  bootstrap=$(value "$1" BOOTSTRAP)
+  version=$(value "$1" VERSION)
+  java_command "$version" "$2"
+  "${JAVA[@]}" -Dorg.slf4j.simpleLogger.defaultLogLevel=error "$2" --bootstrap-server "$bootstrap" \
+    "${@:3}"
+}
+
+# --- ---
+
+verb=${1:-}
+[[ $verb == fetch || $# -ge 2 ]] || usage
+if [[ $verb != fetch ]]; then stage_join; fi
+case $verb in
+  fetch) fetch "${2:-}" ;;
+  start) start "${@:2}" ;;
+  stop) stop "$2" TERM ;;
+  kill) stop "$2" KILL ;;
+  restart) stop "$2" TERM; start "$2" ;;
+  pause) signal "$2" STOP ;;
+  resume) signal "$2" CONT ;;
+  topic) (( $# >= 4 )) || usage; topic "${@:2}" ;;
+  consume) (( $# == 4 )) || usage; consume "${@:2}" ;;
+  tool) (( $# >= 3 )) || usage; tool "${@:2}" ;;
+  *) usage ;;
+esac

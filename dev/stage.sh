@@ -1,0 +1,242 @@
+#!/usr/bin/env bash
+# What the scripts in dev/ share: the stage of a run, free ports, and the lines a person reads.
+# Source it: it sets ROOT and changes into it.
+#
+# A stage is one run's directory, target/run/NAME.PID, with everything the run started. Invariants:
+# - The script that opens a stage owns it. Scripts it calls find it in LKFK_STAGE and join it.
+# - A process started with `spawn` stands in $STAGE/pids before its exec, and leads a session of its
+#   own, so that one signal to its group reaches all its children, orphans included.
+# - When the owner ends, all that stands in $STAGE/pids is killed: by the owner's trap, or, where
+#   the owner was killed itself, by a watchdog within a second. When the owner was called by make,
+#   the watchdog ends it as soon as that make is gone.
+# - LKFK_SHM is the run's directory for queue files, in /dev/shm where that has room; it goes too.
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+cd "$ROOT" || exit 1
+export LC_ALL=C.UTF-8
+
+if [[ -t 1 && -z ${NO_COLOR:-} ]]; then
+  DIM=$'\e[2m' RED=$'\e[31m' PLAIN=$'\e[0m'
+else
+  DIM='' RED='' PLAIN=''
+fi
+
+die() {
+  printf '%s%s: %s%s\n' "$RED" "${0##*/}" "$*" "$PLAIN" >&2
+  exit 1
+}
+
+# --- The stage ---
+
+# stage_begin NAME: joins the stage of the caller, or opens one and owns it.
+stage_begin() {
+  if [[ -n ${LKFK_STAGE:-} && -d $LKFK_STAGE/pids ]]; then
+    STAGE=$LKFK_STAGE
+    return
+  fi
+  forget_ended "$ROOT/target/run/$1."* "/dev/shm/lkfk-$1."*
+  STAGE=$ROOT/target/run/$1.$$
+  export LKFK_STAGE=$STAGE LKFK_SHM=$STAGE/shm
+  if shm_has_room; then LKFK_SHM=/dev/shm/lkfk-$1.$$; fi
+  rm -rf "$STAGE" "$LKFK_SHM"
+  mkdir -p "$STAGE"/{pids,ports,log} "$LKFK_SHM"
+  trap 'exit 129' HUP
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+  trap stage_end EXIT
+  local make=''
+  if [[ $(cat "/proc/$PPID/comm" 2>/dev/null) == make ]]; then make=$PPID; fi
+  setsid bash "$ROOT/dev/stage.sh" $$ "$make" </dev/null >/dev/null 2>&1 &
+  WATCHDOG=$!
+  disown "$WATCHDOG"
+}
+
+# stage_join: for a tool called by hand as well as by a script. By hand there is no owner, and what
+# was started stays until it is stopped.
+stage_join() {
+  STAGE=${LKFK_STAGE:-$ROOT/target/run/manual}
+  mkdir -p "$STAGE"/{pids,ports,log}
+}
+
+# The directory of a run that failed stays until the next run of that name, for its logs.
+stage_end() {
+  local code=$?
+  trap '' HUP INT TERM
+  exec 2>/dev/null # bash would report each process it kills
+  kill_all "$STAGE"
+  kill -KILL "$WATCHDOG" 2>/dev/null || true
+  rm -rf "$LKFK_SHM"
+  if (( code == 0 )); then rm -rf "$STAGE"; fi
+  exit "$code"
+}
+
+# watch OWNER MAKE: the watchdog, a process of its own.
+watch() {
+  local owner=$1 make=$2
+  while alive "$owner"; do
+    if [[ -n $make && $(awk '/^PPid/ { print $2 }' "/proc/$owner/status") != "$make" ]]; then
+      kill -TERM "$owner" || true
+      make=''
+    fi
+    sleep 0.5
+  done
+  kill_all "$LKFK_STAGE"
+  rm -rf "$LKFK_SHM"
+}
+
+kill_all() {
+  local file pid patience=100
+  for file in "$1"/pids/*; do
+    pid=${file##*/}
+    if [[ $pid == '*' ]]; then return; fi
+    kill -KILL -- "-$pid" 2>/dev/null || kill -KILL "$pid" 2>/dev/null || true
+  done
+  for file in "$1"/pids/*; do
+    while alive "${file##*/}" && (( patience-- > 0 )); do sleep 0.02; done
+  done
+}
+
+forget_ended() {
+  local dir
+  for dir in "$@"; do
+    if [[ -d $dir && ! -d /proc/${dir##*.} ]]; then rm -rf "$dir"; fi
+  done
+}
+
+shm_has_room() {
+  local free
+  [[ -d /dev/shm && -w /dev/shm ]] || return 1
+  free=$(df --output=avail -k /dev/shm | tail -n 1)
+  (( free > 512 * 1024 ))
+}
+
+# --- Processes ---
+
+# A zombie is not alive: nobody may ever wait for an orphan.
+alive() {
+  local stat
+  (( $1 > 1 )) || return 1
+  { read -r stat <"/proc/$1/stat"; } 2>/dev/null || return 1
+  stat=${stat##*) }
+  [[ ${stat:0:1} != [ZX] ]]
+}
+
+# spawn LOG COMMAND...: starts a program, with its output appended to LOG ("-": ours) and no other
+# descriptor of ours; SPAWNED is its pid.
+spawn() {
+  local log=$1
+  shift
+  (
+    : >"$STAGE/pids/$BASHPID"
+    exec </dev/null
+    if [[ $log != - ]]; then exec >>"$log" 2>&1; fi
+    for fd in "/proc/$BASHPID/fd"/*; do
+      fd=${fd##*/}
+      if (( fd > 2 )); then exec {fd}>&-; fi
+    done
+    exec setsid "$@"
+  ) &
+  SPAWNED=$!
+}
+
+# attend: waits for SPAWNED, open to signals, and ends what it left behind in its group.
+attend() {
+  local code=0 pid=$SPAWNED
+  wait "$pid" || code=$?
+  kill -KILL -- "-$pid" 2>/dev/null || true
+  rm -f "$STAGE/pids/$pid"
+  return "$code"
+}
+
+# halt PID SIGNAL SECONDS: asks with SIGNAL. Fails when it took a kill, after SECONDS.
+halt() {
+  local pid=$1 patience=$(( $3 * 50 )) code=0
+  (( pid > 1 )) || return 0
+  kill "-$2" "$pid" 2>/dev/null || true
+  kill -CONT "$pid" 2>/dev/null || true
+  while alive "$pid" && (( patience-- > 0 )); do sleep 0.02; done
+  if alive "$pid"; then code=1; fi
+  kill -KILL -- "-$pid" 2>/dev/null || true
+  while alive "$pid"; do sleep 0.02; done
+  rm -f "$STAGE/pids/$pid"
+  return "$code"
+}
+
+# --- Ports ---
+
+# Sets PORT to one nobody listens on, below the range the kernel gives to clients, and never the
+# same twice in one stage.
+free_port() {
+  while :; do
+    PORT=$(( 20000 + SRANDOM % 12000 ))
+    if listening "$PORT"; then continue; fi
+    if mkdir "$STAGE/ports/$PORT" 2>/dev/null; then return; fi
+  done
+}
+
+listening() {
+  (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+}
+
+# --- Lines for a person ---
+
+# step NAME COMMAND...: one line with name and seconds. On a terminal the newest line of output
+# shows while it runs; all output goes to STEP_LOG, and is shown when the command fails.
+step() {
+  local name=$1 code=0 begun=$EPOCHREALTIME
+  shift
+  STEP_LOG=$STAGE/log/${name//[^A-Za-z0-9.]/_}
+  printf '  %-46s' "$name"
+  spawn "$STEP_LOG" "$@"
+  if [[ -t 1 ]]; then show_progress "$name" "$begun"; fi
+  attend || code=$?
+  if (( code == 0 )); then
+    printf '%6.1f s\n' "$(since "$begun")"
+  else
+    printf '%6.1f s  %sFAILED%s\n' "$(since "$begun")" "$RED" "$PLAIN"
+    tail -n 200 "$STEP_LOG" | sed 's/^/    /'
+  fi
+  return "$code"
+}
+
+show_progress() {
+  local width line
+  width=$(tput cols 2>/dev/null || echo 80)
+  while alive "$SPAWNED"; do
+    line=$(tail -n 1 "$STEP_LOG" 2>/dev/null | tr -dc '[:print:]')
+    printf '\r  %-46s%6.1f s  %s%s%s\e[K' "$1" "$(since "$2")" \
+      "$DIM" "${line:0:$(( width > 60 ? width - 60 : 0 ))}" "$PLAIN"
+    sleep 0.1
+  done
+  printf '\r  %-46s' "$1"
+  printf '\e[K'
+}
+
+# since BEGUN: seconds since that EPOCHREALTIME.
+since() {
+  local now=$EPOCHREALTIME
+  local us=$(( ${now/[.,]/} - ${1/[.,]/} ))
+  printf '%d.%03d' $(( us / 1000000 )) $(( us / 1000 % 1000 ))
+}
+
+# --- What the stage plays ---
+
+# The library as cargo builds it.
+library() {
+  printf '%s/release/liblkfk.so' "${CARGO_TARGET_DIR:-$ROOT/target}"
+}
+
+# stage_library: sets LKFK_CPATH to a directory with lkfk.so in it. A copy: a build meanwhile must
+# not change what runs.
+stage_library() {
+  export LKFK_CPATH=${LKFK_CPATH:-$STAGE/lib}
+  if [[ $LKFK_CPATH == "$STAGE/lib" && ! -f $STAGE/lib/lkfk.so ]]; then
+    mkdir -p "$STAGE/lib"
+    cp "$(library)" "$STAGE/lib/lkfk.so"
+  fi
+}
+
+if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
+  set -euo pipefail
+  watch "$@"
+fi

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# All checks and tests, in the order in which they are quick to fail. Goes on after a failure; the
+# last line is "N passed, N failed" over all runners, where a check that fails counts as one test.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/stage.sh"
+
+PASSED=0 FAILED=0
+LIMIT=(timeout --kill-after=5 1800)
+
+check() {
+  step "$1" "${LIMIT[@]}" "${@:2}" || FAILED=$(( FAILED + 1 ))
+}
+
+# cargo_test NAME ARGUMENT...: a run without tests has failed, and so has one that breaks off.
+cargo_test() {
+  local code=0 passed failed
+  step "$1" "${LIMIT[@]}" cargo test --no-fail-fast "${@:2}" || code=$?
+  read -r passed failed < <(awk '/^test result:/ { passed += $4; failed += $6 }
+    END { print passed + 0, failed + 0 }' "$STEP_LOG")
+  if (( passed + failed == 0 || code != 0 && failed == 0 )); then failed=$(( failed + 1 )); fi
+  tally "$passed" "$failed"
+}
+
+tally() {
+  PASSED=$(( PASSED + $1 ))
+  FAILED=$(( FAILED + $2 ))
+  printf '    %s%d passed, %d failed%s\n' "$DIM" "$1" "$2" "$PLAIN"
+}
+
+# Their lines show as they come: they are most of the time.
+specs() {
+  local passed=0 failed=1
+  echo '  specs'
+  if [[ -f $(library) ]]; then
+    stage_library
+    spawn - "${LIMIT[@]}" dev/spec.sh
+    attend || true
+    if [[ -f $STAGE/spec.result ]]; then read -r passed _ failed _ <"$STAGE/spec.result"; fi
+  fi
+  tally "$passed" "$failed"
+}
+
+dev/install.sh
+stage_begin test
+check 'cargo fmt' cargo fmt --check
+check 'cargo clippy' cargo clippy --all-targets -- -D warnings
+check 'luacheck' luacheck --quiet --no-color lua spec dev
+check 'cargo build' cargo build --release
+cargo_test 'cargo test' --no-default-features --features net
+cargo_test 'cargo test, without net' --no-default-features
+# The model checker replaces the atomics of the whole build, hence its own target directory.
+RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=$ROOT/target/loom \
+  CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+  cargo_test 'cargo test, loom' --no-default-features --release --lib loom
+check 'Kafka' dev/kafka.sh fetch
+specs
+echo "$PASSED passed, $FAILED failed"
+(( FAILED == 0 ))

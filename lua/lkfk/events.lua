@@ -1,0 +1,39 @@
+-- What the driver thread has to say, brought to nginx's event loop: its log lines go to ngx.log.
+
+local ffi = require "ffi"
+
+local ffi_string = ffi.string
+local ngx = ngx
+local ngx_log = ngx.log
+local timer_every = ngx.timer.every
+
+local INTERVAL = 0.5
+local LINE_SIZE = 1024
+
+
+local _M = {}
+
+
+-- drain(api): moves all waiting lines to ngx.log.
+function _M.drain(api)
+    local line = ffi.new("char[?]", LINE_SIZE)
+    local level = ffi.new("int32_t[1]")
+    while true do
+        local len = api.next_line(api.handle, line, LINE_SIZE, level)
+        if len < 0 then
+            return
+        end
+        ngx_log(level[0], "[lkfk] ", ffi_string(line, len))
+    end
+end
+
+
+-- start(api) -> true | nil, err: drains now and then for as long as the worker lives.
+function _M.start(api)
+    return timer_every(INTERVAL, function()
+        _M.drain(api)
+    end)
+end
+
+
+return _M

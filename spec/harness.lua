@@ -1,0 +1,30 @@
+-- What specs are made of: programs, an nginx under test, Kafka brokers.
+--
+--   local harness = require "spec.harness"
+--   local topic = harness.kafka:topic("log", 2)
+--   local nginx = harness.nginx {
+--     producer = { topics = { topic } },
+--     locations = { ["/log"] = 'ngx.say(require("lkfk.kfk").log("log", "key", "payload"))' },
+--   }
+--   assert.equal(200, (nginx:get("/log")))
+--   harness.eventually(5, function() assert.equal(1, #harness.kafka:records(topic)) end)
+--
+-- Invariants:
+-- - Nothing blocks the runner: waiting is ngx.sleep, programs run beside it, HTTP is a cosocket.
+-- - What a test, a describe block or a file starts ends with it, at the latest. The common broker
+--   is the exception: it stays, and runs again after the scope that stopped or paused it.
+-- - The nginx under test is a process of its own, never the runner.
+
+local process = require "spec.harness.process"
+
+return {
+    -- For specs.
+    alive = process.alive,
+    eventually = process.eventually,
+    kafka = require "spec.harness.kafka",
+    nginx = require("spec.harness.nginx").start,
+    run = process.run,
+    -- For the runner.
+    enter = process.enter,
+    leave = process.leave,
+}

@@ -1,0 +1,144 @@
+-- Kafka brokers, each a cluster of one node, run by dev/kafka.sh.
+
+local process = require "spec.harness.process"
+
+local assert, pairs, rawget, setmetatable = assert, pairs, rawget, setmetatable
+local tonumber, tostring, unpack = tonumber, tostring, unpack
+local getenv = os.getenv
+local must, finally, env_file = process.must, process.finally, process.env_file
+
+local STAGE = getenv("LKFK_STAGE")
+local TOOL = getenv("LKFK_ROOT") .. "/dev/kafka.sh"
+
+local Broker = {}
+
+
+local function call(self, verb, ...)
+    return must { TOOL, verb, self.name, ... }
+end
+
+
+-- A broker starts when something asks for its address.
+local function field(self, key)
+    if key == "bootstrap" then
+        self:start()
+        return rawget(self, "bootstrap")
+    end
+    return Broker[key]
+end
+
+
+local function broker(name, lines)
+    return setmetatable({ name = name, lines = lines, state = "down" }, { __index = field })
+end
+
+
+function Broker:start()
+    call(self, "start", unpack(self.lines))
+    self.lines = {}
+    local env = env_file(("%s/kafka/%s/env"):format(STAGE, self.name))
+    self.bootstrap, self.pid, self.state = env.BOOTSTRAP, tonumber(env.PID), "up"
+end
+
+
+-- Whatever a scope did to a broker, it runs again after it.
+local function restore_later(self)
+    finally(function()
+        if self.state == "paused" then
+            self:resume()
+        elseif self.state == "down" then
+            self:start()
+        end
+    end)
+end
+
+
+function Broker:stop()
+    assert(self.bootstrap)
+    restore_later(self)
+    call(self, "stop")
+    self.state = "down"
+end
+
+
+function Broker:kill()
+    assert(self.bootstrap)
+    restore_later(self)
+    call(self, "kill")
+    self.state = "down"
+end
+
+
+function Broker:pause()
+    assert(self.bootstrap)
+    restore_later(self)
+    call(self, "pause")
+    self.state = "paused"
+end
+
+
+function Broker:resume()
+    call(self, "resume")
+    self.state = "up"
+end
+
+
+-- topic(name, partitions, { ["config.key"] = value }) -> name, when each partition has a leader.
+function Broker:topic(name, partitions, config)
+    assert(self.bootstrap)
+    local settings = {}
+    for key, value in pairs(config or {}) do
+        settings[#settings + 1] = key .. "=" .. tostring(value)
+    end
+    call(self, "topic", name, partitions or 1, unpack(settings))
+    return name
+end
+
+
+-- records(topic) -> list of { partition, offset, timestamp (ms), key, payload }, in order within
+-- each partition. A null key or payload is nil.
+function Broker:records(topic)
+    assert(self.bootstrap)
+    local text = call(self, "consume", topic, "%p %o %T %K %S:%k%s")
+    local list, at = {}, 1
+    local function bytes(size)
+        if size < 0 then
+            return nil
+        end
+        at = at + size
+        return text:sub(at - size, at - 1)
+    end
+    while at <= #text do
+        local head, partition, offset, timestamp, key_size, size =
+            text:match("^((%d+) (%d+) (%-?%d+) (%-?%d+) (%-?%d+):)", at)
+        assert(head, "kcat's answer makes no sense")
+        at = at + #head
+        list[#list + 1] = {
+            partition = tonumber(partition),
+            offset = tonumber(offset),
+            timestamp = tonumber(timestamp),
+            key = bytes(tonumber(key_size)),
+            payload = bytes(tonumber(size)),
+        }
+    end
+    return list
+end
+
+
+-- new(name, { "key=value", ... }) -> one more broker, a cluster of its own, with those properties;
+-- it starts when its address is asked for, and is gone with the test.
+function Broker:new(name, lines) -- luacheck: ignore 212
+    local other = broker(name, lines or {})
+    finally(function()
+        if rawget(other, "bootstrap") then
+            call(other, "kill")
+            other.state = "gone"
+            must { "rm", "-rf", STAGE .. "/kafka/" .. name }
+        end
+    end)
+    return other
+end
+
+
+-- The common broker of all specs.
+return broker("main", {})

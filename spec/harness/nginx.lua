@@ -1,0 +1,308 @@
+-- The nginx under test: a process of its own, never the runner, with lkfk.so on its
+-- lua_package_cpath.
+
+local ffi = require "ffi"
+local lfs = require "lfs"
+local kafka = require "spec.harness.kafka"
+local process = require "spec.harness.process"
+
+local assert, error, ipairs, pairs, pcall = assert, error, ipairs, pairs, pcall
+local setmetatable = setmetatable
+local tonumber, tostring, type = tonumber, tostring, type
+local concat, sort = table.concat, table.sort
+local getenv = os.getenv
+local must, finally, eventually = process.must, process.finally, process.eventually
+local read, write, env_file = process.read, process.write, process.env_file
+local alive, parent_of = process.alive, process.parent_of
+local C = ffi.C
+local ngx = ngx
+
+local STAGE, SHM = getenv("LKFK_STAGE"), getenv("LKFK_SHM")
+local TOOL = getenv("LKFK_ROOT") .. "/dev/nginx.sh"
+
+ffi.cdef "int kill(int pid, int sig);"
+
+local _M = {}
+
+local Nginx = {}
+Nginx.__index = Nginx
+
+local nginxes = 0
+local PHASES = { "rewrite", "access", "content", "header_filter", "body_filter", "log" }
+
+
+local function literal(value)
+    if type(value) == "string" then
+        return ("%q"):format(value)
+    end
+    if type(value) ~= "table" then
+        return tostring(value)
+    end
+    local items = {}
+    for key, item in pairs(value) do
+        items[#items + 1] = ("[%s]=%s"):format(literal(key), literal(item))
+    end
+    return "{" .. concat(items, ",") .. "}"
+end
+
+
+-- The init_worker chunk of `producer`: init() with the test's broker and directories filled in.
+local function producer_code(self, conf)
+    local full = {
+        queue_path = self.queue_path,
+        backpath = self.backpath,
+    }
+    for key, value in pairs(conf) do
+        full[key] = value
+    end
+    full.metadata_broker_list = full.metadata_broker_list or { kafka.bootstrap }
+    return ('local ok, err = require("lkfk.kfk").init(%s) '):format(literal(full))
+           .. 'if not ok then ngx.log(ngx.ERR, "lkfk init: ", err) end '
+end
+
+
+-- Writes a chunk to a file of its own and gives the directive for it. Chunks know queue_path and
+-- backpath.
+local function chunk(self, name, directive, code)
+    local path = ("%s/lua/%s.lua"):format(self.prefix, (name:gsub("%W", "_")))
+    local known = ("local queue_path, backpath = %q, %q; "):format(self.queue_path, self.backpath)
+    write(path, known .. code)
+    return ("%s_by_lua_file %s;\n"):format(directive, path)
+end
+
+
+local function location(self, path, value)
+    if type(value) == "string" then
+        value = { content = value }
+    end
+    local lines = { value.conf or "" }
+    for _, phase in ipairs(PHASES) do
+        if value[phase] then
+            lines[#lines + 1] = chunk(self, path .. "." .. phase, phase, value[phase])
+        end
+    end
+    return ("location %s {\n%s}\n"):format(path, concat(lines, "\n"))
+end
+
+
+local function write_configuration(self, options)
+    local http = { "include cpath.conf;", options.http or "" }
+    local function add(line)
+        http[#http + 1] = line
+    end
+    add(("lua_package_path '%s;;';"):format(options.lua_path or ""))
+    if not (options.http or ""):find("lua_shared_dict%s+kfk%s") then
+        add("lua_shared_dict kfk 1m;")
+    end
+    if options.init then
+        add(chunk(self, "init", "init", options.init))
+    end
+    local init_worker = options.init_worker or ""
+    if options.producer then
+        init_worker = producer_code(self, options.producer) .. init_worker
+    end
+    if init_worker ~= "" then
+        add(chunk(self, "init_worker", "init_worker", init_worker))
+    end
+    add("server {\ninclude listen.conf;")
+    add(options.server or "")
+    for path, value in pairs(options.locations or {}) do
+        add(location(self, path, value))
+    end
+    add("}")
+    write(self.prefix .. "/http.conf", concat(http, "\n") .. "\n")
+    write(self.prefix .. "/main.conf",
+          ("worker_processes %d;\n%s\n"):format(options.workers or 1, options.main or ""))
+end
+
+
+-- nginx(options) -> a running nginx. Options, all of them optional:
+--   workers      1
+--   main, http, server   more lines of those levels
+--   init, init_worker    Lua code
+--   producer     table: init_worker calls kfk.init with it, metadata_broker_list, queue_path and
+--                backpath filled in; raises what init() says against it
+--   locations    path -> Lua code for content_by_lua, or { rewrite, access, content, header_filter,
+--                body_filter, log = Lua code, conf = directives }
+--   lua_path     put before lua_package_path, e.g. dir .. "/?.lua"
+-- Lua code may use the locals queue_path and backpath, fields of the nginx, as are prefix and port.
+function _M.start(options)
+    options = options or {}
+    nginxes = nginxes + 1
+    local name = "spec" .. nginxes
+    local prefix = STAGE .. "/nginx/" .. name
+    local self = setmetatable({
+        name = name,
+        prefix = prefix,
+        queue_path = SHM .. "/" .. name,
+        backpath = prefix .. "/backup/",
+        workers = options.workers or 1,
+    }, Nginx)
+    must { "mkdir", "-p", prefix .. "/lua", self.queue_path, self.backpath }
+    write_configuration(self, options)
+    finally(function()
+        if self.master then
+            pcall(self.stop, self, 3)
+        end
+    end)
+    self:start()
+    local refused = options.producer and self:error_log():match("lkfk init: [^\n]*")
+    if refused then
+        error(refused, 2)
+    end
+    return self
+end
+
+
+-- start(): again, on the same port and with the same files, after a stop or a kill.
+function Nginx:start()
+    must { TOOL, "start", self.name }
+    local env = env_file(self.prefix .. "/env")
+    self.port, self.master = tonumber(env.PORT), tonumber(env.PID)
+    eventually(10, function()
+        return #self:pids() == self.workers
+    end)
+end
+
+
+-- stop(seconds): gracefully, as a service manager does. Raises when it takes longer (15 s).
+function Nginx:stop(seconds)
+    self.master = nil
+    must { TOOL, "stop", self.name, seconds or 15 }
+end
+
+
+-- get(path, { method, body, headers, seconds }) -> status, body | nil, err. One connection each.
+function Nginx:get(path, options)
+    options = options or {}
+    local socket = ngx.socket.tcp()
+    socket:settimeout((options.seconds or 10) * 1000)
+    local ok, err = socket:connect("127.0.0.1", self.port)
+    if not ok then
+        return nil, err
+    end
+    local body = options.body or ""
+    local head = {
+        (options.method or "GET") .. " " .. path .. " HTTP/1.0",
+        "Host: localhost",
+        "Content-Length: " .. #body,
+    }
+    for key, value in pairs(options.headers or {}) do
+        head[#head + 1] = key .. ": " .. value
+    end
+    local answer
+    ok, err = socket:send(concat(head, "\r\n") .. "\r\n\r\n" .. body)
+    if ok then
+        answer, err = socket:receive("*a")
+    end
+    socket:close()
+    local status, content = (answer or ""):match("^HTTP/1%.%d (%d%d%d).-\r\n\r\n(.*)$")
+    if not status then
+        return nil, err or "closed without an answer"
+    end
+    return tonumber(status), content
+end
+
+
+function Nginx:error_log()
+    return assert(read(self.prefix .. "/error.log"))
+end
+
+
+local function children(parent)
+    local list = {}
+    for entry in lfs.dir("/proc") do
+        if entry:find("^%d+$") and parent_of(entry) == parent then
+            list[#list + 1] = tonumber(entry)
+        end
+    end
+    sort(list)
+    return list
+end
+
+
+-- pids() -> workers at work, workers on their way out; self.master is the master's.
+function Nginx:pids()
+    local working, leaving = {}, {}
+    for _, pid in ipairs(children(self.master)) do
+        local title = read("/proc/" .. pid .. "/cmdline") or ""
+        if title:find("worker process is shutting down", 1, true) then
+            leaving[#leaving + 1] = pid
+        elseif title:find("nginx: worker process", 1, true) then
+            working[#working + 1] = pid
+        end
+    end
+    return working, leaving
+end
+
+
+local SIGNALS = {
+    HUP = 1, QUIT = 3, KILL = 9, USR1 = 10, USR2 = 12, TERM = 15, CONT = 18, STOP = 19, WINCH = 28,
+}
+
+
+-- signal(name): "HUP", "QUIT", ... to the master, or to the process given.
+function Nginx:signal(name, pid)
+    assert(C.kill(pid or self.master, (assert(SIGNALS[name], name))) == 0, "no such process")
+end
+
+
+local function wait_for_workers_beside(self, old)
+    local gone = {}
+    for _, pid in ipairs(old) do
+        gone[pid] = true
+    end
+    return eventually(10, function()
+        local workers = self:pids()
+        for _, pid in ipairs(workers) do
+            if gone[pid] then
+                return false
+            end
+        end
+        return #workers == self.workers and workers
+    end)
+end
+
+
+-- reload() -> the new workers. Returns when they are there; old ones may still be on their way out.
+function Nginx:reload()
+    local old = self:pids()
+    self:signal("HUP")
+    return wait_for_workers_beside(self, old)
+end
+
+
+-- kill_worker(i) -> the pid that was. Kills the i-th worker (1) with SIGKILL and waits for its
+-- successor.
+function Nginx:kill_worker(i)
+    local pid = self:pids()[i or 1]
+    self:signal("KILL", pid)
+    wait_for_workers_beside(self, { pid })
+    return pid
+end
+
+
+-- kill(): nginx crashes, master first, so that no worker comes back.
+function Nginx:kill()
+    local victims = { self.master }
+    for _, list in ipairs { self:pids() } do
+        for _, pid in ipairs(list) do
+            victims[#victims + 1] = pid
+        end
+    end
+    for _, pid in ipairs(victims) do
+        self:signal("KILL", pid)
+    end
+    eventually(5, function()
+        for _, pid in ipairs(victims) do
+            if alive(pid) then
+                return false
+            end
+        end
+        return true
+    end)
+    self.master = nil
+end
+
+
+return _M

@@ -1,0 +1,342 @@
+//! The configuration: one table of keys, from which the parser, its error messages and the manual come.
+//!
+//! Keys are librdkafka's with underscores, or the original module's. A value is refused here or never:
+//! what is in a [`Config`] has the right type and lies within its range.
+
+mod brokers;
+mod value;
+
+pub use brokers::HostPort;
+pub use value::Value;
+
+use std::path::PathBuf;
+use value::FromValue;
+
+/// Why a configuration was refused. The text names the key and what it takes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Nobody knows this key.
+    #[error("not valid kafka conf: {key}{}", nearest.as_ref().map(|n| format!(" (did you mean {n}?)")).unwrap_or_default())]
+    UnknownKey {
+        /// The key.
+        key: String,
+        /// The known key that looks most like it.
+        nearest: Option<&'static str>,
+    },
+    /// The value is of the wrong type or out of range.
+    #[error("{key}: expected {expected}, got {got}")]
+    BadValue {
+        /// The key.
+        key: &'static str,
+        /// What the key takes.
+        expected: String,
+        /// What was given.
+        got: String,
+    },
+    /// Two values that do not go together, or a required one is missing.
+    #[error("{0}")]
+    Conflict(String),
+}
+
+/// A key's row in the manual.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Name.
+    pub name: &'static str,
+    /// Other names it answers to.
+    pub aliases: &'static [&'static str],
+    /// Unit of the value, empty when it has none.
+    pub unit: &'static str,
+    /// Default, as a user would write it in Lua.
+    pub default: &'static str,
+    /// What it does.
+    pub text: &'static str,
+    /// Type and range, in words.
+    pub takes: fn() -> String,
+    set: fn(&mut Config, &Value) -> Result<(), String>,
+}
+
+/// Declares the struct, its defaults and the table of keys in one go.
+macro_rules! keys {
+    ($( $name:ident: $type:ty = $default:expr, $shown:literal, $bounds:expr, $unit:literal, [$($alias:literal),*], $text:literal; )*) => {
+        /// A checked configuration. The fields are described in [`KEYS`].
+        #[derive(Debug, Clone, PartialEq)]
+        #[allow(missing_docs, reason = "the texts are in KEYS, from which the manual is printed")]
+        pub struct Config { $( pub $name: $type, )* }
+
+        impl Default for Config {
+            fn default() -> Self {
+                Config { $( $name: $default, )* }
+            }
+        }
+
+        /// Every key, in the manual's order.
+        pub const KEYS: &[Key] = &[ $( Key {
+            name: stringify!($name),
+            aliases: &[$($alias),*],
+            unit: $unit,
+            default: $shown,
+            text: $text,
+            takes: || <$type as FromValue>::takes(&$bounds),
+            set: |config, value| {
+                config.$name = <$type as FromValue>::from_value(value, &$bounds)?;
+                Ok(())
+            },
+        }, )* ];
+    };
+}
+
+/// No bounds beyond the type's own.
+const ANY: () = ();
+
+keys! {
+    metadata_broker_list: Vec<HostPort> = Vec::new(), "{}", ANY, "", ["bootstrap_servers"],
+        "Brokers to ask first, at least two if there are two: {\"h1:p1,h2:p2\"}, {\"h1:p1\", \"h2:p2\"}, \"h1:p1,h2:p2\" or {{host = \"h1\", port = p1}}. IPv6 addresses stand in brackets; the port is 9092 when missing. The others are learnt from these. Required.";
+    client_id: String = "lkfk".into(), "\"lkfk\"", value::Length(0, 255), "", [],
+        "Name the brokers see in their logs, metrics and quotas.";
+    topics: Vec<String> = Vec::new(), "{}", value::TopicNames, "", [],
+        "Topics that may be logged to; their metadata is asked for at start. A message for any other topic is refused with \"topic unknown\". Empty: every topic may.";
+    request_required_acks: i16 = 1, "1", value::Acks, "", ["acks"],
+        "Who must have a message before it counts as sent: 1 the partition's leader, -1 (or \"all\") all in-sync replicas, 0 nobody: then a message counts as sent once it is written to the socket, and what a broker loses is lost.";
+    request_timeout_ms: u64 = 5_000, "5000", 1..=900_000, "ms", [],
+        "How long a broker may take to answer; also sent to it as the limit for the replicas. When it is over the connection is closed and the request repeated.";
+    message_timeout_ms: u64 = 5_000, "5000", 1..=2_147_483_647, "ms", ["delivery_timeout_ms"],
+        "How long a message may take from log() to acknowledgement, transfer and retries included. After that it goes to the backup file.";
+    message_send_max_retries: u32 = 2, "2", 0..=10_000_000, "", ["retries"],
+        "How often a batch is sent again after a broker answered with an error that may pass. Lost connections and moved leaders are not counted; message_timeout_ms bounds those.";
+    retry_backoff_ms: u64 = 100, "100", 1..=300_000, "ms", [],
+        "Pause before the first repetition of a batch or of a metadata request; doubled each time, give or take a fifth.";
+    retry_backoff_max_ms: u64 = 1_000, "1000", 1..=300_000, "ms", [],
+        "Longest such pause.";
+    metadata_refresh_interval_ms: u64 = 60_000, "60000", 100..=3_600_000, "ms", ["topic_metadata_refresh_interval_ms", "metadata_max_age_ms"],
+        "How often partitions and leaders are asked for when nothing is wrong. Errors cause a refresh of their own.";
+    allow_auto_create_topics: bool = true, "true", ANY, "", [],
+        "Lets the broker make a topic that does not exist, if its own configuration allows that.";
+    queue_buffering_max_ms: u64 = 2_000, "2000", 0..=900_000, "ms", ["linger_ms"],
+        "Linger: how long a batch may wait for more messages before it is sent.";
+    queue_buffering_max_messages: u64 = 50_000, "50000", 1..=100_000_000, "messages", [],
+        "Messages that may wait in a worker's queue, in flight ones included. Above that log() returns nil, \"queue full\".";
+    queue_buffering_max_kbytes: u64 = 32_768, "32768", 64..=2_097_152, "KiB", [],
+        "Bytes of a worker's queue file, with 64 bytes of overhead for each message. Allocated at start.";
+    queue_path: PathBuf = "/dev/shm".into(), "\"/dev/shm\"", ANY, "", [],
+        "Directory below which the queue files lie, in a directory lkfk-UID of mode 0700. When it has no room for them, backpath is used, with a warning.";
+    batch_num_messages: usize = 500, "500", 1..=1_000_000, "messages", [],
+        "Messages after which a batch is closed.";
+    batch_size: usize = 1_000_000, "1000000", 1_024..=1_000_000_000, "bytes", [],
+        "Bytes after which a batch is closed.";
+    message_max_bytes: usize = 1_000_000, "1000000", 1_000..=268_435_456, "bytes", ["max_request_size"],
+        "Largest message, key included, that log() takes. At most a quarter of the queue. The broker has a limit of its own (message.max.bytes).";
+    max_in_flight_requests_per_connection: usize = 5, "5", 1..=1_000, "requests", ["max_in_flight"],
+        "Requests to one broker that may wait for their answers. Of one partition only one batch is ever on the way, so that its order is kept.";
+    send_key: bool = true, "true", ANY, "", [],
+        "Sends the key to Kafka. The original used it to choose the partition only; false restores that.";
+    backpath: PathBuf = PathBuf::new(), "prefix .. \"/backup/\"", ANY, "", [],
+        "Directory of the backup files, one per topic, for messages that could not be delivered. Made when missing, with mode 0700.";
+    reconnect_backoff_ms: u64 = 100, "100", 1..=3_600_000, "ms", [],
+        "Pause before the second attempt to connect to a broker; doubled each time, give or take a fifth.";
+    reconnect_backoff_max_ms: u64 = 1_000, "1000", 1..=3_600_000, "ms", [],
+        "Longest such pause.";
+    conn_retry_limit: u32 = 3, "3", 1..=1_000_000, "", [],
+        "After this many failed connects in a row a broker rests for conn_retry_timeout, unless no other is left to try.";
+    conn_retry_timeout: u64 = 60, "60", 1..=86_400, "s", [],
+        "How long it rests.";
+    socket_connection_setup_timeout_ms: u64 = 5_000, "5000", 100..=300_000, "ms", [],
+        "How long name resolution, connect and the first exchange with a broker may take, each.";
+    socket_keepalive_enable: bool = true, "true", ANY, "", [],
+        "TCP keep-alive, so that a silently dead connection is noticed when nothing is sent.";
+    exit_timeout_ms: u64 = 1_000, "1000", 0..=300_000, "ms", [],
+        "How long a worker that exits waits for acknowledgements. What is left then goes to the backup files.";
+    compression_codec: Codec = Codec::None, "\"none\"", ANY, "", ["compression_type"],
+        "Compression of batches. This version knows \"none\".";
+}
+
+/// Compression codecs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Codec {
+    /// Not compressed.
+    None,
+}
+
+impl Config {
+    /// Lays `entries` over the defaults. `prefix` is nginx's, from which the default of `backpath` comes.
+    /// The last of two equal keys wins.
+    pub fn parse(entries: &[(String, Value)], prefix: &str) -> Result<Config, ConfigError> {
+        let mut config =
+            Config { backpath: PathBuf::from(prefix).join("backup"), ..Config::default() };
+        for (name, value) in entries {
+            let key = find(name)?;
+            (key.set)(&mut config, value).map_err(|got| ConfigError::BadValue {
+                key: key.name,
+                expected: (key.takes)(),
+                got,
+            })?;
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Checks what no key can check alone.
+    fn check(&self) -> Result<(), ConfigError> {
+        let conflict = |text: String| Err(ConfigError::Conflict(text));
+        if self.metadata_broker_list.is_empty() {
+            return conflict(
+                "metadata_broker_list is empty: set it to at least one \"host:port\"".into(),
+            );
+        }
+        let quarter = self.queue_buffering_max_kbytes as usize * 1024 / 4;
+        if self.message_max_bytes > quarter {
+            return conflict(format!(
+                "message_max_bytes ({}) is more than a quarter of the queue: raise \
+                 queue_buffering_max_kbytes to at least {}",
+                self.message_max_bytes,
+                (self.message_max_bytes * 4).div_ceil(1024),
+            ));
+        }
+        for (low, high, names) in [
+            (self.retry_backoff_ms, self.retry_backoff_max_ms, "retry_backoff"),
+            (self.reconnect_backoff_ms, self.reconnect_backoff_max_ms, "reconnect_backoff"),
+        ] {
+            if low > high {
+                return conflict(format!(
+                    "{names}_ms ({low}) is more than {names}_max_ms ({high})"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The row of a key or of one of its aliases. Dots count as underscores, as librdkafka writes them.
+fn find(name: &str) -> Result<&'static Key, ConfigError> {
+    let plain = name.replace('.', "_");
+    KEYS.iter().find(|key| key.name == plain || key.aliases.contains(&&*plain)).ok_or_else(|| {
+        let nearest = KEYS
+            .iter()
+            .flat_map(|key| std::iter::once(key.name).chain(key.aliases.iter().copied()))
+            .map(|known| (distance(&plain, known), known))
+            .min()
+            .filter(|(distance, known)| *distance <= known.len().div_ceil(3))
+            .map(|(_, known)| known);
+        ConfigError::UnknownKey { key: value::shown(name.as_bytes()), nearest }
+    })
+}
+
+/// Edits that turn one word into the other (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    // A key nobody would mistype must not cost a quadratic comparison.
+    if a.len() > 128 {
+        return usize::MAX;
+    }
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(row[j + 1] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Value {
+        Value::Text(text.as_bytes().to_vec())
+    }
+
+    fn parse(entries: &[(&str, Value)]) -> Result<Config, ConfigError> {
+        let mut all = vec![("metadata_broker_list".to_owned(), text("b:1"))];
+        all.extend(entries.iter().map(|(key, value)| (key.to_string(), value.clone())));
+        Config::parse(&all, "/prefix")
+    }
+
+    fn error(entries: &[(&str, Value)]) -> String {
+        parse(entries).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn defaults_shown_in_the_manual_are_the_defaults() {
+        for key in KEYS {
+            let shown = match key.default {
+                "true" => Value::Bool(true),
+                "{}" | "prefix .. \"/backup/\"" => continue,
+                quoted if quoted.starts_with('"') => text(quoted.trim_matches('"')),
+                number => Value::Int(number.parse().unwrap()),
+            };
+            let mut config = Config::default();
+            (key.set)(&mut config, &shown).unwrap();
+            assert_eq!(config, Config::default(), "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn unknown_key_names_the_nearest_known_one() {
+        assert_eq!(
+            error(&[("batch_num_mesages", Value::Int(1))]),
+            "not valid kafka conf: batch_num_mesages (did you mean batch_num_messages?)"
+        );
+        assert_eq!(error(&[("zebra", Value::Int(1))]), "not valid kafka conf: zebra");
+    }
+
+    #[test]
+    fn wrong_type_and_range_say_what_was_expected() {
+        assert_eq!(
+            error(&[("batch_num_messages", text("many"))]),
+            "batch_num_messages: expected an integer from 1 to 1000000, got \"many\""
+        );
+        assert_eq!(
+            error(&[("batch_num_messages", Value::Int(0))]),
+            "batch_num_messages: expected an integer from 1 to 1000000, got 0"
+        );
+        assert_eq!(
+            error(&[("send_key", Value::Int(1))]),
+            "send_key: expected true or false, got 1"
+        );
+        assert!(error(&[("request_required_acks", Value::Int(2))]).contains("expected 1, 0"));
+        assert!(error(&[("topics", text("a/b"))]).starts_with("topics: expected"));
+    }
+
+    #[test]
+    fn aliases_and_dots_reach_the_same_key() {
+        let config = parse(&[("linger.ms", Value::Int(7)), ("acks", text("all"))]).unwrap();
+        assert_eq!(config.queue_buffering_max_ms, 7);
+        assert_eq!(config.request_required_acks, -1);
+    }
+
+    #[test]
+    fn whole_floats_and_numbers_in_text_count_as_integers() {
+        let config = parse(&[
+            ("request_timeout_ms", Value::Float(250.0)),
+            ("message_timeout_ms", text("300")),
+        ]);
+        let config = config.unwrap();
+        assert_eq!((config.request_timeout_ms, config.message_timeout_ms), (250, 300));
+        assert!(parse(&[("request_timeout_ms", Value::Float(0.5))]).is_err());
+    }
+
+    #[test]
+    fn message_larger_than_a_quarter_of_the_queue_is_a_conflict_that_says_what_to_raise() {
+        let error = error(&[("queue_buffering_max_kbytes", Value::Int(1024))]);
+        assert!(error.contains("raise queue_buffering_max_kbytes to at least 3907"), "{error}");
+    }
+
+    #[test]
+    fn backpath_defaults_to_backup_below_the_prefix() {
+        assert_eq!(parse(&[]).unwrap().backpath, PathBuf::from("/prefix/backup"));
+    }
+
+    #[test]
+    fn key_names_and_aliases_are_unique() {
+        let mut names: Vec<&str> =
+            KEYS.iter().flat_map(|k| k.aliases.iter().copied().chain([k.name])).collect();
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+}

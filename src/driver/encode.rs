@@ -1,0 +1,86 @@
+//! Requests from the producer's lists and the queue's bytes. A payload is copied once, from the queue into
+//! the request; a repetition encodes it anew, so a record costs memory only while it is being written.
+
+use crate::config::Config;
+use crate::net::Expected;
+use crate::producer::{ConnId, Producer, RequestId, Sent};
+use crate::protocol::api_versions::Versions;
+use crate::protocol::header::{ApiKey, finish_frame, put_request_header};
+use crate::protocol::metadata::put_metadata_request;
+use crate::protocol::produce::{ProduceEncoder, TopicRef};
+use crate::protocol::record_batch::{BATCH_OVERHEAD, BatchEncoder, ProducerStamp};
+use crate::queue::Reader;
+
+/// First version of Produce that names topics by id.
+const PRODUCE_BY_TOPIC_ID: i16 = 13;
+
+/// Room for headers and names around the batches.
+const ENVELOPE: usize = 512;
+
+/// A Metadata request and the answer it gets.
+pub(super) fn metadata(
+    config: &Config,
+    versions: Versions,
+    correlation_id: i32,
+    topics: &[&str],
+) -> (Vec<u8>, Option<Expected>) {
+    let version = versions.metadata;
+    let mut frame = Vec::with_capacity(ENVELOPE);
+    let client_id = &config.client_id;
+    let start =
+        put_request_header(&mut frame, ApiKey::Metadata, version, correlation_id, client_id);
+    put_metadata_request(&mut frame, version, topics, config.allow_auto_create_topics);
+    finish_frame(&mut frame, start);
+    (frame, Some(Expected { correlation_id, api: ApiKey::Metadata, version }))
+}
+
+/// A Produce request with the batches of `request`, and the answer it gets.
+pub(super) fn produce(
+    config: &Config,
+    versions: Versions,
+    correlation_id: i32,
+    producer: &Producer,
+    reader: &Reader,
+    conn: ConnId,
+    request: RequestId,
+) -> (Vec<u8>, Option<Expected>) {
+    let sent = producer.request(conn, request);
+    let ids_known = sent.iter().all(|sent| producer.topic_ref(sent.topic).1 != [0; 16]);
+    // A broker that was upgraded a moment ago may offer what the metadata in hand cannot serve.
+    let version =
+        if ids_known { versions.produce } else { versions.produce.min(PRODUCE_BY_TOPIC_ID - 1) };
+    let bytes: usize = sent.iter().map(|sent| BATCH_OVERHEAD + sent.batch.bytes).sum();
+    let mut frame = Vec::with_capacity(bytes + ENVELOPE);
+    let by_topic: Vec<&[Sent]> = sent.chunk_by(|a, b| a.topic == b.topic).collect();
+    let mut encoder = ProduceEncoder::begin(
+        &mut frame,
+        version,
+        correlation_id,
+        &config.client_id,
+        config.request_required_acks,
+        config.request_timeout_ms as i32,
+        by_topic.len(),
+    );
+    for batches in by_topic {
+        let (name, id) = producer.topic_ref(batches[0].topic);
+        encoder.topic(TopicRef { name, id }, batches.len());
+        for sent in batches {
+            let hint = BATCH_OVERHEAD + sent.batch.bytes;
+            encoder.partition(sent.partition as i32, hint, |out| {
+                let mut batch = BatchEncoder::begin(out, ProducerStamp::NONE);
+                for record in &sent.batch.records {
+                    // A record that the producer holds is not done, so its slot is as it was when it was
+                    // read. If not, the file was damaged under us: the thread starts over from the queue,
+                    // which reports it.
+                    let slot = reader.get(record.id.0).expect("a slot in use is whole");
+                    let key = slot.key.filter(|_| config.send_key);
+                    batch.push(slot.timestamp_ms, key, slot.payload);
+                }
+                batch.finish()
+            });
+        }
+    }
+    encoder.finish();
+    let expected = Expected { correlation_id, api: ApiKey::Produce, version };
+    (frame, (config.request_required_acks != 0).then_some(expected))
+}

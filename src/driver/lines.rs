@@ -1,0 +1,172 @@
+//! Log lines on their way from the driver thread to nginx's log. The thread never touches nginx's memory:
+//! it leaves lines here, and a timer on the event loop takes them to `ngx.log`.
+//!
+//! Lines are limited three ways: one per kind and subject in a while (the next one says how many were left
+//! out), a bounded number waiting, and a bounded length. Foreign bytes are escaped.
+
+use crate::producer::Time;
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Lines that may wait for the event loop.
+const WAITING: usize = 256;
+/// Kinds and subjects that are remembered.
+const REMEMBERED: usize = 1024;
+/// Longest line, in bytes.
+const LONGEST: usize = 512;
+/// Pause between lines of one kind about one subject.
+const PAUSE: Duration = Duration::from_secs(30);
+
+/// nginx's log levels, with its numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// `ngx.ERR`
+    Error = 4,
+    /// `ngx.WARN`
+    Warn = 5,
+    /// `ngx.NOTICE`
+    Notice = 6,
+    /// `ngx.INFO`
+    Info = 7,
+}
+
+#[derive(Default)]
+struct Limit {
+    quiet_until: Time,
+    left_out: u64,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<(Level, String)>,
+    limits: HashMap<(&'static str, String), Limit>,
+}
+
+/// The lines. Shared between the driver thread and the event loop; held only to push or pop.
+#[derive(Default)]
+pub struct Lines {
+    state: Mutex<State>,
+    dropped: AtomicU64,
+}
+
+impl Level {
+    /// nginx's name for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Error => "error",
+            Level::Warn => "warn",
+            Level::Notice => "notice",
+            Level::Info => "info",
+        }
+    }
+}
+
+impl Lines {
+    /// Leaves a line, unless one of the same `kind` about the same `subject` was left a short while ago.
+    pub fn put(
+        &self,
+        now: Time,
+        level: Level,
+        kind: &'static str,
+        subject: impl fmt::Display,
+        text: impl fmt::Display,
+    ) {
+        // A panic while the lock was held leaves nothing half-done that matters here.
+        let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let key = (kind, subject.to_string());
+        if state.limits.len() >= REMEMBERED && !state.limits.contains_key(&key) {
+            state.limits.retain(|_, limit| limit.quiet_until > now);
+            if state.limits.len() >= REMEMBERED {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+        }
+        let limit = state.limits.entry(key).or_default();
+        if now < limit.quiet_until {
+            limit.left_out += 1;
+            return;
+        }
+        let left_out = std::mem::take(&mut limit.left_out);
+        limit.quiet_until = now + PAUSE;
+        if state.waiting.len() >= WAITING {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let more =
+            if left_out > 0 { format!(" ({left_out} more like this)") } else { String::new() };
+        let line = clean(&text.to_string(), LONGEST - more.len()) + &more;
+        state.waiting.push_back((level, line));
+    }
+
+    /// Takes the oldest line.
+    pub fn take(&self) -> Option<(Level, String)> {
+        let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        state.waiting.pop_front()
+    }
+
+    /// Lines that came too fast to be kept, those of the same kind and subject not counted.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+/// `text` without control characters, at most `longest` bytes.
+fn clean(text: &str, longest: usize) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        let before = out.len();
+        if c.is_control() {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+        if out.len() > longest - 3 {
+            out.truncate(before);
+            out.push_str("...");
+            break;
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(lines: &Lines) -> Vec<String> {
+        std::iter::from_fn(|| lines.take()).map(|(_, line)| line).collect()
+    }
+
+    #[test]
+    fn a_kind_speaks_once_in_a_while_about_a_subject_and_then_says_how_often_it_was_silent() {
+        let lines = Lines::default();
+        for second in 0..=31 {
+            lines.put(Time(second * 1_000_000), Level::Warn, "down", "b1", "b1 is down");
+        }
+        lines.put(Time(0), Level::Warn, "down", "b2", "b2 is down");
+        assert_eq!(taken(&lines), ["b1 is down", "b1 is down (29 more like this)", "b2 is down"]);
+    }
+
+    #[test]
+    fn foreign_bytes_are_escaped_and_long_lines_cut() {
+        let lines = Lines::default();
+        lines.put(Time(0), Level::Warn, "x", 1, "a\nb\x1b[31m");
+        lines.put(Time(0), Level::Warn, "x", 2, "ä".repeat(1000));
+        let taken = taken(&lines);
+        assert_eq!(taken[0], "a\\nb\\u{1b}[31m");
+        assert!(taken[1].len() <= LONGEST && taken[1].ends_with("..."));
+    }
+
+    #[test]
+    fn waiting_and_remembered_lines_are_bounded() {
+        let lines = Lines::default();
+        for subject in 0..5_000 {
+            lines.put(Time(0), Level::Warn, "x", subject, "text");
+        }
+        assert_eq!(taken(&lines).len(), WAITING);
+        assert_eq!(lines.dropped(), 5_000 - WAITING as u64);
+    }
+}

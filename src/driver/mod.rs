@@ -1,0 +1,538 @@
+//! The driver: one thread per worker that owns everything between the queue and the sockets.
+//!
+//! Each turn of its loop does a bounded amount of each kind of work, in this order: records in, network
+//! events in, timers, requests out, fates out. Then it sleeps until a record, an event or a deadline comes.
+//! A fault in it is caught ([`thread`]); what was not done is read from the queue again.
+
+mod encode;
+pub mod lines;
+mod spill;
+pub mod thread;
+
+pub use lines::{Level, Lines};
+pub use thread::{Driver, StartError};
+
+use crate::backup::BackupDir;
+use crate::config::Config;
+use crate::net::{self, Event};
+use crate::producer::{
+    Action, ConnId, Fate, NewRecord, Notice, Outcome, Producer, RecordId, RequestId, Rules, Time,
+    TopicId, partitioner,
+};
+use crate::protocol::api_versions::Versions;
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::record_batch::record_size_bound;
+use crate::queue::{Queue, Reader};
+use crate::stats::{self, Stats};
+use rustix::fd::OwnedFd;
+use spill::Spill;
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::task::AbortHandle;
+
+/// Records taken from the queue in one turn.
+const RECORDS_A_TURN: usize = 4096;
+/// Network events handled in one turn.
+const EVENTS_A_TURN: usize = 256;
+/// Longest sleep: how late a wish of the event loop's can be noticed if a wake-up were ever missed.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+
+/// What the event loop and the driver thread share, besides the queue.
+pub struct Shared {
+    /// Values for `kfk.stats()`.
+    pub stats: Stats,
+    /// Lines for `ngx.log`.
+    pub lines: Lines,
+    /// Wakes the driver.
+    pub wake: OwnedFd,
+    /// Position up to which everything is to be sent without lingering.
+    flush: AtomicU64,
+    /// Set once to end the driver; from then on the deadline counts.
+    stop: AtomicBool,
+    /// When a stopping driver gives up, microseconds on its clock.
+    stop_by: AtomicU64,
+    /// Zero of that clock.
+    start: Instant,
+}
+
+impl Shared {
+    fn now(&self) -> Time {
+        Time(self.start.elapsed().as_micros() as u64)
+    }
+
+    /// Wakes the driver thread. Never blocks: a full eventfd is a wake-up already.
+    pub fn signal(&self) {
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+}
+
+struct Connection {
+    outgoing: UnboundedSender<net::Outgoing>,
+    task: AbortHandle,
+    address: String,
+    versions: Option<Versions>,
+    next_correlation_id: i32,
+}
+
+/// The state of one run of the driver.
+struct Run<'a> {
+    config: &'a Config,
+    shared: &'a Shared,
+    queue: &'a Queue,
+    reader: Reader,
+    producer: Producer,
+    /// Queue topic ids to the producer's.
+    topics: Vec<TopicId>,
+    /// When the queue was last seen empty: what is read next was written after that.
+    drained_at: Time,
+    connections: HashMap<ConnId, Connection>,
+    events_in: UnboundedSender<Event>,
+    events: UnboundedReceiver<Event>,
+    spill: Spill<'a>,
+    flushed: u64,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        config: &'a Config,
+        shared: &'a Shared,
+        queue: &'a Queue,
+        backup: &'a mut BackupDir,
+    ) -> Run<'a> {
+        let (events_in, events) = mpsc::unbounded_channel();
+        let now = shared.now();
+        // The address of a heap value and the time differ between workers; nothing secret hangs on it.
+        let seed = u64::from(std::process::id()) << 32 ^ now.0 ^ wall_ms() as u64;
+        let mut producer = Producer::new(Rules::from(config), seed);
+        for topic in &config.topics {
+            producer.topic(now, topic);
+        }
+        Run {
+            config,
+            shared,
+            queue,
+            reader: queue.reader(),
+            producer,
+            topics: Vec::new(),
+            drained_at: now,
+            connections: HashMap::new(),
+            events_in,
+            events,
+            spill: Spill::new(backup),
+            flushed: 0,
+        }
+    }
+
+    /// Works until it is told to stop, and then until all is delivered or the time is up.
+    async fn serve(&mut self) -> std::io::Result<()> {
+        let shared = self.shared;
+        // SAFETY: the descriptor belongs to Shared, which outlives this future, and is never replaced.
+        let wake =
+            unsafe { AsyncFd::register_with_interest(shared.wake.as_fd(), Interest::READABLE)? };
+        loop {
+            let more = self.turn();
+            if self.is_over() {
+                return Ok(());
+            }
+            if more {
+                // Connections run in between.
+                tokio::task::yield_now().await;
+                continue;
+            }
+            let deadline = self.next_deadline();
+            if !self.fall_asleep(deadline) {
+                continue;
+            }
+            let pause = deadline.since(self.shared.now()).min(LONGEST_SLEEP);
+            tokio::select! {
+                ready = wake.readable() => {
+                    let mut ready = ready?;
+                    let mut count = [0; 8];
+                    // Empties the eventfd; when it was empty already nothing is lost.
+                    let _ = rustix::io::read(shared.wake.as_fd(), &mut count);
+                    ready.clear_ready();
+                }
+                Some(event) = self.events.recv() => self.handle_event(event),
+                () = tokio::time::sleep(pause) => {}
+            }
+            self.reader.disarm();
+            stats::add(&self.shared.stats.wakeups, 1);
+        }
+    }
+
+    /// One turn; true when there is more to do at once.
+    fn turn(&mut self) -> bool {
+        let more_records = self.take_records();
+        let mut events = 0;
+        while events < EVENTS_A_TURN
+            && let Ok(event) = self.events.try_recv()
+        {
+            self.handle_event(event);
+            events += 1;
+        }
+        let now = self.shared.now();
+        self.take_wishes(now);
+        if self.producer.next_deadline().is_some_and(|at| at <= now) {
+            self.producer.handle_timeout(now);
+        }
+        while let Some(action) = self.producer.poll(now) {
+            self.act(now, action);
+        }
+        while let Some(outcome) = self.producer.poll_outcome() {
+            self.settle(outcome);
+        }
+        while let Some(notice) = self.producer.poll_notice() {
+            self.tell(now, notice);
+        }
+        self.spill.write(now, &mut self.reader, self.shared);
+        self.reader.release();
+        self.publish_stats();
+        more_records || events == EVENTS_A_TURN
+    }
+
+    fn is_over(&self) -> bool {
+        if !self.shared.stop.load(Ordering::Acquire) {
+            return false;
+        }
+        let all_done = self.reader.position() == self.reader.tail()
+            && self.producer.held_records() == 0
+            && self.spill.is_empty();
+        all_done || self.shared.now().0 >= self.shared.stop_by.load(Ordering::Relaxed)
+    }
+
+    /// Flushes up to where the event loop asked for it, and when stopping all there is.
+    fn take_wishes(&mut self, now: Time) {
+        let mut wanted = self.shared.flush.load(Ordering::Acquire);
+        if self.shared.stop.load(Ordering::Acquire) {
+            wanted = wanted.max(self.reader.tail());
+        }
+        if wanted > self.flushed && self.reader.position() >= wanted {
+            self.flushed = wanted;
+            self.producer.handle_flush(now);
+        }
+    }
+
+    fn next_deadline(&self) -> Time {
+        let mut deadline = self.producer.next_deadline().unwrap_or(Time::NEVER);
+        if self.shared.stop.load(Ordering::Acquire) {
+            deadline = deadline.min(Time(self.shared.stop_by.load(Ordering::Relaxed)));
+        }
+        deadline.min(self.spill.retry_at())
+    }
+
+    /// Tells the writer when to wake us. False when there is something to do already.
+    fn fall_asleep(&self, deadline: Time) -> bool {
+        if deadline <= self.shared.now() {
+            return false;
+        }
+        let tail = self.reader.position();
+        let Some(read) = self.reader.read_count().filter(|_| self.producer.held_records() > 0)
+        else {
+            return self.reader.sleep_unless(tail + 1, u64::MAX);
+        };
+        // Records linger: it is enough to look when a batch may be full, by count or by bytes, or when
+        // so much waits that the queue might not hold more.
+        let bytes = (self.config.batch_size as u64).min(self.reader.capacity() / 8);
+        let records = self.producer.records_to_full_batch() as u64;
+        self.reader.sleep_unless(tail + bytes, read + records)
+    }
+
+    // ------------------------------------------------------------------------------------- records
+
+    /// Hands records from the queue to the producer; true when the queue may hold more.
+    fn take_records(&mut self) -> bool {
+        let now = self.shared.now();
+        let now_ms = wall_ms();
+        let oldest = now.since(self.drained_at).as_millis() as i64;
+        for _ in 0..RECORDS_A_TURN {
+            let slot = match self.reader.read() {
+                Ok(Some(slot)) => slot,
+                Ok(None) => {
+                    self.drained_at = now;
+                    return false;
+                }
+                Err(damage) => {
+                    let bytes = self.reader.abandon_rest();
+                    self.shared.lines.put(
+                        now,
+                        Level::Error,
+                        "damage",
+                        "",
+                        format_args!(
+                            "queue {}: {damage}; {bytes} bytes of messages are lost",
+                            self.queue.path().display()
+                        ),
+                    );
+                    return true;
+                }
+            };
+            // The wall clock may have been set meanwhile: no record is older than our last look.
+            let age = (now_ms - slot.timestamp_ms).clamp(0, oldest) as u64;
+            let born = Time(now.0.saturating_sub(age * 1000));
+            let key = slot.key;
+            let sent_key_len = if self.config.send_key { key.map(<[u8]>::len) } else { None };
+            let record = NewRecord {
+                id: RecordId(slot.position),
+                topic: TopicId(0),
+                key_hash: key.map(partitioner::key_hash),
+                bytes: record_size_bound(sent_key_len, slot.payload.len()) as u32,
+                born,
+            };
+            let topic = slot.topic;
+            match self.topic(now, topic) {
+                Some(topic) => self.producer.handle_record(now, NewRecord { topic, ..record }),
+                None => {
+                    // Only a damaged file names a topic that its table does not have.
+                    let position = record.id.0;
+                    self.shared.lines.put(
+                        now,
+                        Level::Error,
+                        "damage",
+                        "topic",
+                        format_args!("message at {position} without a topic is lost"),
+                    );
+                    self.reader.done(position);
+                }
+            }
+        }
+        true
+    }
+
+    fn topic(&mut self, now: Time, id: u16) -> Option<TopicId> {
+        while self.topics.len() <= id as usize {
+            let name = self.reader.topic(self.topics.len() as u16)?;
+            self.topics.push(self.producer.topic(now, name));
+        }
+        Some(self.topics[id as usize])
+    }
+
+    // ------------------------------------------------------------------------------------- network
+
+    fn act(&mut self, now: Time, action: Action) {
+        match action {
+            Action::Connect { conn, address, .. } => {
+                let (outgoing, from_us) = mpsc::unbounded_channel();
+                let settings = net::Settings {
+                    address: address.clone(),
+                    client_id: self.config.client_id.clone(),
+                    setup_timeout: Duration::from_millis(
+                        self.config.socket_connection_setup_timeout_ms,
+                    ),
+                    keepalive: self.config.socket_keepalive_enable,
+                };
+                let events = self.events_in.clone();
+                let task = tokio::spawn(net::run(conn.0, settings, from_us, events));
+                let connection = Connection {
+                    outgoing,
+                    task: task.abort_handle(),
+                    address: address.to_string(),
+                    versions: None,
+                    next_correlation_id: net::connection::FIRST_CORRELATION_ID,
+                };
+                self.connections.insert(conn, connection);
+            }
+            Action::Close { conn, reason } => {
+                if let Some(connection) = self.connections.remove(&conn) {
+                    connection.task.abort();
+                    let level = match reason {
+                        crate::producer::CloseReason::NotNeeded => Level::Info,
+                        crate::producer::CloseReason::RequestTimeout => Level::Warn,
+                    };
+                    let address = connection.address;
+                    let text = format_args!("broker {address}: {reason}, connection closed");
+                    self.shared.lines.put(now, level, "close", &address, text);
+                }
+            }
+            Action::Metadata { conn, request } => self.send_metadata(conn, request),
+            Action::Produce { conn, request } => self.send_produce(conn, request),
+        }
+    }
+
+    fn send_metadata(&mut self, conn: ConnId, request: RequestId) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        let topics = self.producer.topics();
+        connection.send(request, |correlation_id, versions| {
+            encode::metadata(self.config, versions, correlation_id, &topics)
+        });
+    }
+
+    fn send_produce(&mut self, conn: ConnId, request: RequestId) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        let (config, producer, reader) = (self.config, &self.producer, &self.reader);
+        let bytes = connection.send(request, |correlation_id, versions| {
+            encode::produce(config, versions, correlation_id, producer, reader, conn, request)
+        });
+        stats::add(&self.shared.stats.request_bytes_sent, bytes as u64);
+    }
+
+    fn handle_event(&mut self, event: Event) {
+        let now = self.shared.now();
+        match event {
+            Event::Ready { conn, versions, peer } => {
+                let conn = ConnId(conn);
+                let Some(connection) = self.connections.get_mut(&conn) else { return };
+                connection.versions = Some(versions);
+                stats::add(&self.shared.stats.connections_opened, 1);
+                let address = &connection.address;
+                let text = format_args!(
+                    "broker {address} connected ({peer}, Produce v{})",
+                    versions.produce
+                );
+                self.shared.lines.put(now, Level::Notice, "connected", address, text);
+                self.producer.handle_connected(now, conn);
+            }
+            Event::Written { conn, request } => {
+                self.producer.handle_written(now, ConnId(conn), RequestId(request));
+            }
+            Event::Produced { conn, request, response } => {
+                self.tell_errors(now, &response);
+                self.producer.handle_produced(now, ConnId(conn), RequestId(request), &response);
+            }
+            Event::Metadata { conn, request, response } => {
+                let (conn, request) = (ConnId(conn), RequestId(request));
+                self.producer.handle_metadata(now, conn, request, &response);
+            }
+            Event::Closed { conn, error } => {
+                let conn = ConnId(conn);
+                let Some(connection) = self.connections.remove(&conn) else { return };
+                let address = &connection.address;
+                let text = format_args!("broker {address}: {error}");
+                self.shared.lines.put(now, Level::Warn, "closed", address, text);
+                self.producer.handle_closed(now, conn);
+            }
+        }
+    }
+
+    // --------------------------------------------------------------------------------------- fates
+
+    fn settle(&mut self, outcome: Outcome) {
+        match outcome.fate {
+            Fate::Delivered => {
+                for record in &outcome.records {
+                    self.reader.done(record.id.0);
+                }
+                stats::add(&self.shared.stats.succ_msg_cnt, outcome.records.len() as u64);
+            }
+            Fate::Failed { reason, in_doubt } => {
+                let topic = self.producer.topic_ref(outcome.topic).0.to_owned();
+                self.spill.add(topic, outcome.records, reason.to_string(), in_doubt);
+            }
+        }
+    }
+
+    fn tell(&self, now: Time, notice: Notice) {
+        let lines = &self.shared.lines;
+        match notice {
+            Notice::TopicError { topic, error } => {
+                let topic = self.producer.topic_ref(topic).0;
+                let text = format_args!("topic {topic}: {error}{}", advice(error));
+                lines.put(now, Level::Warn, "topic", topic, text);
+            }
+            Notice::BrokerRests { address, .. } => {
+                let text = format_args!(
+                    "broker {address} failed {} times in a row and rests for {} s \
+                     (conn_retry_limit, conn_retry_timeout)",
+                    self.config.conn_retry_limit, self.config.conn_retry_timeout
+                );
+                lines.put(now, Level::Warn, "rests", &address, text);
+            }
+            Notice::BatchSplit { topic, records } => {
+                let topic = self.producer.topic_ref(topic).0;
+                let text = format_args!(
+                    "topic {topic}: a batch of {records} messages is too large for the broker and \
+                     was split; lower batch_size or batch_num_messages, or raise max.message.bytes"
+                );
+                lines.put(now, Level::Warn, "split", topic, text);
+            }
+        }
+    }
+
+    /// Errors in answers, one line per topic and error in a while.
+    fn tell_errors(&self, now: Time, response: &crate::protocol::produce::ProduceResponse) {
+        for topic in &response.topics {
+            for told in topic.partitions.iter().filter(|told| told.error != ErrorCode::NONE) {
+                let name = match &topic.topic {
+                    crate::protocol::produce::ProducedTopicRef::Name(name) => name.as_str(),
+                    crate::protocol::produce::ProducedTopicRef::Id(id) => {
+                        self.producer.topic_by_id(id).unwrap_or("(unknown id)")
+                    }
+                };
+                let message = told.error_message.as_deref().unwrap_or_default();
+                let text = format_args!(
+                    "topic {name} partition {}: {}{} {message}",
+                    told.index,
+                    told.error,
+                    advice(told.error)
+                );
+                let subject = format_args!("{name} {}", told.error.0);
+                self.shared.lines.put(now, Level::Warn, "produce", subject, text);
+            }
+        }
+    }
+
+    fn publish_stats(&self) {
+        let stats = &self.shared.stats;
+        let counts = self.producer.counts();
+        stats::set(&stats.waitbuf, self.producer.in_flight_records());
+        stats::set(&stats.batches_sent, counts.batches);
+        stats::set(&stats.batch_records_max, counts.batch_records_max);
+        stats::set(&stats.requests_sent, counts.requests);
+        stats::set(&stats.batches_retried, counts.retries);
+        stats::set(&stats.metadata_requests_sent, counts.metadata_requests);
+        stats::set(&stats.connections_broken, counts.broken_connections);
+        stats::set(&stats.spill_waiting, self.spill.len() as u64);
+        stats::set(&stats.log_lines_dropped, self.shared.lines.dropped());
+    }
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        for connection in self.connections.values() {
+            connection.task.abort();
+        }
+    }
+}
+
+impl Connection {
+    /// Encodes a request and hands it to the connection; returns its size. What happens to it there, the
+    /// connection's end included, comes back as an event.
+    fn send(
+        &mut self,
+        request: RequestId,
+        encode: impl FnOnce(i32, Versions) -> (Vec<u8>, Option<net::Expected>),
+    ) -> usize {
+        let Some(versions) = self.versions else { return 0 };
+        let correlation_id = self.next_correlation_id;
+        self.next_correlation_id = match correlation_id.checked_add(1) {
+            Some(next) => next,
+            None => net::connection::FIRST_CORRELATION_ID,
+        };
+        let (frame, answer) = encode(correlation_id, versions);
+        let bytes = frame.len();
+        let _ = self.outgoing.send(net::Outgoing { frame, request: request.0, answer });
+        bytes
+    }
+}
+
+/// What an operator can do about an error.
+fn advice(error: ErrorCode) -> &'static str {
+    match error {
+        ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => {
+            "; create it, or let the broker do so (auto.create.topics.enable and allow_auto_create_topics)"
+        }
+        ErrorCode::TOPIC_AUTHORIZATION_FAILED => "; the broker's ACLs do not allow it",
+        ErrorCode::MESSAGE_TOO_LARGE => "; see max.message.bytes of the topic",
+        _ => "",
+    }
+}
+
+/// Milliseconds since 1970.
+#[allow(clippy::disallowed_methods, reason = "the driver reads the clock for the layers below")]
+fn wall_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}

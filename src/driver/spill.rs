@@ -1,0 +1,197 @@
+//! Messages that could not be delivered, on their way from the queue to the backup files. They keep their
+//! place in the queue until their line is written; when the disk takes none, they wait and it is tried again.
+
+use super::{Level, Shared};
+use crate::backup::format::{self, Line};
+use crate::backup::{BackupDir, BackupError};
+use crate::producer::{Record, Time};
+use crate::queue::Damage;
+use crate::queue::Reader;
+use crate::stats;
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+/// Bytes of lines that go into one write.
+const CHUNK: usize = 1 << 20;
+/// Messages written in one turn of the driver.
+const RECORDS_A_TURN: usize = 20_000;
+/// Pause after a failed write.
+const PAUSE: Duration = Duration::from_secs(1);
+
+struct Waiting {
+    topic: String,
+    records: Vec<Record>,
+    reason: String,
+    in_doubt: bool,
+}
+
+/// The messages that wait for the backup.
+pub(super) struct Spill<'a> {
+    backup: &'a mut BackupDir,
+    waiting: VecDeque<Waiting>,
+    len: usize,
+    retry_at: Time,
+    chunk: Vec<u8>,
+}
+
+impl<'a> Spill<'a> {
+    pub fn new(backup: &'a mut BackupDir) -> Spill<'a> {
+        Spill { backup, waiting: VecDeque::new(), len: 0, retry_at: Time(0), chunk: Vec::new() }
+    }
+
+    /// Takes over messages that failed for `reason`.
+    pub fn add(&mut self, topic: String, records: Vec<Record>, reason: String, in_doubt: bool) {
+        self.len += records.len();
+        self.waiting.push_back(Waiting { topic, records, reason, in_doubt });
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// When [`write`](Self::write) has something to do.
+    pub fn retry_at(&self) -> Time {
+        if self.waiting.is_empty() { Time::NEVER } else { self.retry_at }
+    }
+
+    /// Writes what waits, a bounded amount at a time.
+    pub fn write(&mut self, now: Time, reader: &mut Reader, shared: &Shared) {
+        if self.waiting.is_empty() || now < self.retry_at {
+            return;
+        }
+        let mut left = RECORDS_A_TURN;
+        while left > 0
+            && let Some(waiting) = self.waiting.front_mut()
+        {
+            self.chunk.clear();
+            let mut count = 0;
+            for record in waiting.records.iter().take(left) {
+                // As in encode::produce: a slot in use is whole, or the thread starts over.
+                let slot = reader.get(record.id.0).expect("a slot in use is whole");
+                let line = Line {
+                    timestamp_ms: slot.timestamp_ms,
+                    topic: &waiting.topic,
+                    key: slot.key,
+                    payload: slot.payload,
+                };
+                format::put(&mut self.chunk, &line);
+                count += 1;
+                if self.chunk.len() >= CHUNK {
+                    break;
+                }
+            }
+            if let Err(error) = self.backup.append(&waiting.topic, &self.chunk) {
+                let text = format_args!(
+                    "{error}; {} messages that could not be delivered wait in the queue for it",
+                    self.len
+                );
+                shared.lines.put(now, Level::Error, "backup", &waiting.topic, text);
+                self.retry_at = now + PAUSE;
+                return;
+            }
+            for record in waiting.records.drain(..count) {
+                reader.done(record.id.0);
+            }
+            stats::add(&shared.stats.fail_msg_cnt, count as u64);
+            if waiting.in_doubt {
+                stats::add(&shared.stats.fail_in_doubt_cnt, count as u64);
+            }
+            let text = format_args!(
+                "topic {}: {}; messages go to {}/{0}",
+                waiting.topic,
+                waiting.reason,
+                self.backup.path().display()
+            );
+            shared.lines.put(now, Level::Error, "spill", &waiting.topic, text);
+            self.len -= count;
+            left -= count;
+            if waiting.records.is_empty() {
+                self.waiting.pop_front();
+            }
+        }
+        if self.chunk.capacity() > 2 * CHUNK {
+            self.chunk = Vec::new();
+        }
+    }
+}
+
+/// Why the rest of a queue could not be saved whole.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RestError {
+    /// The backup took no more.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// The file is damaged; what stood before the damage is saved.
+    #[error(transparent)]
+    Damage(#[from] Damage),
+    /// A message's topic is not in the file's table.
+    #[error("message at {0} has no topic")]
+    NoTopic(u64),
+}
+
+/// Everything that is left in a queue, on its way to the backup files in one go: at exit, when there is
+/// nobody any more who could deliver it.
+pub(super) struct Rest<'a> {
+    reader: Reader,
+    backup: &'a mut BackupDir,
+    /// Lines and positions per topic, until a chunk is full.
+    chunks: HashMap<u16, (Vec<u8>, Vec<u64>)>,
+    saved: u64,
+}
+
+impl<'a> Rest<'a> {
+    pub fn new(reader: Reader, backup: &'a mut BackupDir) -> Rest<'a> {
+        Rest { reader, backup, chunks: HashMap::new(), saved: 0 }
+    }
+
+    /// Messages saved so far.
+    pub fn saved(&self) -> u64 {
+        self.saved
+    }
+
+    /// Saves all that is whole. Each message is marked done once its line is written.
+    pub fn save(&mut self) -> Result<(), RestError> {
+        let mut result = Ok(());
+        while let Some((position, topic)) = match self.reader.read() {
+            Ok(slot) => slot.map(|slot| (slot.position, slot.topic)),
+            Err(damage) => {
+                result = Err(damage.into());
+                None
+            }
+        } {
+            let Some(name) = self.reader.topic(topic).map(str::to_owned) else {
+                return Err(RestError::NoTopic(position));
+            };
+            let slot = self.reader.get(position)?;
+            let (lines, positions) = self.chunks.entry(topic).or_default();
+            let (timestamp_ms, key, payload) = (slot.timestamp_ms, slot.key, slot.payload);
+            format::put(lines, &Line { timestamp_ms, topic: &name, key, payload });
+            positions.push(position);
+            if lines.len() >= CHUNK {
+                self.write(topic)?;
+            }
+        }
+        let topics: Vec<u16> = self.chunks.keys().copied().collect();
+        for topic in topics {
+            self.write(topic)?;
+        }
+        self.reader.release();
+        result
+    }
+
+    fn write(&mut self, topic: u16) -> Result<(), RestError> {
+        let Some((lines, positions)) = self.chunks.remove(&topic) else { return Ok(()) };
+        let name = self.reader.topic(topic).map(str::to_owned).unwrap_or_default();
+        self.backup.append(&name, &lines)?;
+        self.saved += positions.len() as u64;
+        for position in positions {
+            self.reader.done(position);
+        }
+        self.reader.release();
+        Ok(())
+    }
+}

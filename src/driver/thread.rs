@@ -1,0 +1,274 @@
+//! The driver's thread: started in a worker, restarted after a fault, stopped within a bound.
+//!
+//! All signals are blocked in it, since nginx's handlers expect to run on nginx's thread, and it may run on
+//! every processor, since nginx may have pinned the worker to one. Nothing here runs before the fork: the
+//! thread would not survive it.
+
+#![allow(clippy::disallowed_methods, reason = "this is the thread that has a clock and may wait")]
+
+use super::{Level, Run, Shared, lines::Lines, spill};
+use crate::backup::{BackupDir, BackupError};
+use crate::config::Config;
+use crate::queue::{Queue, QueueDir, QueueError, Writer, recovery};
+use crate::stats::{self, Stats};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Pause before the first restart; doubled each time, up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// A run that lasted this long starts the pauses anew.
+const GOOD_RUN: Duration = Duration::from_secs(60);
+/// What writing the rest to the backup may take at exit, beyond `exit_timeout_ms`.
+const SPILL_GRACE: Duration = Duration::from_secs(5);
+
+/// Why the driver could not be started. Nothing runs and no file is left when this is returned.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The queue file.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// The backup directory.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// The system has no thread or descriptor for us.
+    #[error("{0}: {1}")]
+    System(&'static str, std::io::Error),
+}
+
+/// A running driver, seen from nginx's thread.
+pub struct Driver {
+    shared: Arc<Shared>,
+    queue: Arc<Queue>,
+    thread: Option<JoinHandle<()>>,
+    finished: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Driver {
+    /// Makes queue and backup directory and starts the thread. `instance` tells nginx instances on one host
+    /// apart. Returns the driver and the queue's writing end.
+    pub fn start(config: Config, instance: &str) -> Result<(Driver, Writer), StartError> {
+        let backup = BackupDir::open(&config.backpath)?;
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|errno| StartError::System("eventfd", errno.into()))?;
+        let shared = Arc::new(Shared {
+            stats: Stats::default(),
+            lines: Lines::default(),
+            wake,
+            flush: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+            stop_by: AtomicU64::new(u64::MAX),
+            start: Instant::now(),
+        });
+        let queue = Arc::new(make_queue(&config, instance, &shared)?);
+        let writer = queue.writer(config.queue_buffering_max_messages, config.message_max_bytes);
+        let finished = Arc::new((Mutex::new(false), Condvar::new()));
+        let thread = spawn(Body {
+            config,
+            shared: shared.clone(),
+            queue: queue.clone(),
+            backup,
+            finished: finished.clone(),
+        });
+        match thread {
+            Ok(thread) => Ok((Driver { shared, queue, thread: Some(thread), finished }, writer)),
+            Err(error) => {
+                // The file is empty; if it cannot be removed the next start will find that out.
+                let _ = queue.remove();
+                Err(StartError::System("cannot start a thread", error))
+            }
+        }
+    }
+
+    /// What is shared with the thread.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Sends everything up to `position` without lingering.
+    pub fn flush(&self, position: u64) {
+        self.shared.flush.fetch_max(position, Ordering::Release);
+        self.shared.signal();
+    }
+
+    /// True when everything up to `position` was delivered or is in a backup file.
+    pub fn is_done(&self, position: u64) -> bool {
+        self.queue.head() >= position
+    }
+
+    /// Records in the queue.
+    pub fn waiting(&self) -> u64 {
+        self.queue.waiting()
+    }
+
+    /// Bytes of the queue in use.
+    pub fn bytes_in_use(&self) -> u64 {
+        self.queue.bytes_in_use()
+    }
+
+    /// Flushes for at most `limit`, writes the rest to the backup and ends the thread. Returns false when
+    /// the thread did not end in time; its queue file then keeps what is left.
+    pub fn stop(&mut self, limit: Duration) -> bool {
+        let by = self.shared.start.elapsed() + limit;
+        self.shared.stop_by.store(by.as_micros() as u64, Ordering::Relaxed);
+        self.shared.stop.store(true, Ordering::Release);
+        self.shared.signal();
+        let (finished, changed) = &*self.finished;
+        let guard = finished.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let wait = changed.wait_timeout_while(guard, limit + SPILL_GRACE, |finished| !*finished);
+        let ended = *wait.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+        if ended && let Some(thread) = self.thread.take() {
+            // The thread has said its last word; it cannot have panicked after that.
+            let _ = thread.join();
+        }
+        ended
+    }
+}
+
+/// Makes the worker's queue file, below `backpath` when `queue_path` cannot hold it.
+fn make_queue(config: &Config, instance: &str, shared: &Shared) -> Result<Queue, StartError> {
+    let bytes = config.queue_buffering_max_kbytes * 1024;
+    let make = |parent: &Path| -> Result<Queue, QueueError> {
+        let dir = Arc::new(QueueDir::open(parent)?);
+        let started = shared.start.elapsed().as_nanos() as u64 ^ super::wall_ms() as u64;
+        let name = format!("{instance}-{}-{started:x}", std::process::id());
+        let queue = Queue::create(dir.clone(), &name, bytes, super::wall_ms())?;
+        let others = recovery::list(&dir, instance)?;
+        let left = others.iter().filter(|other| recovery::is_orphan(&dir, other)).count();
+        if left > 0 {
+            let text = format_args!(
+                "{left} queue files of workers that were killed lie in {}; they may hold messages",
+                dir.path().display()
+            );
+            shared.lines.put(shared.now(), Level::Warn, "orphans", "", text);
+        }
+        Ok(queue)
+    };
+    match make(&config.queue_path) {
+        Ok(queue) => Ok(queue),
+        Err(error @ QueueError::FileSizeLimit { .. }) => Err(error.into()),
+        Err(error) => {
+            let Ok(queue) = make(&config.backpath) else { return Err(error.into()) };
+            let text = format_args!("{error}; the queue lies in backpath instead, which is slower");
+            shared.lines.put(shared.now(), Level::Warn, "queue_path", "", text);
+            Ok(queue)
+        }
+    }
+}
+
+/// What the thread owns.
+struct Body {
+    config: Config,
+    shared: Arc<Shared>,
+    queue: Arc<Queue>,
+    backup: BackupDir,
+    finished: Arc<(Mutex<bool>, Condvar)>,
+}
+
+/// Starts the thread with all signals blocked.
+fn spawn(body: Body) -> std::io::Result<JoinHandle<()>> {
+    // SAFETY: an all-zero sigset_t is a valid value to be filled by the calls below.
+    let (mut all, mut before): (libc::sigset_t, libc::sigset_t) =
+        unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+    // SAFETY: both sets are live locals. The thread inherits the full mask, so no signal can reach it
+    // between its start and a mask of its own; this thread's mask is put back right after.
+    unsafe {
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
+    }
+    let thread = std::thread::Builder::new().name("lkfk".into()).spawn(move || body.live());
+    // SAFETY: `before` is what the first call stored.
+    unsafe {
+        libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
+    }
+    thread
+}
+
+impl Body {
+    fn live(mut self) {
+        let mut everywhere = CpuSet::new();
+        for cpu in 0..CpuSet::MAX_CPU {
+            everywhere.set(cpu);
+        }
+        // Where this is forbidden the thread shares nginx's processor.
+        let _ = sched_setaffinity(None, &everywhere);
+
+        self.queue.reader().populate();
+
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let began = Instant::now();
+            // What a fault leaves behind is dropped whole; queue and backup are built to be read anew.
+            let result = catch_unwind(AssertUnwindSafe(|| self.run()));
+            let fault = match result {
+                Ok(Ok(())) => break,
+                Ok(Err(error)) => error.to_string(),
+                Err(panic) => panic_text(&*panic),
+            };
+            stats::add(&self.shared.stats.driver_restarts, 1);
+            let text = format_args!("driver fault, starting over from the queue: {fault}");
+            self.shared.lines.put(self.shared.now(), Level::Error, "fault", "", text);
+            if self.shared.stop.load(Ordering::Acquire) {
+                break;
+            }
+            if began.elapsed() > GOOD_RUN {
+                pause = FIRST_PAUSE;
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        // The rest is nobody's but the backup's; a fault here leaves it in the queue file.
+        let saved = catch_unwind(AssertUnwindSafe(|| self.save_rest()));
+        if !matches!(saved, Ok(true)) {
+            let path = self.queue.path();
+            let text = format_args!("messages are left in {}", path.display());
+            self.shared.lines.put(self.shared.now(), Level::Error, "left", "", text);
+        }
+        let (finished, changed) = &*self.finished;
+        *finished.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = true;
+        changed.notify_all();
+    }
+
+    fn run(&mut self) -> std::io::Result<()> {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        let result = runtime.block_on(async {
+            Run::new(&self.config, &self.shared, &self.queue, &mut self.backup).serve().await
+        });
+        // A name resolution that hangs must not hold up the end.
+        runtime.shutdown_background();
+        result
+    }
+
+    /// Writes what is left in the queue to the backup and removes the file. False when something could not
+    /// be saved: then the file stays.
+    fn save_rest(&mut self) -> bool {
+        let mut rest = spill::Rest::new(self.queue.reader(), &mut self.backup);
+        let result = rest.save();
+        let saved = rest.saved();
+        if saved > 0 {
+            stats::add(&self.shared.stats.fail_msg_cnt, saved);
+            let text = format_args!(
+                "exit: {saved} messages were not acknowledged in time and went to {}",
+                self.config.backpath.display()
+            );
+            self.shared.lines.put(self.shared.now(), Level::Warn, "exit", "", text);
+        }
+        if let Err(error) = result {
+            self.shared.lines.put(self.shared.now(), Level::Error, "save", "", error);
+            return false;
+        }
+        self.queue.remove().is_ok()
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panic".into())
+}

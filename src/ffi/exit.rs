@@ -1,0 +1,62 @@
+//! Log lines and the end. The end comes from a `__gc` while nginx closes the Lua VM: the module's own Lua
+//! functions and `ngx.log` may be gone by then, so it is a plain C function and writes the last lines
+//! itself, to stderr, which nginx points at its error log.
+
+#![allow(clippy::disallowed_methods, reason = "the last log lines carry the time")]
+
+use super::{Handle, guard};
+use crate::{local_time, worker};
+use std::ffi::c_char;
+use std::io::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Takes the driver's oldest log line.
+///
+/// # Arguments
+/// `line` takes at most `size` bytes, without a terminating zero; `level` takes nginx's log level.
+///
+/// # Returns
+/// Bytes written, or -1 when there is no line. A line longer than `size` is cut.
+///
+/// # Safety
+/// `handle` is the one of [`Api`](super::Api); `line` and `level` point to memory of ours to write. Called on
+/// nginx's thread.
+pub unsafe extern "C" fn lkfk_next_line(
+    handle: *const Handle,
+    line: *mut c_char,
+    size: usize,
+    level: *mut i32,
+) -> i32 {
+    // SAFETY: the caller's promise, see above; the copy is bounded by both lengths.
+    guard(|| unsafe {
+        let handle = &*handle;
+        let Some((nginx_level, text)) = handle.shared.lines.take() else { return -1 };
+        let len = text.len().min(size).min(i32::MAX as usize);
+        line.cast::<u8>().copy_from_nonoverlapping(text.as_ptr(), len);
+        *level = nginx_level as i32;
+        len as i32
+    })
+}
+
+/// Ends the producer, see [`worker::stop`], and writes its last log lines to stderr. Blocks for
+/// `exit_timeout_ms` and what writing the rest to disk takes.
+///
+/// # Safety
+/// `handle` is the one of [`Api`](super::Api). Called on nginx's thread.
+pub unsafe extern "C" fn lkfk_stop(handle: *const Handle) {
+    guard(|| {
+        worker::stop();
+        // SAFETY: the caller's promise, see above.
+        let lines = unsafe { &(&*handle).shared.lines };
+        while let Some((level, text)) = lines.take() {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let mut line = Vec::with_capacity(text.len() + 64);
+            local_time::put(&mut line, since.as_millis() as i64, b'/');
+            let pid = std::process::id();
+            line.extend(format!(" [{}] {pid}#0: [lkfk] {text}\n", level.name()).bytes());
+            // With stderr closed there is nobody left to tell.
+            let _ = std::io::stderr().write_all(&line);
+        }
+        0
+    });
+}

@@ -1,0 +1,40 @@
+//! lkfk: messages from nginx to Kafka.
+//!
+//! # Layers
+//! ```text
+//! lua/lkfk  ->  module (mlua)      configuration and statistics, once in a while
+//!           ->  ffi                records, log lines, the end: nginx's thread
+//!                 worker           the one producer of the process
+//!                   driver         the thread: queue -> producer -> net, backup
+//!                     producer     the rules: a state machine without I/O or clock
+//!                     net          sockets, frames, correlation ids
+//!                     queue        the ring in a mapped file that both threads share
+//!                     backup       files for what could not be delivered
+//!                       protocol   Kafka's wire format
+//! ```
+//! `producer`, `protocol` and `queue` build without mlua and tokio (`--no-default-features`) and read no
+//! clock, do not sleep and start no thread.
+
+#[cfg(not(loom))]
+pub mod backup;
+pub mod config;
+#[cfg(all(feature = "net", not(loom)))]
+pub mod driver;
+#[cfg(all(feature = "net", not(loom)))]
+pub mod ffi;
+#[cfg(not(loom))]
+pub mod local_time;
+#[cfg(not(loom))]
+pub mod manual;
+#[cfg(feature = "module")]
+mod module;
+#[cfg(all(feature = "net", not(loom)))]
+pub mod net;
+pub mod producer;
+pub mod protocol;
+pub mod queue;
+#[cfg(not(loom))]
+pub mod stats;
+pub mod topic_name;
+#[cfg(all(feature = "net", not(loom)))]
+pub mod worker;

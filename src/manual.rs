@@ -1,0 +1,53 @@
+//! The parts of the manual that are facts of the code: options and statistics. `make docs` prints them into
+//! the files; a test holds the files against them.
+
+use crate::config::KEYS;
+use crate::stats::{Kind, ROWS};
+use std::fmt::Write;
+
+/// CONFIGURATION.md.
+pub fn configuration() -> String {
+    let mut out = String::from(
+        "# Configuration\n\n\
+         Printed from the table in `src/config.rs` by `make docs`.\n\n\
+         Keys are given to `init()` or stand in `lkfk/conf.lua` as `default_conf`. Names with dots \
+         (`linger.ms`) count as names with underscores. An unknown key, a wrong type or a value out of \
+         range is refused by `init()`, which says what was expected.\n\n",
+    );
+    for key in KEYS {
+        let unit = if key.unit.is_empty() { String::new() } else { format!(" ({})", key.unit) };
+        writeln!(out, "## {}\n", key.name).expect("writing to a string");
+        writeln!(out, "{}\n", key.text).expect("writing to a string");
+        writeln!(out, "- takes: {}{unit}", (key.takes)()).expect("writing to a string");
+        writeln!(out, "- default: `{}`", key.default).expect("writing to a string");
+        if !key.aliases.is_empty() {
+            let aliases: Vec<String> = key.aliases.iter().map(|a| format!("`{a}`")).collect();
+            writeln!(out, "- also: {}", aliases.join(", ")).expect("writing to a string");
+        }
+        out.push('\n');
+    }
+    out.truncate(out.trim_end().len());
+    out.push('\n');
+    out
+}
+
+/// STATISTICS.md.
+pub fn statistics() -> String {
+    let mut out = String::from(
+        "# Statistics\n\n\
+         Printed from the table in `src/stats.rs` by `make docs`.\n\n\
+         `kfk.stats()` returns a table with these keys, for the worker that calls it. At any time \
+         `msg_cnt = succ_msg_cnt + fail_msg_cnt + queue_messages`, give or take what the driver does at \
+         that moment.\n\n\
+         | name | kind | unit | meaning |\n| --- | --- | --- | --- |\n",
+    );
+    for row in ROWS {
+        let kind = match row.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+        };
+        writeln!(out, "| `{}` | {kind} | {} | {} |", row.name, row.unit, row.text)
+            .expect("writing to a string");
+    }
+    out
+}

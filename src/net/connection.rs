@@ -1,0 +1,269 @@
+//! One connection to one broker, from name resolution to its end.
+//!
+//! Answers come in the order of the requests; each must carry the correlation id that is due, decode to
+//! its last byte, and belong to something that was asked. Anything else ends the connection: after one
+//! wrong byte nothing on it can be trusted. What ends it is the last [`Event`] it sends.
+
+use super::{NetError, frame, transport};
+use crate::config::HostPort;
+use crate::protocol::api_versions::{ApiVersionsResponse, Versions, put_api_versions_request};
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::header::{ApiKey, finish_frame, put_request_header, read_response_header};
+use crate::protocol::metadata::MetadataResponse;
+use crate::protocol::primitives::{DecodeError, Reader};
+use crate::protocol::produce::ProduceResponse;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+use tokio::io::{AsyncWriteExt, BufReader};
+
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::time::timeout;
+
+/// Correlation ids below this belong to the handshake.
+pub const FIRST_CORRELATION_ID: i32 = 2;
+
+/// What a connection needs to know.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where to.
+    pub address: HostPort,
+    /// Name for the broker's logs.
+    pub client_id: String,
+    /// `socket_connection_setup_timeout_ms`.
+    pub setup_timeout: Duration,
+    /// `socket_keepalive_enable`.
+    pub keepalive: bool,
+}
+
+/// A request, encoded.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// The frame, size included.
+    pub frame: Vec<u8>,
+    /// The caller's name for the request.
+    pub request: u64,
+    /// What answer it gets; `None` for Produce with `acks = 0`, which is done once it is written.
+    pub answer: Option<Expected>,
+}
+
+/// The answer that is due.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected {
+    /// Its correlation id.
+    pub correlation_id: i32,
+    /// Its API.
+    pub api: ApiKey,
+    /// Its version.
+    pub version: i16,
+}
+
+/// What happens on a connection. The `u64`s are the caller's names of connection and request.
+#[derive(Debug)]
+pub enum Event {
+    /// Requests can be sent.
+    Ready {
+        /// Connection.
+        conn: u64,
+        /// What both sides speak.
+        versions: Versions,
+        /// The address that took the connection.
+        peer: SocketAddr,
+    },
+    /// A request without answer was written.
+    Written {
+        /// Connection.
+        conn: u64,
+        /// Request.
+        request: u64,
+    },
+    /// An answer to Produce.
+    Produced {
+        /// Connection.
+        conn: u64,
+        /// Request.
+        request: u64,
+        /// The answer.
+        response: ProduceResponse,
+    },
+    /// An answer to Metadata.
+    Metadata {
+        /// Connection.
+        conn: u64,
+        /// Request.
+        request: u64,
+        /// The answer.
+        response: MetadataResponse,
+    },
+    /// The connection is over, or never came to be. Always the last event.
+    Closed {
+        /// Connection.
+        conn: u64,
+        /// Why.
+        error: NetError,
+    },
+}
+
+/// Lives through one connection. Ends when the peer or the network ends it, or when `outgoing` is closed;
+/// to end it at once, drop the future.
+pub async fn run(
+    conn: u64,
+    settings: Settings,
+    outgoing: UnboundedReceiver<Outgoing>,
+    events: UnboundedSender<Event>,
+) {
+    let error = match serve(conn, &settings, outgoing, &events).await {
+        Ok(()) => NetError::Closed,
+        Err(error) => error,
+    };
+    // The driver may be gone already; then nobody wants to know.
+    let _ = events.send(Event::Closed { conn, error });
+}
+
+async fn serve(
+    conn: u64,
+    settings: &Settings,
+    outgoing: UnboundedReceiver<Outgoing>,
+    events: &UnboundedSender<Event>,
+) -> Result<(), NetError> {
+    let limit = settings.setup_timeout;
+    let (stream, peer) = transport::connect(&settings.address, limit, settings.keepalive).await?;
+    let (from, mut to) = stream.into_split();
+    let mut from = BufReader::new(from);
+    let versions = timeout(limit, negotiate(&settings.client_id, &mut from, &mut to))
+        .await
+        .map_err(|_| NetError::SetupTimeout { what: "the answer to ApiVersions", limit })??;
+    if events.send(Event::Ready { conn, versions, peer }).is_err() {
+        return Ok(());
+    }
+    let due = Due::default();
+    // Both ends run until one of them is over; dropping the other ends it too.
+    tokio::select! {
+        result = write(conn, outgoing, to, &due, events) => result,
+        result = read(conn, from, &due, events) => result,
+    }
+}
+
+/// Asks for the broker's versions, in the newest form and, when that is too new for it, in the oldest.
+async fn negotiate(
+    client_id: &str,
+    from: &mut BufReader<OwnedReadHalf>,
+    to: &mut OwnedWriteHalf,
+) -> Result<Versions, NetError> {
+    let mut buffer = Vec::new();
+    for (correlation_id, version) in [(0, 3), (1, 0)] {
+        buffer.clear();
+        let start = put_request_header(
+            &mut buffer,
+            ApiKey::ApiVersions,
+            version,
+            correlation_id,
+            client_id,
+        );
+        put_api_versions_request(&mut buffer, version);
+        finish_frame(&mut buffer, start);
+        to.write_all(&buffer).await?;
+        match frame::read(from, &mut buffer).await {
+            Ok(true) => {}
+            Ok(false) | Err(NetError::Closed) => return Err(NetError::ClosedInHandshake),
+            Err(NetError::Io(error)) if error.kind() == std::io::ErrorKind::ConnectionReset => {
+                return Err(NetError::ClosedInHandshake);
+            }
+            Err(error) => return Err(error),
+        }
+        let mut reader = Reader::new(&buffer);
+        let decode = |source| NetError::Decode { api: "ApiVersions", source };
+        let got =
+            read_response_header(&mut reader, ApiKey::ApiVersions, version).map_err(decode)?;
+        if got != correlation_id {
+            return Err(NetError::Correlation { got, expected: Some(correlation_id) });
+        }
+        let response = ApiVersionsResponse::decode(version, &mut reader).map_err(decode)?;
+        if response.error != ErrorCode::UNSUPPORTED_VERSION || version == 0 {
+            return Ok(Versions::negotiate(&response)?);
+        }
+    }
+    unreachable!("the second round returns")
+}
+
+/// Answers that are due, oldest first. Both halves run on one thread; the lock is there for the compiler.
+#[derive(Default)]
+struct Due(Mutex<VecDeque<(Expected, u64)>>);
+
+impl Due {
+    fn queue(&self) -> MutexGuard<'_, VecDeque<(Expected, u64)>> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+async fn write(
+    conn: u64,
+    mut outgoing: UnboundedReceiver<Outgoing>,
+    mut to: OwnedWriteHalf,
+    due: &Due,
+    events: &UnboundedSender<Event>,
+) -> Result<(), NetError> {
+    while let Some(Outgoing { frame, request, answer }) = outgoing.recv().await {
+        if let Some(expected) = answer {
+            due.queue().push_back((expected, request));
+        }
+        to.write_all(&frame).await?;
+        if answer.is_none() && events.send(Event::Written { conn, request }).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn read(
+    conn: u64,
+    mut from: BufReader<OwnedReadHalf>,
+    due: &Due,
+    events: &UnboundedSender<Event>,
+) -> Result<(), NetError> {
+    let mut buffer = Vec::new();
+    while frame::read(&mut from, &mut buffer).await? {
+        let next = due.queue().pop_front();
+        let event = decode(conn, &buffer, next)?;
+        if events.send(event).is_err() {
+            break;
+        }
+        // One large answer must not be paid for as long as the connection lives.
+        if buffer.capacity() > 64 * 1024 {
+            buffer = Vec::new();
+        }
+    }
+    Ok(())
+}
+
+fn decode(conn: u64, frame: &[u8], due: Option<(Expected, u64)>) -> Result<Event, NetError> {
+    let mut reader = Reader::new(frame);
+    let Some((expected, request)) = due else {
+        let got = frame.first_chunk().map_or(0, |id| i32::from_be_bytes(*id));
+        return Err(NetError::Correlation { got, expected: None });
+    };
+    let Expected { correlation_id, api, version } = expected;
+    let name = match api {
+        ApiKey::Produce => "Produce",
+        ApiKey::Metadata => "Metadata",
+        ApiKey::ApiVersions => "ApiVersions",
+    };
+    let wrong = |source: DecodeError| NetError::Decode { api: name, source };
+    let got = read_response_header(&mut reader, api, version).map_err(wrong)?;
+    if got != correlation_id {
+        return Err(NetError::Correlation { got, expected: Some(correlation_id) });
+    }
+    Ok(match api {
+        ApiKey::Produce => {
+            let response = ProduceResponse::decode(version, &mut reader).map_err(wrong)?;
+            Event::Produced { conn, request, response }
+        }
+        ApiKey::Metadata => {
+            let response = MetadataResponse::decode(version, &mut reader).map_err(wrong)?;
+            Event::Metadata { conn, request, response }
+        }
+        ApiKey::ApiVersions => return Err(NetError::Correlation { got, expected: None }),
+    })
+}

@@ -1,0 +1,103 @@
+//! Frames: four bytes of size, then that many bytes.
+
+use super::NetError;
+use crate::protocol::header::MAX_FRAME;
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// Smallest answer: a correlation id.
+const MIN_FRAME: u32 = 4;
+
+/// Reads one frame into `frame`, which is emptied first. `Ok(false)` means that the peer closed between
+/// frames. The memory grows with what arrives, not with what the size claims.
+pub async fn read(
+    from: &mut (impl AsyncRead + Unpin),
+    frame: &mut Vec<u8>,
+) -> Result<bool, NetError> {
+    frame.clear();
+    let mut size = [0; 4];
+    if from.read(&mut size[..1]).await? == 0 {
+        return Ok(false);
+    }
+    from.read_exact(&mut size[1..]).await.map_err(closed)?;
+    let size = u32::from_be_bytes(size);
+    if !(MIN_FRAME..=MAX_FRAME as u32).contains(&size) {
+        return Err(NetError::NotKafka { looks_like: looks_like(size), size });
+    }
+    let read = from.take(u64::from(size)).read_to_end(frame).await?;
+    if read < size as usize { Err(NetError::Closed) } else { Ok(true) }
+}
+
+fn closed(error: std::io::Error) -> NetError {
+    match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => NetError::Closed,
+        _ => NetError::Io(error),
+    }
+}
+
+/// What a peer may be whose answer begins like this.
+fn looks_like(size: u32) -> &'static str {
+    match size.to_be_bytes() {
+        [b'H', b'T', b'T', b'P'] => "an HTTP server, not a Kafka broker",
+        [0x15 | 0x16, 0x03, _, _] => "a TLS listener; this connection is plaintext",
+        [b'S', b'S', b'H', b'-'] => "an SSH server, not a Kafka broker",
+        _ => "not a Kafka broker, or an answer larger than 8 MiB",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_all(mut bytes: &[u8]) -> Result<Vec<Vec<u8>>, NetError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let mut frames = Vec::new();
+            let mut frame = Vec::new();
+            while read(&mut bytes, &mut frame).await? {
+                frames.push(frame.clone());
+            }
+            Ok(frames)
+        })
+    }
+
+    #[test]
+    fn frames_are_cut_by_their_size() {
+        let frames = read_all(b"\0\0\0\x04abcd\0\0\0\x05efghi").unwrap();
+        assert_eq!(frames, [b"abcd".to_vec(), b"efghi".to_vec()]);
+        assert_eq!(read_all(b"").unwrap().len(), 0);
+    }
+
+    #[test]
+    fn cut_frames_are_an_error_and_not_an_end() {
+        for cut in 1..8 {
+            let error = read_all(&b"\0\0\0\x04abcd"[..cut]).unwrap_err();
+            assert!(matches!(error, NetError::Closed), "{error}");
+        }
+    }
+
+    #[test]
+    fn impossible_sizes_are_refused_by_name() {
+        for (bytes, part) in [
+            (b"HTTP/1.1 400 Bad", "HTTP server"),
+            (b"\x15\x03\x03\0\x02\x02\x46aaaaaaaaa", "TLS"),
+            (b"\xff\xff\xff\xffaaaaaaaaaaaa", "not a Kafka broker"),
+            (b"\x7f\xff\xff\xffaaaaaaaaaaaa", "not a Kafka broker"),
+            (b"\0\0\0\0aaaaaaaaaaaa", "not a Kafka broker"),
+            (b"\0\0\0\x03aaaaaaaaaaaa", "not a Kafka broker"),
+        ] {
+            let error = read_all(bytes).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_claimed_size_reserves_nothing() {
+        let mut bytes = (MAX_FRAME as u32).to_be_bytes().to_vec();
+        bytes.extend(b"abcd");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut frame = Vec::new();
+        let result = runtime.block_on(read(&mut &bytes[..], &mut frame));
+        assert!(matches!(result, Err(NetError::Closed)));
+        assert!(frame.capacity() < 4096, "{}", frame.capacity());
+    }
+}

@@ -1,0 +1,86 @@
+//! Bytes to and from brokers: names, sockets, frames, correlation ids. Decides nothing about retries,
+//! partitions or order: it reports what happened and ends the connection at the first thing that is not
+//! as it must be.
+
+pub mod connection;
+pub mod frame;
+pub mod transport;
+
+pub use connection::{Event, Expected, Outgoing, Settings, run};
+
+use crate::config::HostPort;
+use crate::protocol::api_versions::NegotiationError;
+use crate::protocol::primitives::DecodeError;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Why a connection could not be made, or ended. The texts are for operators: they name the address and,
+/// where there is one, the option to change.
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    /// The name has no address.
+    #[error("cannot resolve {host}: {source}")]
+    Resolve {
+        /// The name.
+        host: String,
+        /// The resolver's answer.
+        source: io::Error,
+    },
+    /// No address took the connection; the last refusal.
+    #[error("cannot connect to {address} ({peer}): {source}")]
+    Connect {
+        /// As configured or told by metadata.
+        address: HostPort,
+        /// The address tried last.
+        peer: SocketAddr,
+        /// The refusal.
+        source: io::Error,
+    },
+    /// Something took longer than `socket_connection_setup_timeout_ms`.
+    #[error("{what} took longer than {} ms (socket_connection_setup_timeout_ms)", limit.as_millis())]
+    SetupTimeout {
+        /// What.
+        what: &'static str,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The peer closed while it was asked for its versions.
+    #[error(
+        "closed the connection when asked for its versions: not Kafka 0.10 or newer, or a TLS or SASL listener"
+    )]
+    ClosedInHandshake,
+    /// No version in common.
+    #[error(transparent)]
+    Versions(#[from] NegotiationError),
+    /// The peer closed.
+    #[error("closed by the broker")]
+    Closed,
+    /// The system's word.
+    #[error("connection failed: {0}")]
+    Io(#[from] io::Error),
+    /// The first bytes of an answer are no size a Kafka answer has.
+    #[error("{looks_like} (an answer that begins with {size:#010x})")]
+    NotKafka {
+        /// A guess at what it is.
+        looks_like: &'static str,
+        /// The four bytes.
+        size: u32,
+    },
+    /// An answer that is not one.
+    #[error("{api} answer: {source}")]
+    Decode {
+        /// Which.
+        api: &'static str,
+        /// What is wrong.
+        source: DecodeError,
+    },
+    /// An answer to nothing that was asked, or out of order.
+    #[error("answer with correlation id {got}, expected {expected:?}")]
+    Correlation {
+        /// What came.
+        got: i32,
+        /// What was due, if anything.
+        expected: Option<i32>,
+    },
+}

@@ -1,0 +1,71 @@
+//! A batch: records of one partition that are sent, repeated and acknowledged together.
+
+use super::{RecordId, Time};
+
+/// A record as the producer knows it: everything but its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record {
+    /// Its name with the caller.
+    pub id: RecordId,
+    /// When `log()` took it.
+    pub born: Time,
+    /// Upper bound of its encoded size.
+    pub bytes: u32,
+    /// CRC-32 of its key; `None` for a null key.
+    pub key_hash: Option<u32>,
+}
+
+/// Records of one partition, oldest first, never empty once queued.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// The records.
+    pub records: Vec<Record>,
+    /// Upper bound of the encoded size, batch header not included.
+    pub bytes: usize,
+    /// Takes no more records.
+    pub(super) closed: bool,
+    /// Answers with an error that counts as a try.
+    pub(super) attempts: u32,
+    /// An earlier request with these records was left without an answer, or answered in a way that leaves
+    /// open whether they were written.
+    pub(super) in_doubt: bool,
+}
+
+impl Batch {
+    pub(super) fn push(&mut self, record: Record) {
+        self.bytes += record.bytes as usize;
+        self.records.push(record);
+    }
+
+    /// Oldest record's birth.
+    pub(super) fn born(&self) -> Time {
+        self.records.first().map_or(Time::NEVER, |record| record.born)
+    }
+
+    /// Takes out the records for which `take` says so.
+    pub(super) fn extract(&mut self, mut take: impl FnMut(usize, &Record) -> bool) -> Vec<Record> {
+        let mut taken = Vec::new();
+        let mut index = 0;
+        self.records.retain(|record| {
+            let gone = take(index, record);
+            index += 1;
+            if gone {
+                taken.push(*record);
+            }
+            !gone
+        });
+        self.bytes = self.records.iter().map(|record| record.bytes as usize).sum();
+        taken
+    }
+
+    /// Cuts the batch into two closed ones, for a broker that found it too large.
+    pub(super) fn split(mut self) -> (Batch, Batch) {
+        let mut second = Batch { closed: true, in_doubt: self.in_doubt, ..Batch::default() };
+        for record in self.records.split_off(self.records.len() / 2) {
+            second.push(record);
+        }
+        self.bytes -= second.bytes;
+        self.closed = true;
+        (self, second)
+    }
+}

@@ -1,0 +1,114 @@
+//! What is known of topics and their leaders, and when it is asked for again.
+
+use super::accumulator::Partition;
+use super::batch::Record;
+use super::timer::Scheduled;
+use super::{ConnId, RequestId, Time};
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::metadata::TopicMetadata;
+use std::collections::VecDeque;
+
+/// A topic in use.
+#[derive(Debug)]
+pub(super) struct Topic {
+    pub name: Box<str>,
+    /// Kafka's id of the topic, zero when the broker does not tell.
+    pub id: [u8; 16],
+    /// Empty until the first metadata.
+    pub partitions: Vec<Partition>,
+    /// Records that came before.
+    pub waiting: VecDeque<Record>,
+    /// Where records without a key go at the moment.
+    pub sticky: Option<u32>,
+    /// The last answer's error about the topic as a whole.
+    pub error: ErrorCode,
+    pub scheduled: Scheduled,
+}
+
+/// What an answer changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Change {
+    /// Partitions whose leader is another now, or that are new.
+    pub moved: Vec<u32>,
+    /// Records of partitions that are no more, oldest first per partition.
+    pub homeless: Vec<Record>,
+    /// Something is still missing: ask again soon.
+    pub incomplete: bool,
+}
+
+impl Topic {
+    pub fn new(name: &str) -> Topic {
+        Topic {
+            name: name.into(),
+            id: [0; 16],
+            partitions: Vec::new(),
+            waiting: VecDeque::new(),
+            sticky: None,
+            error: ErrorCode::NONE,
+            scheduled: Scheduled::default(),
+        }
+    }
+
+    /// Takes over what a broker says of this topic. An answer without partitions, or with an error, leaves
+    /// what is known as it was: the topic may only be invisible for a while.
+    pub fn update(&mut self, told: &TopicMetadata, is_broker: impl Fn(i32) -> bool) -> Change {
+        let mut change = Change { incomplete: true, ..Change::default() };
+        self.error = told.error;
+        let count = told.partitions.iter().filter(|p| p.index >= 0).count();
+        // Indices run from 0; anything else is not an answer to build on.
+        let whole = told.partitions.iter().all(|p| (p.index as usize) < count);
+        if (told.error != ErrorCode::NONE && told.error != ErrorCode::LEADER_NOT_AVAILABLE)
+            || count == 0
+            || !whole
+        {
+            return change;
+        }
+        change.incomplete = false;
+        let recreated = self.id != [0; 16] && told.id != [0; 16] && self.id != told.id;
+        self.id = told.id;
+        while self.partitions.len() > count {
+            let mut gone = self.partitions.pop().expect("longer than count");
+            change.homeless.extend(gone.drain().flat_map(|batch| batch.records));
+        }
+        self.partitions.resize_with(count, Partition::default);
+        for told in &told.partitions {
+            let partition = &mut self.partitions[told.index as usize];
+            // A broker that is behind may still name an earlier leader.
+            let stale =
+                !recreated && told.leader_epoch >= 0 && told.leader_epoch < partition.leader_epoch;
+            if stale {
+                change.incomplete = true;
+                continue;
+            }
+            let leader = (told.leader >= 0 && is_broker(told.leader)).then_some(told.leader);
+            if leader.is_none() {
+                change.incomplete = true;
+            }
+            partition.leader_epoch = told.leader_epoch;
+            if partition.leader != leader {
+                partition.leader = leader;
+                partition.listed = false;
+                change.moved.push(told.index as u32);
+            }
+        }
+        change
+    }
+}
+
+/// When metadata is asked for.
+#[derive(Debug, Default)]
+pub(super) struct Refresh {
+    /// Somebody needs an answer.
+    pub wanted: bool,
+    /// The request on its way.
+    pub asked: Option<(ConnId, RequestId)>,
+    /// Answers in a row that left something open.
+    pub incomplete: u32,
+    /// Not before this.
+    pub not_before: Time,
+    /// Unasked at this time.
+    pub periodic: Time,
+    /// Last time a connection was opened for the sake of metadata.
+    pub connect_tried: Option<Time>,
+    pub scheduled: Scheduled,
+}

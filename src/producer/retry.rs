@@ -1,0 +1,59 @@
+//! What an answer means for a batch: the one place where errors become decisions.
+//!
+//! | class | decision | counted |
+//! |---|---|---|
+//! | none, duplicate sequence | delivered | |
+//! | batch too large for the broker | split in two and send again; a single record fails | no |
+//! | leader moved, partition or topic not known there | send again after a metadata refresh | no |
+//! | retriable otherwise | send again after a pause | yes |
+//! | anything else | fail | |
+//!
+//! What is not counted is bounded by `message_timeout_ms`. A connection that breaks belongs to the third
+//! class and leaves the batch in doubt.
+
+use super::Rules;
+use super::random::Random;
+use crate::protocol::error_code::{ErrorCode, Persistence};
+use std::time::Duration;
+
+/// What to do with a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Decision {
+    Delivered,
+    Split,
+    Retry { counted: bool, refresh: bool, in_doubt: bool },
+    Fail { in_doubt: bool },
+}
+
+/// Decides about a batch of `records` that failed `attempts` times before.
+pub(super) fn decide(error: ErrorCode, records: usize, attempts: u32, rules: &Rules) -> Decision {
+    match error {
+        ErrorCode::NONE | ErrorCode::DUPLICATE_SEQUENCE_NUMBER => return Decision::Delivered,
+        ErrorCode::MESSAGE_TOO_LARGE | ErrorCode::RECORD_LIST_TOO_LARGE if records > 1 => {
+            return Decision::Split;
+        }
+        _ => {}
+    }
+    let in_doubt = error.persistence() != Persistence::No;
+    if !error.retriable() {
+        return Decision::Fail { in_doubt };
+    }
+    let refresh = error.refresh_metadata();
+    let counted = !refresh;
+    if counted && attempts >= rules.max_retries {
+        return Decision::Fail { in_doubt };
+    }
+    Decision::Retry { counted, refresh, in_doubt }
+}
+
+/// Pause before try number `attempt` (1 is the first repetition): doubled each time from `first` up to
+/// `longest`, give or take a fifth.
+pub(super) fn backoff(
+    first: Duration,
+    longest: Duration,
+    attempt: u32,
+    random: &mut Random,
+) -> Duration {
+    let doubled = first.saturating_mul(1 << attempt.saturating_sub(1).min(20));
+    random.jitter(doubled.min(longest))
+}

@@ -1,0 +1,219 @@
+//! A model of a Kafka cluster, as far as a producer can tell: brokers that come and go, leaders that
+//! move, logs that keep what was appended, answers that are late, lost or errors. It judges nothing; the
+//! simulation reads its logs.
+
+use super::*;
+use crate::protocol::metadata::{BrokerMetadata, PartitionMetadata, TopicMetadata};
+use crate::protocol::produce::{ProducedTopic, RecordError};
+
+/// Chances, each in thousandths, and times in microseconds.
+#[derive(Debug, Clone, Default)]
+pub struct Faults {
+    pub lose_request: u64,
+    pub lose_answer: u64,
+    pub swallow_answer: u64,
+    pub error_before_append: u64,
+    pub error_after_append: u64,
+    pub fatal_error: u64,
+    pub record_error: u64,
+    pub metadata_error: u64,
+    pub connect_fails: u64,
+    pub throttle: u64,
+    pub latency: u64,
+    pub slow: u64,
+}
+
+pub struct ModelTopic {
+    pub name: String,
+    pub id: [u8; 16],
+    /// Leader and its epoch, per partition.
+    pub leaders: Vec<(Option<BrokerId>, i32)>,
+    /// What was appended, per partition, in order.
+    pub logs: Vec<Vec<RecordId>>,
+}
+
+/// The cluster's state. A log survives its leader, as with enough in-sync replicas.
+pub struct Cluster {
+    pub random: Random,
+    pub faults: Faults,
+    pub up: BTreeMap<BrokerId, bool>,
+    pub topics: Vec<ModelTopic>,
+    /// Largest batch that is taken, in records.
+    pub max_records: usize,
+    /// Metadata shows the topics only from then on.
+    pub topics_exist_from: Time,
+}
+
+/// What a broker does with a request.
+pub enum Answer<T> {
+    /// It answers.
+    Now(T),
+    /// The connection breaks instead of an answer.
+    Break,
+    /// Nothing ever comes.
+    Silence,
+}
+
+impl Cluster {
+    pub fn chance(&mut self, thousandths: u64) -> bool {
+        self.random.below(1000) < thousandths
+    }
+
+    pub fn delay(&mut self) -> Duration {
+        let slow = if self.chance(self.faults.slow) { 7_000_000 } else { 0 };
+        Duration::from_micros(100 + self.random.below(self.faults.latency + 1) + slow)
+    }
+
+    /// Moves one partition to another live broker, or leaves it without a leader.
+    pub fn move_leader(&mut self) {
+        let topic = self.random.below(self.topics.len() as u64) as usize;
+        let count = self.topics[topic].leaders.len() as u64;
+        let partition = self.random.below(count) as usize;
+        let leader = self.any_live_broker();
+        let (old, epoch) = &mut self.topics[topic].leaders[partition];
+        *old = leader;
+        *epoch += 1;
+    }
+
+    fn any_live_broker(&mut self) -> Option<BrokerId> {
+        let live: Vec<BrokerId> =
+            self.up.iter().filter(|(_, up)| **up).map(|(id, _)| *id).collect();
+        if live.is_empty() {
+            return None;
+        }
+        Some(live[self.random.below(live.len() as u64) as usize])
+    }
+
+    /// Gives every partition of a broker that went down another leader, now and then none.
+    pub fn elect(&mut self) {
+        for topic in 0..self.topics.len() {
+            for partition in 0..self.topics[topic].leaders.len() {
+                let (leader, epoch) = self.topics[topic].leaders[partition];
+                if leader.is_none_or(|leader| !self.up[&leader]) {
+                    let leader = self.any_live_broker();
+                    self.topics[topic].leaders[partition] = (leader, epoch + 1);
+                }
+            }
+        }
+    }
+
+    pub fn metadata(&mut self, now: Time) -> MetadataResponse {
+        let mut topics = Vec::new();
+        for index in 0..self.topics.len() {
+            let failed = self.chance(self.faults.metadata_error);
+            let topic = &self.topics[index];
+            let unknown = now < self.topics_exist_from;
+            let error = match (unknown, failed) {
+                (true, _) => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+                (_, true) => ErrorCode::LEADER_NOT_AVAILABLE,
+                _ => ErrorCode::NONE,
+            };
+            let partitions = topic.leaders.iter().enumerate().map(|(index, (leader, epoch))| {
+                PartitionMetadata {
+                    error: ErrorCode::NONE,
+                    index: index as i32,
+                    leader: leader.unwrap_or(-1),
+                    leader_epoch: *epoch,
+                }
+            });
+            topics.push(TopicMetadata {
+                error,
+                name: topic.name.clone(),
+                id: topic.id,
+                partitions: if error == ErrorCode::NONE { partitions.collect() } else { vec![] },
+            });
+        }
+        MetadataResponse {
+            throttle_ms: 0,
+            brokers: self
+                .up
+                .keys()
+                .map(|id| BrokerMetadata {
+                    id: *id,
+                    host: format!("b{id}"),
+                    port: 9092,
+                    rack: None,
+                })
+                .collect(),
+            cluster_id: None,
+            controller_id: 1,
+            topics,
+            error: ErrorCode::NONE,
+        }
+    }
+
+    /// A broker takes a Produce request.
+    pub fn produce(
+        &mut self,
+        broker: BrokerId,
+        batches: &[(String, u32, Vec<RecordId>)],
+    ) -> Answer<ProduceResponse> {
+        let throttle_ms = if self.chance(self.faults.throttle) { 200 } else { 0 };
+        let mut response =
+            ProduceResponse { throttle_ms, topics: Vec::new(), node_endpoints: Vec::new() };
+        for (name, partition, records) in batches {
+            let told = self.append(broker, name, *partition, records);
+            response.topics.push(ProducedTopic {
+                topic: ProducedTopicRef::Name(name.clone()),
+                partitions: vec![told],
+            });
+        }
+        if self.chance(self.faults.lose_answer) {
+            return Answer::Break;
+        }
+        if self.chance(self.faults.swallow_answer) {
+            return Answer::Silence;
+        }
+        Answer::Now(response)
+    }
+
+    fn append(
+        &mut self,
+        broker: BrokerId,
+        name: &str,
+        partition: u32,
+        records: &[RecordId],
+    ) -> ProducedPartition {
+        let mut told = ProducedPartition {
+            index: partition as i32,
+            error: ErrorCode::NONE,
+            base_offset: -1,
+            log_append_time_ms: -1,
+            error_message: None,
+            record_errors: Vec::new(),
+            current_leader: None,
+        };
+        let topic = self.topics.iter().position(|topic| topic.name == name).expect("known topic");
+        let leader = self.topics[topic].leaders[partition as usize].0;
+        if leader != Some(broker) {
+            told.error = ErrorCode::NOT_LEADER_OR_FOLLOWER;
+            return told;
+        }
+        if records.len() > self.max_records {
+            told.error = ErrorCode::MESSAGE_TOO_LARGE;
+            return told;
+        }
+        if self.chance(self.faults.record_error) {
+            told.error = ErrorCode::INVALID_RECORD;
+            let batch_index = self.random.below(records.len() as u64) as i32;
+            told.record_errors = vec![RecordError { batch_index, message: None }];
+            return told;
+        }
+        if self.chance(self.faults.error_before_append) {
+            told.error = ErrorCode::NOT_ENOUGH_REPLICAS;
+            return told;
+        }
+        if self.chance(self.faults.fatal_error) {
+            told.error = ErrorCode::TOPIC_AUTHORIZATION_FAILED;
+            return told;
+        }
+        let log = &mut self.topics[topic].logs[partition as usize];
+        told.base_offset = log.len() as i64;
+        log.extend(records);
+        if self.chance(self.faults.error_after_append) {
+            told.error = ErrorCode::REQUEST_TIMED_OUT;
+            told.base_offset = -1;
+        }
+        told
+    }
+}

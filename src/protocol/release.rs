@@ -1,0 +1,67 @@
+//! Kafka's releases, for brokers that are not asked which versions they speak.
+
+use std::str::FromStr;
+
+use super::api_versions::Versions;
+
+/// A release of Kafka, such as 0.10.2.1 or 3.9.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Release([u16; 4]);
+
+/// The text is not a release that lkfk can talk to.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a release of Kafka from 0.8 on")]
+pub struct UnknownRelease;
+
+/// What is used with a release, and with all that follow up to the next row: (release, Produce,
+/// Metadata). Releases that changed nothing here, or whose rows nobody checked, have none: a broker
+/// speaks what the releases before it spoke.
+const TABLE: &[(Release, i16, i16)] = &[
+    (Release::V0_8, 0, 0),
+    (Release::V0_9, 1, 0),
+    (Release([0, 10, 0, 0]), 2, 1),
+    (Release([0, 10, 1, 0]), 2, 2),
+    (Release([0, 11, 0, 0]), 3, 4),
+    (Release([1, 0, 0, 0]), 5, 5),
+    (Release([2, 0, 0, 0]), 6, 6),
+    (Release([2, 1, 0, 0]), 7, 7),
+    (Release([2, 4, 0, 0]), 8, 9),
+    (Release([2, 8, 0, 0]), 9, 11),
+    (Release([3, 4, 0, 0]), 9, 12),
+    (Release([3, 9, 0, 0]), 11, 12),
+    (Release([4, 0, 0, 0]), 12, 13),
+    (Release([4, 1, 0, 0]), 13, 13),
+];
+
+impl Release {
+    /// The oldest that lkfk can talk to.
+    pub const V0_8: Self = Self([0, 8, 0, 0]);
+    /// The last that cannot be asked for its versions.
+    pub const V0_9: Self = Self([0, 9, 0, 0]);
+
+    /// The highest versions that both this release and lkfk speak.
+    pub fn versions(self) -> Versions {
+        let rows = TABLE.iter().rev();
+        let (_, produce, metadata) =
+            rows.copied().find(|(from, ..)| *from <= self).unwrap_or(TABLE[0]);
+        Versions { produce, metadata }
+    }
+}
+
+impl FromStr for Release {
+    type Err = UnknownRelease;
+
+    /// Reads two to four numbers with dots between them.
+    fn from_str(text: &str) -> Result<Self, UnknownRelease> {
+        let mut numbers = [0; 4];
+        let mut count = 0;
+        for part in text.split('.') {
+            let digits = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+            let number = numbers.get_mut(count).filter(|_| digits).ok_or(UnknownRelease)?;
+            *number = part.parse().map_err(|_| UnknownRelease)?;
+            count += 1;
+        }
+        let release = Self(numbers);
+        if count >= 2 && release >= Self::V0_8 { Ok(release) } else { Err(UnknownRelease) }
+    }
+}

@@ -1,0 +1,381 @@
+//! The file behind a queue: made whole before anyone can see it, locked by its owner for life, mapped
+//! into memory, and removed by name when it is empty.
+//!
+//! The directory `lkfk-UID` is ours alone (0700, owned by the effective user) and every file is opened
+//! relative to its descriptor without following links, so that nobody else can put a file in our way.
+//! Space is allocated before the mapping is used: a full file system is an error here, not a SIGBUS in
+//! `log()`.
+
+use super::barrier::Barrier;
+use super::cursors::Cursors;
+use super::layout::{self, Identity};
+use super::reader::Reader;
+use super::writer::Writer;
+use rustix::fs::{self, AtFlags, FallocateFlags, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mm::{self, MapFlags, ProtFlags};
+use rustix::process::{self, Resource};
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU32};
+
+/// Ending of a finished queue file's name.
+pub const SUFFIX: &str = ".queue";
+/// Ending while a file is being made.
+pub const UNFINISHED_SUFFIX: &str = ".unfinished";
+
+/// Why a queue file could not be made or opened.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    /// The system refused.
+    #[error("{what} {}: {errno}", path.display())]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// The refusal.
+        errno: Errno,
+    },
+    /// No room for the whole file.
+    #[error("{}: no room for a queue of {bytes} bytes ({errno}); lower queue_buffering_max_kbytes or set queue_path", path.display())]
+    NoRoom {
+        /// The directory.
+        path: PathBuf,
+        /// Bytes asked for.
+        bytes: u64,
+        /// ENOSPC, EFBIG or the like.
+        errno: Errno,
+    },
+    /// `ulimit -f` would kill the process.
+    #[error(
+        "the file size limit of this process (ulimit -f, {limit} bytes) is below the queue's {bytes} bytes"
+    )]
+    FileSizeLimit {
+        /// Soft limit.
+        limit: u64,
+        /// Bytes asked for.
+        bytes: u64,
+    },
+    /// The directory is not ours alone.
+    #[error("{}: {reason}", path.display())]
+    UnsafeDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The file is not one that this version can read.
+    #[error("{}: {reason}", path.display())]
+    NotAQueue {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The file belongs to a live process.
+    #[error("{}: its owner is alive", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+fn system(what: &'static str, path: &Path) -> impl FnOnce(Errno) -> QueueError {
+    let path = path.to_owned();
+    move |errno| QueueError::System { what, path, errno }
+}
+
+/// The mapped bytes of a queue file.
+pub(super) struct Mapping {
+    base: NonNull<u8>,
+    len: usize,
+    data_len: u64,
+    barrier: Barrier,
+}
+
+// SAFETY: the mapping is plain memory that stays mapped until the last Arc is dropped; who may access
+// which part of it is the business of Writer and Reader (see the invariants in `queue`).
+unsafe impl Send for Mapping {}
+// SAFETY: as above; what both ends share through `&Mapping` are atomics.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    fn new(file: impl AsFd, len: usize) -> Result<Mapping, Errno> {
+        // SAFETY: a fresh shared mapping at an address the kernel chooses overlaps nothing of ours.
+        let base = unsafe {
+            mm::mmap(
+                std::ptr::null_mut(),
+                len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                file,
+                0,
+            )?
+        };
+        // A child of fork (a user's io.popen, say) must not write to its parent's queue. Kernels and
+        // sandboxes that cannot do this leave us as we are.
+        // SAFETY: the range is the mapping just made; the advice does not change its contents.
+        let _ = unsafe { mm::madvise(base, len, mm::Advice::LinuxDontFork) };
+        let base = NonNull::new(base.cast()).ok_or(Errno::NOMEM)?;
+        let data_len = (len - layout::DATA_OFFSET) as u64;
+        Ok(Mapping { base, len, data_len, barrier: Barrier::detect() })
+    }
+
+    pub(super) fn base(&self) -> *mut u8 {
+        self.base.as_ptr()
+    }
+
+    /// Start of the data area.
+    pub(super) fn data(&self) -> *mut u8 {
+        // SAFETY: the mapping is longer than DATA_OFFSET (create and open see to that).
+        unsafe { self.base().add(layout::DATA_OFFSET) }
+    }
+
+    pub(super) fn data_len(&self) -> u64 {
+        self.data_len
+    }
+
+    /// How the two ends in this process fence.
+    pub(super) fn barrier(&self) -> Barrier {
+        self.barrier
+    }
+
+    /// Maps all pages now, so that the writer meets none that is missing on its first lap. Takes some
+    /// milliseconds; where the kernel cannot do it the writer's first lap is slower.
+    pub(super) fn populate(&self) {
+        // SAFETY: the range is our mapping; populating it does not change its contents.
+        let _ =
+            unsafe { mm::madvise(self.base().cast(), self.len, mm::Advice::LinuxPopulateWrite) };
+    }
+
+    /// The identity block. Callers touch only its atomics once the file is shared.
+    pub(super) fn identity(&self) -> &Identity {
+        // SAFETY: offset 0 is aligned and inside the mapping; any bytes are a valid Identity, and its
+        // plain fields are not written after the file got its name.
+        unsafe { &*self.base().cast::<Identity>() }
+    }
+
+    pub(super) fn cursors(&self) -> &Cursors {
+        // SAFETY: the offset is a multiple of 128 on a page-aligned mapping and inside it; Cursors
+        // consists of atomics, for which any bytes are valid.
+        unsafe { &*self.base().add(layout::CURSORS_OFFSET).cast::<Cursors>() }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the last owner goes, so no reference into the mapping is left.
+        let _ = unsafe { mm::munmap(self.base().cast(), self.len) };
+    }
+}
+
+/// A directory of queue files that only this user can enter.
+pub struct QueueDir {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl QueueDir {
+    /// Opens `parent/lkfk-UID`, making it when missing. Refuses a directory that others own or can
+    /// enter, and a link in its place.
+    pub fn open(parent: &Path) -> Result<QueueDir, QueueError> {
+        let uid = process::geteuid();
+        let path = parent.join(format!("lkfk-{}", uid.as_raw()));
+        match fs::mkdir(&path, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(system("cannot make directory", &path)(errno)),
+        }
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
+        let fd = fs::open(&path, flags, Mode::empty())
+            .map_err(system("cannot open directory", &path))?;
+        let stat = fs::fstat(&fd).map_err(system("cannot stat", &path))?;
+        let refuse = |reason| Err(QueueError::UnsafeDirectory { path: path.clone(), reason });
+        if stat.st_uid != uid.as_raw() {
+            return refuse("belongs to another user");
+        }
+        if stat.st_mode & 0o077 != 0 {
+            return refuse("is open to other users; its mode must be 0700");
+        }
+        Ok(QueueDir { fd, path })
+    }
+
+    /// Path of the directory, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+}
+
+/// A queue file that this process has locked and mapped.
+pub struct Queue {
+    pub(super) map: Arc<Mapping>,
+    dir: Arc<QueueDir>,
+    name: String,
+    /// Keeps the lock.
+    file: OwnedFd,
+}
+
+impl Queue {
+    /// Makes a queue file of `data_len` bytes (rounded up to pages) named `name` + [`SUFFIX`]. `created_ms`
+    /// is the wall clock's time.
+    pub fn create(
+        dir: Arc<QueueDir>,
+        name: &str,
+        data_len: u64,
+        created_ms: i64,
+    ) -> Result<Queue, QueueError> {
+        let data_len = data_len.clamp(layout::MIN_DATA_LEN, layout::MAX_DATA_LEN);
+        let data_len = data_len.next_multiple_of(4096);
+        let len = layout::DATA_OFFSET as u64 + data_len;
+        if let Some(limit) = process::getrlimit(Resource::Fsize).current
+            && limit < len
+        {
+            return Err(QueueError::FileSizeLimit { limit, bytes: len });
+        }
+        let name = format!("{name}{SUFFIX}");
+        let unfinished = format!("{name}{UNFINISHED_SUFFIX}");
+        let path = dir.path.join(&name);
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = fs::openat(&dir.fd, &unfinished, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(system("cannot make", &path))?;
+        let made = Self::fill(&file, &path, data_len, len, created_ms).and_then(|map| {
+            fs::renameat(&dir.fd, &unfinished, &dir.fd, &name)
+                .map_err(system("cannot rename", &path))?;
+            Ok(map)
+        });
+        match made {
+            Ok(map) => Ok(Queue { map: Arc::new(map), dir, name, file }),
+            Err(err) => {
+                // What is left is an empty name of our own making; failing to remove it loses nothing.
+                let _ = fs::unlinkat(&dir.fd, &unfinished, AtFlags::empty());
+                Err(match err {
+                    QueueError::System { errno, .. }
+                        if matches!(errno, Errno::NOSPC | Errno::FBIG | Errno::DQUOT) =>
+                    {
+                        QueueError::NoRoom { path: dir.path.clone(), bytes: len, errno }
+                    }
+                    other => other,
+                })
+            }
+        }
+    }
+
+    fn fill(
+        file: &OwnedFd,
+        path: &Path,
+        data_len: u64,
+        len: u64,
+        created_ms: i64,
+    ) -> Result<Mapping, QueueError> {
+        fs::flock(file, FlockOperation::NonBlockingLockExclusive)
+            .map_err(system("cannot lock", path))?;
+        allocate(file, len).map_err(system("cannot allocate", path))?;
+        let map = Mapping::new(file, len as usize).map_err(system("cannot map", path))?;
+        let identity = Identity {
+            magic: layout::MAGIC,
+            version: layout::VERSION,
+            byte_order: layout::BYTE_ORDER,
+            data_len,
+            data_offset: layout::DATA_OFFSET as u32,
+            owner_pid: std::process::id(),
+            created_ms,
+            topics_used: AtomicU32::new(0),
+            producer_epoch: AtomicU32::new(u32::MAX),
+            producer_id: AtomicI64::new(-1),
+        };
+        // SAFETY: nobody else knows the file yet; offset 0 is inside the mapping and aligned.
+        unsafe { map.base().cast::<Identity>().write(identity) };
+        map.cursors().reset(0);
+        Ok(map)
+    }
+
+    /// Opens a finished queue file whose owner is gone: takes its lock and checks what its header
+    /// claims. The slots are checked one by one as they are read.
+    pub fn adopt(dir: Arc<QueueDir>, name: &str) -> Result<Queue, QueueError> {
+        super::recovery::open_orphan(dir, name)
+    }
+
+    pub(super) fn from_parts(
+        file: OwnedFd,
+        len: u64,
+        dir: Arc<QueueDir>,
+        name: String,
+    ) -> Result<Queue, QueueError> {
+        let map = Mapping::new(&file, len as usize)
+            .map_err(system("cannot map", &dir.path.join(&name)))?;
+        Ok(Queue { map: Arc::new(map), dir, name, file })
+    }
+
+    /// The writing end. Taken once, by the maker of the file. `max_bytes` bounds key plus payload of a
+    /// record; a quarter of the queue bounds it as well.
+    pub fn writer(&self, max_messages: u64, max_bytes: usize) -> Writer {
+        Writer::new(self, max_messages, max_bytes)
+    }
+
+    /// The reading end. One at a time; a new one starts at the oldest record that is not done.
+    pub fn reader(&self) -> Reader {
+        Reader::new(self)
+    }
+
+    /// Records that are not done.
+    pub fn waiting(&self) -> u64 {
+        self.map.cursors().written().saturating_sub(self.map.cursors().done())
+    }
+
+    /// Position of the oldest record that is not done.
+    pub fn head(&self) -> u64 {
+        self.map.cursors().head()
+    }
+
+    /// Bytes between the oldest record that is not done and the newest.
+    pub fn bytes_in_use(&self) -> u64 {
+        let head = self.head();
+        self.map.cursors().tail().saturating_sub(head)
+    }
+
+    /// Path of the file, for messages.
+    pub fn path(&self) -> PathBuf {
+        self.dir.path.join(&self.name)
+    }
+
+    /// True while the file still has its name (an operator may have removed it).
+    pub fn is_linked(&self) -> bool {
+        fs::fstat(&self.file).is_ok_and(|stat| stat.st_nlink > 0)
+    }
+
+    /// Removes the file's name; the memory goes with the last end of the queue.
+    pub fn remove(&self) -> Result<(), QueueError> {
+        fs::unlinkat(&self.dir.fd, &self.name, AtFlags::empty())
+            .map_err(system("cannot remove", &self.path()))
+    }
+}
+
+/// Allocates all bytes of the file, by writing zeros where the file system has no better way.
+fn allocate(file: &OwnedFd, len: u64) -> Result<(), Errno> {
+    loop {
+        match fs::fallocate(file, FallocateFlags::empty(), 0, len) {
+            Ok(()) => return Ok(()),
+            Err(Errno::INTR) => continue,
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => break,
+            Err(errno) => return Err(errno),
+        }
+    }
+    let mut file = std::fs::File::from(file.try_clone().map_err(|_| Errno::MFILE)?);
+    let zeros = [0u8; 64 * 1024];
+    let mut left = len;
+    while left > 0 {
+        let chunk = left.min(zeros.len() as u64) as usize;
+        file.write_all(&zeros[..chunk])
+            .map_err(|err| err.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error))?;
+        left -= chunk as u64;
+    }
+    Ok(())
+}

@@ -1,0 +1,64 @@
+//! The queue between nginx's thread and the driver thread: a ring of records in a file that is mapped
+//! into memory, so that what `log()` accepted outlives the worker that accepted it.
+//!
+//! # Invariants
+//! - One writer (nginx's thread) and one reader (the driver thread), no locks between them.
+//! - A record is visible to the reader only after it is whole: the writer's last act is one release
+//!   store of `tail`. What lies beyond `tail` is never read, whoever opens the file.
+//! - A record keeps its slot until it is delivered or safe in the backup file. Slots are marked done
+//!   one by one, in any order; `head` moves over done slots only, so nobody overwrites a slot that a
+//!   request, a retry or an adopter may still read.
+//! - No length in the file is believed before it is checked against the bytes between `head` and
+//!   `tail`. A slot that fails its check ends the file; it never causes a read outside the mapping.
+//! - The file holds no pointers and says its own version and byte order; `flock` says whether its owner
+//!   lives.
+//!
+//! # Format, version 1
+//! Native byte order, stated in the header. Offsets are checked at compile time in [`layout`].
+//! ```text
+//! 0        identity: magic, version, byte order, sizes, owner, producer id and epoch
+//! 1024     cursors: three groups, each alone on its pair of cache lines (see below)
+//! 4096     topic table: [u16 length, name]*, append only; a topic's id is its place in the table
+//! data     slots, each a multiple of 8 bytes: 64 bytes of header, then key, headers, payload
+//! ```
+//! Positions count bytes since the file was made and never repeat; a slot lies at `position % data
+//! length` and never crosses the end: a *wrap* slot fills the rest of a lap. When the queue is empty and
+//! the writer has come far from the start it wraps early, so that light load stays in the processor's
+//! cache and touches few pages.
+//!
+//! # Cursors and memory ordering
+//! | group | field | written by | ordering |
+//! |---|---|---|---|
+//! | writer | `tail`, `written` | writer | release store after the slot is whole; reader loads acquire |
+//! | reader | `head`, `done` | reader | release store after the last read of the slots; writer loads acquire |
+//! | wake | `wake_tail`, `wake_written` | both | see [`cursors`]; checked with loom |
+//!
+//! # Wake-ups
+//! The reader says in the wake group at which tail or record count it wants to be woken, then looks at
+//! the tail once more before it sleeps on its eventfd. The writer publishes, then looks at the wake
+//! group. A full fence between the two acts of each side makes sure that at least one of them sees the
+//! other; [`barrier`] says who pays for it.
+
+// Under loom only the cursors are built: its atomics cannot lie in a mapped file.
+pub mod barrier;
+pub mod cursors;
+#[cfg(not(loom))]
+pub mod file;
+#[cfg(not(loom))]
+pub mod layout;
+#[cfg(not(loom))]
+pub mod reader;
+#[cfg(not(loom))]
+pub mod recovery;
+#[cfg(not(loom))]
+pub mod writer;
+
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+#[cfg(not(loom))]
+pub use file::{Queue, QueueDir, QueueError};
+#[cfg(not(loom))]
+pub use reader::{Damage, Reader, Slot};
+#[cfg(not(loom))]
+pub use writer::{PushError, TopicError, Writer};

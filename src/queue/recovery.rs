@@ -1,0 +1,104 @@
+//! Finding and opening the queue files of workers that are gone.
+//!
+//! Decides only what a file's header can prove: that it is one of ours, of this version, whole, and that
+//! its owner is dead. It does not guess: a file that fails here is left as it is for a person to look
+//! at. The slots between `head` and `tail` are checked by the [reader](super::reader), one by one.
+
+use super::file::{Queue, QueueDir, QueueError, SUFFIX, UNFINISHED_SUFFIX};
+use super::layout::{self, Identity};
+use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// Names of the queue files in `dir` that begin with `prefix`, in no order. Files that a dead process left
+/// unfinished hold nothing and are removed on the way.
+pub fn list(dir: &QueueDir, prefix: &str) -> Result<Vec<String>, QueueError> {
+    let failed =
+        |errno| QueueError::System { what: "cannot list", path: dir.path().to_owned(), errno };
+    let mut names = Vec::new();
+    for entry in fs::Dir::read_from(dir.fd()).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let Ok(name) = entry.file_name().to_str() else { continue };
+        if !name.starts_with(prefix) {
+            continue;
+        }
+        if name.ends_with(SUFFIX) {
+            names.push(name.to_owned());
+        } else if name.ends_with(UNFINISHED_SUFFIX) && open_and_lock(dir, name).is_ok() {
+            let _ = fs::unlinkat(dir.fd(), name, AtFlags::empty());
+        }
+    }
+    Ok(names)
+}
+
+/// True when the file's owner is gone and nobody has adopted it yet.
+pub fn is_orphan(dir: &QueueDir, name: &str) -> bool {
+    open_and_lock(dir, name).is_ok()
+}
+
+fn open_and_lock(dir: &QueueDir, name: &str) -> Result<OwnedFd, QueueError> {
+    let path = dir.path().join(name);
+    let system = |what: &'static str| {
+        let path = path.clone();
+        move |errno| QueueError::System { what, path, errno }
+    };
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = fs::openat(dir.fd(), name, flags, Mode::empty()).map_err(system("cannot open"))?;
+    match fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(Errno::WOULDBLOCK) => Err(QueueError::InUse { path }),
+        Err(errno) => Err(system("cannot lock")(errno)),
+    }
+}
+
+pub(super) fn open_orphan(dir: Arc<QueueDir>, name: &str) -> Result<Queue, QueueError> {
+    let file = open_and_lock(&dir, name)?;
+    let path = dir.path().join(name);
+    let refuse = |reason| Err(QueueError::NotAQueue { path: path.clone(), reason });
+    let stat = fs::fstat(&file).map_err(|errno| QueueError::System {
+        what: "cannot stat",
+        path: path.clone(),
+        errno,
+    })?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return refuse("not a regular file");
+    }
+    if stat.st_uid != process::geteuid().as_raw() {
+        return refuse("belongs to another user");
+    }
+    if stat.st_nlink == 0 {
+        // Its adopter finished and removed it between our look at the directory and the lock.
+        return Err(QueueError::InUse { path });
+    }
+    if stat.st_nlink > 1 {
+        return refuse("has a second name (hard link)");
+    }
+    let len = stat.st_size as u64;
+    if len < layout::DATA_OFFSET as u64 + layout::MIN_DATA_LEN
+        || len > layout::DATA_OFFSET as u64 + layout::MAX_DATA_LEN
+    {
+        return refuse("of a size no queue file has");
+    }
+    let queue = Queue::from_parts(file, len, dir, name.to_owned())?;
+    let Identity { magic, version, byte_order, data_len, data_offset, .. } = queue.map.identity();
+    if *magic != layout::MAGIC {
+        return refuse("not a queue file (wrong magic)");
+    }
+    if *byte_order != layout::BYTE_ORDER {
+        return refuse("written on a machine of the other byte order");
+    }
+    if *version != layout::VERSION {
+        return refuse("of another version of lkfk");
+    }
+    if *data_offset as usize != layout::DATA_OFFSET || *data_len != queue.map.data_len() {
+        return refuse("damaged: its header disagrees with its size");
+    }
+    let (head, tail) = (queue.map.cursors().head(), queue.map.cursors().tail());
+    if head > tail || tail - head > *data_len || !head.is_multiple_of(8) || !tail.is_multiple_of(8)
+    {
+        return refuse("damaged: its cursors are impossible");
+    }
+    Ok(queue)
+}

@@ -1,0 +1,285 @@
+//! Single behaviours.
+
+use super::*;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+const LOTS: u64 = 1_000_000;
+
+#[test]
+fn records_come_out_as_they_went_in() {
+    let scratch = Scratch::new();
+    let queue = scratch.queue("q");
+    let mut writer = queue.writer(LOTS, 1 << 20);
+    let mut reader = queue.reader();
+    let (a, b) = (writer.topic("a").unwrap(), writer.topic("b").unwrap());
+    assert_eq!(writer.topic("a"), Ok(a));
+    writer.push(a, 7, None, b"").unwrap();
+    writer.push(b, 8, Some(b""), b"\0\n\xff").unwrap();
+    writer.push(a, 9, Some(b"key"), &[b'x'; 5_000]).unwrap();
+    let slot = reader.read().unwrap().unwrap();
+    assert_eq!((slot.timestamp_ms, slot.key, slot.payload), (7, None, &b""[..]));
+    let slot = reader.read().unwrap().unwrap();
+    assert_eq!((slot.timestamp_ms, slot.key, slot.payload), (8, Some(&b""[..]), &b"\0\n\xff"[..]));
+    let slot = reader.read().unwrap().unwrap();
+    assert_eq!((slot.key, slot.payload), (Some(&b"key"[..]), &[b'x'; 5_000][..]));
+    assert_eq!(reader.read(), Ok(None));
+    assert_eq!(reader.read_count(), Some(3));
+    assert_eq!(reader.topic(a).unwrap(), "a");
+    assert_eq!(reader.topic(b).unwrap(), "b");
+    assert_eq!(reader.topic(2), None);
+}
+
+#[test]
+fn a_record_keeps_its_slot_until_it_is_done_and_slots_are_freed_in_any_order() {
+    let scratch = Scratch::new();
+    let queue = scratch.queue("q");
+    let mut writer = queue.writer(3, 1 << 20);
+    let mut reader = queue.reader();
+    let topic = writer.topic("t").unwrap();
+    for payload in [b"1", b"2", b"3"] {
+        writer.push(topic, 0, None, payload).unwrap();
+    }
+    assert_eq!(writer.push(topic, 0, None, b"4"), Err(PushError::TooManyMessages));
+    let taken = drain(&mut reader).unwrap();
+    reader.done(taken[1].0);
+    reader.release();
+    assert_eq!(queue.waiting(), 2);
+    assert_eq!(reader.head(), taken[0].0);
+    assert_eq!(reader.get(taken[0].0).unwrap().payload, b"1");
+    writer.push(topic, 0, None, b"4").unwrap();
+    reader.done(taken[0].0);
+    reader.release();
+    assert_eq!(reader.head(), taken[2].0);
+    assert_eq!(reader.get(taken[2].0).unwrap().payload, b"3");
+}
+
+#[test]
+fn a_full_queue_refuses_and_takes_again_once_space_is_free() {
+    let scratch = Scratch::new();
+    let queue = scratch.queue("q");
+    let mut writer = queue.writer(LOTS, 1 << 20);
+    let mut reader = queue.reader();
+    let topic = writer.topic("t").unwrap();
+    let mut count = 0;
+    while writer.push(topic, 0, None, &[7; 1_000]).is_ok() {
+        count += 1;
+    }
+    assert_eq!(writer.push(topic, 0, None, &[7; 1_000]), Err(PushError::NoSpace));
+    let taken = drain(&mut reader).unwrap();
+    assert_eq!(taken.len(), count);
+    reader.done(taken[0].0);
+    reader.release();
+    // The freed slot lies at the start of the lap, behind what is left of this one.
+    writer.push(topic, 0, None, &[8; 1_000]).unwrap();
+    assert_eq!(writer.push(topic, 0, None, &[8; 1_000]), Err(PushError::NoSpace));
+    assert_eq!(drain(&mut reader).unwrap()[0].3, [8; 1_000]);
+}
+
+#[test]
+fn records_of_every_size_fit_or_are_refused_as_too_large() {
+    let scratch = Scratch::new();
+    let queue = scratch.queue("q");
+    let mut writer = queue.writer(LOTS, usize::MAX);
+    let mut reader = queue.reader();
+    let topic = writer.topic("t").unwrap();
+    let quarter = layout::MIN_DATA_LEN as usize / 4;
+    for size in [0, 1, 7, 8, 9, quarter - 1, quarter] {
+        writer.push(topic, 0, None, &vec![1; size]).unwrap();
+        let taken = drain(&mut reader).unwrap();
+        assert_eq!(taken[0].3.len(), size);
+        reader.done(taken[0].0);
+        reader.release();
+    }
+    for (key, payload) in [(0, quarter + 1), (1, quarter), (quarter + 1, 0)] {
+        let refused = writer.push(topic, 0, Some(&vec![1; key]), &vec![1; payload]);
+        assert_eq!(refused, Err(PushError::TooLarge));
+    }
+}
+
+#[test]
+fn an_empty_queue_starts_again_from_its_beginning() {
+    let scratch = Scratch::new();
+    let queue = Queue::create(scratch.dir(), "q", 8 << 20, 0).unwrap();
+    let mut writer = queue.writer(LOTS, 1 << 20);
+    let mut reader = queue.reader();
+    let topic = writer.topic("t").unwrap();
+    let mut farthest = 0;
+    for _ in 0..10_000 {
+        writer.push(topic, 0, None, &[1; 400]).unwrap();
+        let taken = drain(&mut reader).unwrap();
+        farthest = farthest.max(taken[0].0 % reader.capacity());
+        reader.done(taken[0].0);
+        reader.release();
+    }
+    assert!(farthest < 512 * 1024, "{farthest}");
+}
+
+#[test]
+fn a_large_record_fits_an_empty_queue_wherever_the_writer_stands() {
+    let scratch = Scratch::new();
+    let queue = Queue::create(scratch.dir(), "q", 4 << 20, 0).unwrap();
+    let mut writer = queue.writer(LOTS, 1 << 20);
+    let mut reader = queue.reader();
+    let topic = writer.topic("t").unwrap();
+    for size in (0..200).map(|i| if i % 2 == 0 { 1 << 20 } else { 40_000 * (i % 7) }) {
+        writer.push(topic, 0, None, &vec![1; size]).unwrap();
+        let taken = drain(&mut reader).unwrap();
+        assert_eq!(taken[0].3.len(), size);
+        reader.done(taken[0].0);
+        reader.release();
+    }
+}
+
+#[test]
+fn positions_near_their_largest_values_work() {
+    let scratch = Scratch::new();
+    let queue = scratch.queue("q");
+    // A multiple of the lap, shortly before 2^32 and 2^63.
+    for near in [1u64 << 32, 1 << 63] {
+        queue.map.cursors().reset((near / layout::MIN_DATA_LEN - 1) * layout::MIN_DATA_LEN);
+        let mut writer = queue.writer(LOTS, 1 << 20);
+        let mut reader = queue.reader();
+        let topic = writer.topic("t").unwrap();
+        for round in 0..2_000u64 {
+            writer.push(topic, 0, None, &round.to_le_bytes()).unwrap();
+            let taken = drain(&mut reader).unwrap();
+            assert_eq!(taken[0].3, round.to_le_bytes());
+            reader.done(taken[0].0);
+            reader.release();
+        }
+        assert!(reader.head() > near);
+        queue.map.identity().topics_used.store(0, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn the_writer_asks_for_a_wake_up_only_when_the_reader_wants_one() {
+    let scratch = Scratch::new();
+    let queue = scratch.queue("q");
+    let mut writer = queue.writer(LOTS, 1 << 20);
+    let mut reader = queue.reader();
+    let topic = writer.topic("t").unwrap();
+    assert_eq!(writer.push(topic, 0, None, b"1"), Ok(false));
+    assert!(!reader.sleep_unless(1, u64::MAX), "there is a record");
+    drain(&mut reader).unwrap();
+    assert!(reader.sleep_unless(u64::MAX, 3));
+    assert_eq!(writer.push(topic, 0, None, b"2"), Ok(false));
+    assert_eq!(writer.push(topic, 0, None, b"3"), Ok(true));
+    assert_eq!(writer.push(topic, 0, None, b"4"), Ok(false), "asked once");
+}
+
+#[test]
+fn topics_are_bounded_and_their_names_checked() {
+    let scratch = Scratch::new();
+    let queue = scratch.queue("q");
+    let mut writer = queue.writer(LOTS, 1 << 20);
+    for bad in ["", ".", "..", "a/b", "a\0", "ü"] {
+        assert_eq!(writer.topic(bad), Err(TopicError::Invalid));
+    }
+    let mut count = 0;
+    let full = loop {
+        match writer.topic(&format!("{count:0>249}")) {
+            Ok(id) => assert_eq!(id, count),
+            Err(error) => break error,
+        }
+        count += 1;
+    };
+    assert_eq!(full, TopicError::TableFull);
+    assert!(count > 1_000);
+    assert_eq!(writer.topic(&format!("{:0>249}", 17)), Ok(17));
+    assert_eq!(queue.reader().topic(17).unwrap(), format!("{:0>249}", 17));
+    assert_eq!(writer.push(count, 0, None, b""), Err(PushError::UnknownTopic));
+}
+
+#[test]
+fn files_are_for_the_owner_alone_and_are_removed_by_name() {
+    let scratch = Scratch::new();
+    let queue = scratch.queue("q");
+    let mode =
+        |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&queue.path()), mode(queue.path().parent().unwrap())), (0o600, 0o700));
+    assert!(queue.is_linked());
+    queue.remove().unwrap();
+    assert!(!queue.is_linked() && !queue.path().exists());
+}
+
+#[test]
+fn a_directory_that_is_a_link_or_open_to_others_is_refused() {
+    let scratch = Scratch::new();
+    let ours = scratch.dir().path().to_owned();
+    std::fs::set_permissions(&ours, std::fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(matches!(QueueDir::open(&scratch.0), Err(QueueError::UnsafeDirectory { .. })));
+    std::fs::rename(&ours, scratch.0.join("elsewhere")).unwrap();
+    symlink(scratch.0.join("elsewhere"), &ours).unwrap();
+    assert!(matches!(QueueDir::open(&scratch.0), Err(QueueError::System { .. })));
+}
+
+#[test]
+fn a_name_that_exists_is_not_taken_over() {
+    let scratch = Scratch::new();
+    let dir = scratch.dir();
+    let target = scratch.0.join("target");
+    std::fs::write(&target, b"untouched").unwrap();
+    symlink(&target, dir.path().join("q.queue.unfinished")).unwrap();
+    assert!(Queue::create(dir, "q", layout::MIN_DATA_LEN, 0).is_err());
+    assert_eq!(std::fs::read(target).unwrap(), b"untouched");
+}
+
+#[test]
+fn a_queue_larger_than_its_file_system_is_refused_and_leaves_nothing() {
+    let scratch = Scratch::new();
+    let dir = scratch.dir();
+    let stat = rustix::fs::statvfs("/dev/shm").unwrap();
+    if stat.f_blocks * stat.f_frsize >= layout::MAX_DATA_LEN {
+        // Only a small file system can be too small for the largest queue; then ask a limit instead.
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize);
+        assert!(limit.current.is_none_or(|limit| limit > layout::MIN_DATA_LEN));
+        return;
+    }
+    let shm = Arc::new(QueueDir::open(std::path::Path::new("/dev/shm")).unwrap());
+    assert!(Queue::create(shm, "too-large-a-test", layout::MAX_DATA_LEN, 0).is_err());
+    assert!(recovery::list(&dir, "too-large-a-test").unwrap().is_empty());
+}
+
+#[test]
+fn two_threads_pass_records_without_loss_or_reordering() {
+    let scratch = Scratch::new();
+    let queue = scratch.queue("q");
+    let mut writer = queue.writer(100, 1 << 20);
+    let mut reader = queue.reader();
+    let topic = writer.topic("t").unwrap();
+    let total = 200_000u64;
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut number = 0;
+            while number < total {
+                let payload = vec![number as u8; (number % 300) as usize];
+                match writer.push(topic, number as i64, Some(&number.to_le_bytes()), &payload) {
+                    Ok(_) => number += 1,
+                    Err(PushError::TooManyMessages | PushError::NoSpace) => {
+                        std::thread::yield_now()
+                    }
+                    Err(other) => panic!("{other}"),
+                }
+            }
+        });
+        let mut expected = 0;
+        let mut held = Vec::new();
+        while expected < total {
+            if let Some(slot) = reader.read().unwrap() {
+                assert_eq!(slot.key, Some(&expected.to_le_bytes()[..]));
+                assert_eq!(slot.payload, vec![expected as u8; (expected % 300) as usize]);
+                held.push(slot.position);
+                expected += 1;
+            }
+            // Out of order, in threes.
+            if held.len() >= 3 || expected == total {
+                for position in held.drain(..).rev() {
+                    reader.done(position);
+                }
+                reader.release();
+            }
+        }
+    });
+    assert_eq!(queue.waiting(), 0);
+}

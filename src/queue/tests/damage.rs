@@ -1,0 +1,176 @@
+//! Files that are not as they should be: nothing in them may cause a panic or a read outside the mapping,
+//! and what is whole before the damage is still given out.
+
+use super::*;
+use proptest::prelude::*;
+use std::fs;
+
+const RECORDS: usize = 40;
+
+/// A dead worker's file with some records, some of them done.
+fn orphan(scratch: &Scratch) -> PathBuf {
+    let queue = scratch.queue("q");
+    let mut writer = queue.writer(1000, 1 << 20);
+    let mut reader = queue.reader();
+    let topic = writer.topic("topic").unwrap();
+    for number in 0..RECORDS {
+        writer.push(topic, number as i64, Some(b"key"), &vec![number as u8; number * 13]).unwrap();
+    }
+    let taken = drain(&mut reader).unwrap();
+    for index in [0, 1, 5, 9] {
+        reader.done(taken[index].0);
+    }
+    reader.release();
+    queue.path()
+}
+
+fn adopt_and_drain(scratch: &Scratch) -> Result<(Vec<Taken>, Option<Damage>), QueueError> {
+    let queue = Queue::adopt(scratch.dir(), "q.queue")?;
+    let mut reader = queue.reader();
+    let mut taken = Vec::new();
+    let damage = loop {
+        match reader.read() {
+            Ok(Some(slot)) => {
+                let key = slot.key.map(<[u8]>::to_vec);
+                taken.push((slot.position, slot.topic, key, slot.payload.to_vec()));
+            }
+            Ok(None) => break None,
+            Err(damage) => {
+                reader.abandon_rest();
+                break Some(damage);
+            }
+        }
+    };
+    for slot in &taken {
+        reader.topic(slot.1);
+        reader.done(slot.0);
+    }
+    reader.release();
+    Ok((taken, damage))
+}
+
+#[test]
+fn an_orphan_gives_what_was_not_done_in_order() {
+    let scratch = Scratch::new();
+    orphan(&scratch);
+    let (taken, damage) = adopt_and_drain(&scratch).unwrap();
+    assert_eq!(damage, None);
+    let left: Vec<usize> = (0..RECORDS).filter(|n| ![0, 1, 5, 9].contains(n)).collect();
+    assert_eq!(taken.iter().map(|t| t.3.len() / 13).collect::<Vec<_>>(), left);
+    let (taken, _) = adopt_and_drain(&scratch).unwrap();
+    assert!(taken.is_empty(), "all were marked done");
+}
+
+#[test]
+fn a_live_owner_s_file_and_a_second_adopter_are_refused() {
+    let scratch = Scratch::new();
+    let queue = scratch.queue("q");
+    let in_use = |result| matches!(result, Err(QueueError::InUse { .. }));
+    assert!(in_use(Queue::adopt(scratch.dir(), "q.queue").map(drop)));
+    drop(queue);
+    let adopted = Queue::adopt(scratch.dir(), "q.queue").unwrap();
+    assert!(in_use(Queue::adopt(scratch.dir(), "q.queue").map(drop)));
+    drop(adopted);
+}
+
+#[test]
+fn a_header_that_is_not_ours_is_refused_with_a_reason() {
+    let scratch = Scratch::new();
+    let path = orphan(&scratch);
+    let whole = fs::read(&path).unwrap();
+    for (offset, reason) in [(0, "magic"), (8, "version"), (12, "byte order"), (16, "size")] {
+        let mut bytes = whole.clone();
+        bytes[offset] ^= 0x55;
+        fs::write(&path, &bytes).unwrap();
+        let error = adopt_and_drain(&scratch).unwrap_err().to_string();
+        assert!(error.contains(reason), "{error}");
+    }
+    for len in [0, 100, layout::DATA_OFFSET, layout::DATA_OFFSET + 4096] {
+        fs::write(&path, &whole[..len]).unwrap();
+        assert!(adopt_and_drain(&scratch).is_err(), "{len}");
+    }
+}
+
+#[test]
+fn a_link_a_second_name_and_a_directory_are_not_adopted() {
+    let scratch = Scratch::new();
+    let path = orphan(&scratch);
+    fs::hard_link(&path, scratch.0.join("second")).unwrap();
+    assert!(adopt_and_drain(&scratch).unwrap_err().to_string().contains("hard link"));
+    fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink(scratch.0.join("second"), &path).unwrap();
+    assert!(adopt_and_drain(&scratch).is_err());
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    assert!(adopt_and_drain(&scratch).is_err());
+}
+
+#[test]
+fn a_zeroed_page_costs_what_lies_behind_it_and_nothing_before() {
+    let scratch = Scratch::new();
+    let path = orphan(&scratch);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[layout::DATA_OFFSET + 4096..layout::DATA_OFFSET + 8192].fill(0);
+    fs::write(&path, &bytes).unwrap();
+    let (taken, damage) = adopt_and_drain(&scratch).unwrap();
+    assert!(damage.is_some() && !taken.is_empty());
+    assert!(taken.iter().all(|t| t.0 < 4096));
+}
+
+#[test]
+fn a_reader_goes_on_with_new_records_after_it_gave_up_damaged_ones() {
+    let scratch = Scratch::new();
+    let queue = scratch.queue("q");
+    let mut writer = queue.writer(3, 1 << 20);
+    let mut reader = queue.reader();
+    let topic = writer.topic("t").unwrap();
+    writer.push(topic, 0, None, b"whole").unwrap();
+    let broken = writer.tail();
+    writer.push(topic, 0, None, b"broken").unwrap();
+    // SAFETY: the slot lies inside the data area; nobody reads it at this moment.
+    unsafe { queue.map.data().add(broken as usize).cast::<u32>().write(12) };
+    let whole = reader.read().unwrap().unwrap().position;
+    assert!(reader.read().is_err());
+    assert_eq!(reader.abandon_rest(), writer.tail() - broken);
+    writer.push(topic, 0, None, b"new").unwrap();
+    let new = reader.read().unwrap().unwrap();
+    assert_eq!(new.payload, b"new");
+    let new = new.position;
+    reader.done(new);
+    reader.release();
+    assert_eq!(reader.head(), whole);
+    reader.done(whole);
+    reader.release();
+    assert_eq!((reader.head(), queue.waiting()), (writer.tail(), 0));
+    writer.push(topic, 0, None, b"newer").unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
+    #[test]
+    fn no_edit_of_a_file_causes_a_panic_or_a_wrong_payload(
+        edits in proptest::collection::vec((0..layout::DATA_OFFSET + 16_384, any::<u8>()), 1..8),
+        near_cursors: bool,
+    ) {
+        let scratch = Scratch::new();
+        let path = orphan(&scratch);
+        let mut bytes = fs::read(&path).unwrap();
+        for (offset, byte) in edits {
+            // Most of the file is empty: aim where something is.
+            let offset = match (near_cursors, offset % 3) {
+                (true, _) => layout::CURSORS_OFFSET + offset % 384,
+                (false, 0) => offset % 64,
+                (false, 1) => layout::TOPICS_OFFSET + offset % 16,
+                (false, _) => layout::DATA_OFFSET + offset % 16_384,
+            };
+            bytes[offset] = byte;
+        }
+        fs::write(&path, &bytes).unwrap();
+        if let Ok((taken, _)) = adopt_and_drain(&scratch) {
+            for slot in taken {
+                // A payload's own bytes are not guarded, its bounds are.
+                prop_assert!(slot.3.len() % 13 == 0 && slot.3.len() / 13 < RECORDS);
+            }
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! The writing end: runs on nginx's thread, inside `log()`. It never waits, allocates or calls the
+//! kernel; the one thing it may ask of its caller is to signal the reader.
+
+use super::barrier::Barrier;
+use super::file::{Mapping, Queue};
+use super::layout::{self, NO_PARTITION, NULL_KEY, SLOT_HEADER, SlotHeader, state};
+use crate::topic_name;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// From this far into a lap the writer goes back to the start when the queue is empty. Small enough for
+/// the second-level cache, large enough that a steady flow does not wrap at every turn.
+const REWIND_AFTER: u64 = 256 * 1024;
+
+/// Why a record was not taken. Nothing was written in any of these cases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PushError {
+    /// `queue_buffering_max_messages` records are waiting.
+    #[error("queue full: queue_buffering_max_messages records are waiting")]
+    TooManyMessages,
+    /// The bytes of the queue are in use.
+    #[error("queue full: queue_buffering_max_kbytes are in use")]
+    NoSpace,
+    /// The record is larger than `message_max_bytes`.
+    #[error("message too large: key and payload exceed message_max_bytes")]
+    TooLarge,
+    /// No such topic id.
+    #[error("no such topic id")]
+    UnknownTopic,
+}
+
+/// Why a topic was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TopicError {
+    /// Not a name Kafka takes.
+    #[error("not a valid topic name: 1 to 249 of a-z A-Z 0-9 . _ - and neither . nor ..")]
+    Invalid,
+    /// The table in the file is full.
+    #[error("too many topics for one queue")]
+    TableFull,
+}
+
+/// The writing end of a [`Queue`]. One per queue, used by one thread.
+pub struct Writer {
+    map: Arc<Mapping>,
+    data_len: u64,
+    tail: u64,
+    /// `tail % data_len`, kept apart so that the hot path does not divide.
+    offset: u64,
+    written: u64,
+    /// Last seen values of the reader's words; looked up again only when they do not suffice.
+    head_seen: u64,
+    done_seen: u64,
+    max_messages: u64,
+    max_bytes: usize,
+    barrier: Barrier,
+    topics: Vec<Box<str>>,
+}
+
+// SAFETY: a Writer may move to another thread: it is the only one that writes through its mapping's
+// writer-owned words, wherever it runs, and all shared words are atomics.
+unsafe impl Send for Writer {}
+
+impl Writer {
+    pub(super) fn new(queue: &Queue, max_messages: u64, max_bytes: usize) -> Writer {
+        let map = queue.map.clone();
+        let data_len = map.data_len();
+        let tail = map.cursors().tail();
+        Writer {
+            data_len,
+            tail,
+            offset: tail % data_len,
+            written: map.cursors().written(),
+            head_seen: map.cursors().head(),
+            done_seen: map.cursors().done(),
+            max_messages,
+            max_bytes: max_bytes.min(data_len as usize / 4),
+            barrier: map.barrier(),
+            topics: Vec::new(),
+            map,
+        }
+    }
+
+    /// Takes over the topics that the file already has, for a writer that goes on where another ended.
+    #[cfg(test)]
+    pub(super) fn adopt_topics(&mut self, mut reader: super::Reader) {
+        while let Some(name) = reader.topic(self.topics.len() as u16) {
+            self.topics.push(name.into());
+        }
+    }
+
+    /// Id of `name`, entered into the file's topic table when it is new. Not for the hot path: callers
+    /// keep the id.
+    pub fn topic(&mut self, name: &str) -> Result<u16, TopicError> {
+        if let Some(id) = self.topics.iter().position(|topic| &**topic == name) {
+            return Ok(id as u16);
+        }
+        if !topic_name::is_valid(name) {
+            return Err(TopicError::Invalid);
+        }
+        let id = u16::try_from(self.topics.len()).map_err(|_| TopicError::TableFull)?;
+        let used = self.map.identity().topics_used.load(Ordering::Relaxed) as usize;
+        let entry = 2 + name.len();
+        if used + entry > layout::TOPICS_LEN {
+            return Err(TopicError::TableFull);
+        }
+        // SAFETY: the entry lies inside the topic table (checked above), which only the writer writes
+        // and whose bytes from `used` on nobody reads before the store below.
+        unsafe {
+            let at = self.map.base().add(layout::TOPICS_OFFSET + used);
+            at.cast::<u16>().write_unaligned(name.len() as u16);
+            at.add(2).copy_from_nonoverlapping(name.as_ptr(), name.len());
+        }
+        self.map.identity().topics_used.store((used + entry) as u32, Ordering::Release);
+        self.topics.push(name.into());
+        Ok(id)
+    }
+
+    /// Copies a record into the queue. `Ok(true)` asks the caller to signal the reader. A null key is
+    /// `None`, which is not the same as an empty one.
+    #[inline]
+    pub fn push(
+        &mut self,
+        topic: u16,
+        timestamp_ms: i64,
+        key: Option<&[u8]>,
+        payload: &[u8],
+    ) -> Result<bool, PushError> {
+        let key_bytes = key.unwrap_or_default();
+        if key_bytes.len() > self.max_bytes || payload.len() > self.max_bytes - key_bytes.len() {
+            return Err(PushError::TooLarge);
+        }
+        if topic as usize >= self.topics.len() {
+            return Err(PushError::UnknownTopic);
+        }
+        let length = (SLOT_HEADER + key_bytes.len() + payload.len() + 7) & !7;
+
+        if self.written - self.done_seen >= self.max_messages {
+            self.done_seen = self.map.cursors().done();
+            if self.written - self.done_seen >= self.max_messages {
+                return Err(PushError::TooManyMessages);
+            }
+        }
+        let filler = self.filler_before(length as u64);
+        let needed = filler + length as u64;
+        if self.tail + needed - self.head_seen > self.data_len {
+            self.head_seen = self.map.cursors().head();
+            if self.tail + needed - self.head_seen > self.data_len {
+                return Err(PushError::NoSpace);
+            }
+        }
+        if filler > 0 {
+            // SAFETY: the filler lies inside the data area and is at least 8 bytes (slots are multiples
+            // of 8), all of it free by the check above.
+            unsafe {
+                let at = self.map.data().add(self.offset as usize).cast::<SlotHeader>();
+                (&raw mut (*at).length).write(filler as u32);
+                (&raw mut (*at).state).write(AtomicU32::new(state::WRAP));
+            }
+            self.tail += filler;
+            self.offset = 0;
+        }
+
+        let key_len = key.map_or(NULL_KEY, |key| key.len() as u32);
+        let payload_len = payload.len() as u32;
+        let header = SlotHeader {
+            length: length as u32,
+            state: AtomicU32::new(state::RECORD),
+            check: layout::check(
+                self.tail,
+                length as u32,
+                topic,
+                timestamp_ms,
+                [key_len, 0, payload_len],
+            ),
+            topic,
+            flags: 0,
+            timestamp_ms,
+            key_len,
+            headers_len: 0,
+            payload_len,
+            partition: NO_PARTITION,
+            producer_id: -1,
+            sequence: -1,
+            batch_records: 0,
+            producer_epoch: -1,
+            reserved: 0,
+            number: self.written as u32,
+        };
+        // SAFETY: `length` bytes from `offset` lie inside the data area (filler_before saw to that) and
+        // are free: between tail and head + data_len, where the reader does not look. The slot starts
+        // at a multiple of 8, as the header's alignment asks.
+        unsafe {
+            let at = self.map.data().add(self.offset as usize);
+            at.cast::<SlotHeader>().write(header);
+            let at = at.add(SLOT_HEADER);
+            at.copy_from_nonoverlapping(key_bytes.as_ptr(), key_bytes.len());
+            at.add(key_bytes.len()).copy_from_nonoverlapping(payload.as_ptr(), payload.len());
+        }
+        self.tail += length as u64;
+        self.offset += length as u64;
+        if self.offset == self.data_len {
+            self.offset = 0;
+        }
+        self.written += 1;
+        Ok(self.map.cursors().publish(self.tail, self.written, self.barrier))
+    }
+
+    /// Bytes to skip so that a slot of `length` does not cross the end of the data area, or so that an
+    /// empty queue starts again from its beginning.
+    #[inline]
+    fn filler_before(&mut self, length: u64) -> u64 {
+        let rest = self.data_len - self.offset;
+        if length > rest {
+            return rest;
+        }
+        // `length <= offset`: filler and slot together must fit the ring.
+        if self.offset >= REWIND_AFTER && length <= self.offset {
+            self.head_seen = self.map.cursors().head();
+            if self.head_seen == self.tail {
+                return rest;
+            }
+        }
+        0
+    }
+
+    /// Records ever taken.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Position after the last record taken.
+    pub fn tail(&self) -> u64 {
+        self.tail
+    }
+}

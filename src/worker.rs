@@ -1,0 +1,117 @@
+//! The one producer of this process. It is made by the first `init()` in a worker and outlives the Lua VM
+//! that made it, so that with `lua_code_cache off` every request's VM finds it running.
+
+use crate::config::{Config, ConfigError, Value};
+use crate::driver::{Driver, StartError};
+use crate::ffi::{self, Handle};
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+/// Why `init()` failed.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// The configuration was refused.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The driver could not be started.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// It runs already, with other values.
+    #[error("already running with another configuration; reload nginx to change it")]
+    Different,
+    /// It was started in the process that forked this one.
+    #[error(
+        "started before the fork: init() must be called in init_worker_by_lua, not in init_by_lua"
+    )]
+    Forked,
+    /// It was stopped; the process is about to exit.
+    #[error("the worker is exiting")]
+    Stopped,
+}
+
+/// The running producer.
+pub struct Worker {
+    pid: u32,
+    config: Config,
+    driver: Driver,
+    handle: &'static Handle,
+    stopped: bool,
+}
+
+static WORKER: Mutex<Option<Worker>> = Mutex::new(None);
+
+fn lock() -> MutexGuard<'static, Option<Worker>> {
+    WORKER.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Starts the producer, or finds it running with the same configuration.
+pub fn init(entries: &[(String, Value)], prefix: &str) -> Result<(), InitError> {
+    let config = Config::parse(entries, prefix)?;
+    let mut worker = lock();
+    if let Some(worker) = &*worker {
+        return match () {
+            () if worker.pid != std::process::id() => Err(InitError::Forked),
+            () if worker.stopped => Err(InitError::Stopped),
+            () if worker.config != config => Err(InitError::Different),
+            () => Ok(()),
+        };
+    }
+    let instance = format!("{:08x}", crc32fast::hash(prefix.as_bytes()));
+    let (driver, writer) = Driver::start(config.clone(), &instance)?;
+    let handle = Handle::leak(writer, driver.shared().clone(), &config.topics);
+    let pid = std::process::id();
+    *worker = Some(Worker { pid, config, driver, handle, stopped: false });
+    Ok(())
+}
+
+/// What FFI callers need, when the producer runs in this process.
+pub fn api() -> Option<&'static ffi::Api> {
+    let worker = lock();
+    worker.as_ref().filter(|worker| worker.pid == std::process::id()).map(|w| w.handle.api())
+}
+
+/// Asks for everything logged so far to be sent; returns the position to pass to [`is_done`].
+pub fn flush() -> Option<u64> {
+    let worker = lock();
+    let worker = worker.as_ref().filter(|worker| !worker.stopped)?;
+    let position = worker.handle.tail();
+    worker.driver.flush(position);
+    Some(position)
+}
+
+/// True when everything up to `position` was delivered or is in a backup file.
+pub fn is_done(position: u64) -> bool {
+    lock().as_ref().is_none_or(|worker| worker.driver.is_done(position))
+}
+
+/// Records in the queue.
+pub fn waiting() -> u64 {
+    lock().as_ref().map_or(0, |worker| worker.driver.waiting())
+}
+
+/// Name and value of every statistic; empty before `init()`.
+pub fn statistics() -> Vec<(&'static str, u64)> {
+    let worker = lock();
+    let Some(worker) = &*worker else { return Vec::new() };
+    let stats = &worker.driver.shared().stats;
+    stats.msg_cnt.store(worker.handle.written(), Ordering::Relaxed);
+    stats.rejected_cnt.store(worker.handle.rejected(), Ordering::Relaxed);
+    stats.queue_messages.store(worker.driver.waiting(), Ordering::Relaxed);
+    stats.queue_bytes.store(worker.driver.bytes_in_use(), Ordering::Relaxed);
+    stats.values().collect()
+}
+
+/// Ends the producer: `log()` refuses from now on, what is queued is flushed for `exit_timeout_ms`, the rest
+/// goes to the backup. In a forked child nothing happens.
+pub fn stop() {
+    let mut worker = lock();
+    if let Some(worker) = &mut *worker
+        && worker.pid == std::process::id()
+        && !worker.stopped
+    {
+        worker.stopped = true;
+        worker.handle.close();
+        worker.driver.stop(Duration::from_millis(worker.config.exit_timeout_ms));
+    }
+}
