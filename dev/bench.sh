@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Compares lkfk with other producers, each inside one nginx worker, on this machine and in one run: prints
-# a table and says what is in it. Takes about five minutes. LKFK_CPATH, when set, is the directory of the
-# lkfk.so to measure; else it is built.
+# Compares lkfk with other producers, each inside one nginx worker, on this machine and in one run:
+# prints a table and says what is in it. Takes about five minutes. LKFK_CPATH, when set, is the
+# directory of the lkfk.so to measure; else it is built.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/stage.sh"
 source dev/bench/machine.sh
+source dev/bench/worker.sh
 
-# Producer and Kafka version; "-" is the version in kafka/pom.xml.
-ROWS=('lkfk -' 'librdkafka -' 'lkfk 3.9.1' 'lua-nginx-kafka 3.9.1')
+# Producer and Kafka version.
+ROWS=('lkfk default' 'librdkafka default' 'lkfk 3.9.1' 'lua-nginx-kafka 3.9.1')
 
 RATE=50000
 PACED=200000       # messages of a paced run
@@ -23,57 +24,26 @@ ROW='%-16s Kafka %-6s %5.0f ns %4.0f ns %5.0f ns %12s %5.0f ns %9s %7s   %.2f %9
 
 # --- One producer ---
 
-# open_row PRODUCER VERSION: broker, topic and nginx, all fresh. Sets BOOTSTRAP, BROKER, WORKER, URL.
+# open_row PRODUCER VERSION: broker, topic and worker, all fresh.
 open_row() {
-  local producer=$1 version=$2 prefix=$STAGE/nginx/bench PORT
-  if [[ $version == - ]]; then version=(); fi
-  dev/kafka.sh start bench "${version[@]}" "log.dirs=$LKFK_SHM/kafka"
-  BOOTSTRAP=$(from_env kafka/bench BOOTSTRAP) BROKER=$(from_env kafka/bench PID)
-  VERSION=$(from_env kafka/bench VERSION)
-  dev/kafka.sh topic bench bench "$PARTITIONS"
-
-  mkdir -p "$prefix"
-  printf '%s\n' 'worker_processes 1;' 'env LKFK_SHM;' 'env LKFK_STAGE;' >"$prefix/main.conf"
-  cat >"$prefix/http.conf" <<CONF
-include cpath.conf;
-lua_package_path '$ROOT/dev/bench/?.lua;;';
-keepalive_requests 1000000000;
-init_worker_by_lua_block { require("producers").start("$producer", "$BOOTSTRAP") }
-server {
-  include listen.conf;
+  open_broker "$2" bench "$PARTITIONS"
+  open_worker "require('producers').start('$1', '$BOOTSTRAP')" "
   location = /pace { content_by_lua_file $ROOT/dev/bench/pace.lua; }
-  location = /versions { content_by_lua_file $ROOT/dev/bench/versions.lua; }
-  location = /without { return 200 "hello, world\n"; }
-  location = /with { return 200 "hello, world\n"; log_by_lua_block { require("access").log() } }
-  location = /worker { content_by_lua_block {
-    local access, producers = require "access", require "producers"
+  location = /without { return 200 'hello, world\n'; }
+  location = /with { return 200 'hello, world\n'; log_by_lua_block { require('access').log() } }
+  location = /taken { content_by_lua_block {
+    local access, producers = require 'access', require 'producers'
     producers.drain()
-    ngx.say(ngx.worker.pid(), " ", access.taken, " ", access.refused)
-  } }
-}
-CONF
-  dev/nginx.sh start bench
-  PORT=$(from_env nginx/bench PORT)
-  URL=http://127.0.0.1:$PORT
-  VERSIONS=$(get /versions)
-  read -r WORKER _ < <(get /worker)
+    ngx.say(access.taken, ' ', access.refused)
+  } }"
   SAMPLES=$STAGE/samples
   : >"$SAMPLES"
   LOGGED=0
 }
 
 close_row() {
-  dev/nginx.sh stop bench
-  dev/kafka.sh stop bench
-  rm -rf "$STAGE/kafka/bench" "$STAGE/nginx/bench" "$LKFK_SHM/kafka"
-}
-
-from_env() {
-  sed -n "s/^$2=//p" "$STAGE/$1/env"
-}
-
-get() {
-  curl --silent --show-error --fail --max-time 120 "$URL$1"
+  close_worker
+  close_broker
 }
 
 # --- Samples ---
@@ -88,25 +58,15 @@ median() {
     awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
 }
 
-calculate() {
-  awk "BEGIN { print $1 }"
-}
-
 # --- Measurements ---
 
-# pace N RATE [idle]: one run; sets CALL, THREAD, PROCESS, ACKED (messages/s) and CORES, what the broker used.
+# pace N RATE [idle]: one run, see read_run. CORES is what the broker used.
 pace() {
-  local key value began=$EPOCHREALTIME busy
-  busy=$(ticks_of "$BROKER")
-  while IFS='=' read -r key value; do
-    case $key in
-      call) CALL=$value ;;
-      thread) THREAD=$value ;;
-      process) PROCESS=$value ;;
-      rate) ACKED=$value ;;
-    esac
-  done < <(get "/pace?n=$1&rate=$2&keys=$KEYS&idle=${3:+1}")
-  CORES=$(calculate "($(ticks_of "$BROKER") - $busy) / 100 / $(since "$began")")
+  local began=$EPOCHREALTIME ticks
+  ticks=$(ticks_of "$BROKER")
+  get "/pace?topic=bench&n=$1&rate=$2&keys=$KEYS&idle=${3:+1}" >"$STAGE/run"
+  read_run "$STAGE/run"
+  CORES=$(calculate "($(ticks_of "$BROKER") - $ticks) / 100 / $(since "$began")")
   if [[ -z ${3:-} ]]; then LOGGED=$(( LOGGED + $1 )); fi
 }
 
@@ -156,9 +116,9 @@ arrived() {
 }
 
 measure() {
-  local name=$1 kafka=$2 round worker own busy taken refused lost began=$EPOCHREALTIME
+  local name=$1 round own busy began taken refused lost
   progress "$name: starting"
-  open_row "$name" "$kafka"
+  open_row "$name" "$2"
   progress "$name on Kafka $VERSION: warming up"
   pace 100000 "$RATE"
   pace 500000 0
@@ -173,7 +133,8 @@ measure() {
     flat_round
     wrk_round
   done
-  OTHERS+=("$(calculate "($(busy_ticks) - $busy - $(own_ticks "$BROKER" "$WORKER") + $own) / $(since "$began")")")
+  own=$(( $(own_ticks "$BROKER" "$WORKER") - own )) busy=$(( $(busy_ticks) - busy ))
+  OTHERS+=("$(calculate "($busy - $own) / 100 / $(since "$began")")")
   progress
 
   # shellcheck disable=SC2059 # a constant
@@ -181,8 +142,7 @@ measure() {
     "$(thousands "$(median flat_rate)")" "$(median flat_process)" "$(thousands "$(median without)")" \
     "$(thousands "$(median with)")" "$(median ratio)" "$(median without_p99)" "$(median with_p99)"
   PACED_BROKER+=("$(median paced_broker)") FLAT_BROKER+=("$(median flat_broker)")
-  read -r worker taken refused < <(get /worker)
-  [[ $worker == "$WORKER" ]] || die "$name: the worker was restarted: see $STAGE/nginx/bench/error.log"
+  read -r taken refused < <(get /taken)
   lost=$(( LOGGED + taken - $(arrived) ))
   if (( refused > 0 )); then echo "  $refused of $(( taken + refused )) messages refused under wrk"; fi
   if (( lost > 0 )); then echo "  $lost of $(( LOGGED + taken )) messages did not arrive"; fi
@@ -201,20 +161,8 @@ installed() {
 
 # --- Lines ---
 
-progress() {
-  if [[ -t 1 ]]; then printf '\r%s%s%s\e[K' "$DIM" "${1:-}" "$PLAIN"; fi
-}
-
-thousands() {
-  printf '%.0f' "$1" | sed -E ':a;s/([0-9])([0-9]{3})($|,)/\1,\2\3/;ta'
-}
-
 largest() {
   printf '%s\n' "$@" | sort -g | tail -n 1
-}
-
-percent() {
-  awk -v share="$1" 'BEGIN { printf "%.0f %%", share * 100 }'
 }
 
 explain() {
@@ -231,15 +179,15 @@ logs nothing.
   requests  wrk ${WRK[*]} on a location that answers 13 bytes, with and without a message in
             log_by_lua for each; the ratio is the median of the rounds' ratios
 The broker used at most $(percent "$(largest "${PACED_BROKER[@]}")") of a core when paced, $(percent "$(largest "${FLAT_BROKER[@]}")") flat out.
-Other programs on this machine used at most $(percent "$(largest "${OTHERS[@]}" | awk '{ print $1 / 100 }')") of a core.
+Other programs on this machine used at most $(percent "$(largest "${OTHERS[@]}")") of a core.
 $(machine)
-$VERSIONS${RDKAFKA:+, librdkafka $RDKAFKA}
+$SOFTWARE${RDKAFKA:+, librdkafka $RDKAFKA}
 TEXT
 }
 
 # --- ---
 
-OTHERS=() PACED_BROKER=() FLAT_BROKER=() VERSIONS='' FAILED=0 RDKAFKA=''
+OTHERS=() PACED_BROKER=() FLAT_BROKER=() FAILED=0 RDKAFKA=''
 stage_begin bench
 if [[ -z ${LKFK_CPATH:-} ]]; then cargo build --quiet --release; fi
 stage_library
@@ -247,7 +195,7 @@ if installed librdkafka; then
   RDKAFKA=$(luajit -e 'local ffi = require "ffi" ffi.cdef "const char *rd_kafka_version_str(void);"
     print(ffi.string(ffi.load("librdkafka.so.1").rd_kafka_version_str()))')
 fi
-echo "$BOLD$HEADER$PLAIN"
+echo "$HEADER"
 for row in "${ROWS[@]}"; do
   read -r producer version <<<"$row"
   if [[ $producer != lkfk ]] && ! installed "$producer"; then

@@ -33,13 +33,14 @@ missing_packages() {
 install_packages() {
   local as_root=()
   if (( EUID != 0 )); then
-    if ! sudo -n true 2>/dev/null; then
+    if ! setsid sudo -n true 2>/dev/null; then
       die "packages are missing; run: sudo apt-get install -y --no-install-recommends $*"
     fi
     as_root=(sudo -n)
   fi
-  echo "installing with apt: $*"
-  "${as_root[@]}" bash -c "$(declare -f apt_install nginx_pid); apt_install \"\$@\"" bash "$@"
+  echo "Installing $*"
+  stage_join
+  step 'apt-get' "${as_root[@]}" bash -c "$(declare -f apt_install nginx_pid); apt_install \"\$@\"" bash "$@"
 }
 
 # Runs as root. Debian starts a service as soon as its package is there; nginx is wanted here as a
@@ -55,8 +56,8 @@ apt_install() {
   had_nginx=$(command -v /usr/sbin/nginx || true)
   running=$(nginx_pid)
   export DEBIAN_FRONTEND=noninteractive
-  apt-get update -qq
-  apt-get install -qq -y --no-install-recommends -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@"
+  apt-get update -q
+  apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@"
   if [[ -z $had_nginx ]]; then update-rc.d nginx disable >/dev/null 2>&1 || true; fi
   if [[ -z $running && -n $(nginx_pid) ]]; then kill -QUIT "$(nginx_pid)"; fi
 }
@@ -76,13 +77,13 @@ install_components() {
   if (( ${#absent[@]} == 0 )); then return; fi
   command -v rustup >/dev/null ||
     die "cargo ${absent[*]}: not found, and no rustup to add it; install it for this toolchain"
-  echo "installing with rustup: ${absent[*]}"
-  rustup --quiet component add "${absent[@]/#fmt/rustfmt}"
+  stage_join
+  step "rustup component add ${absent[*]}" rustup component add "${absent[@]/#fmt/rustfmt}"
 }
 
 command -v dpkg-query >/dev/null || die 'needs Debian, or a distribution made from it'
-command -v cargo >/dev/null || die 'needs cargo; see rustup.rs'
 missing=$(missing_packages)
 # shellcheck disable=SC2086 # one word a package
 if [[ -n $missing ]]; then install_packages $missing; fi
+command -v cargo >/dev/null || die 'needs cargo; rustup installs it'
 install_components

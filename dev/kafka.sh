@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# One-node Kafka brokers (KRaft) of the stage, each in $STAGE/kafka/NAME, on 127.0.0.1.
+# One-node Kafka brokers of the stage, each in $STAGE/kafka/NAME, on 127.0.0.1. From Kafka 3 on they
+# are KRaft nodes; those before, from 0.8.2.2, have a ZooKeeper of their own, which comes with them,
+# outlives a kill and goes with a stop.
 #   fetch [VERSION]                  jars from Maven into target/kafka/VERSION; the default is in
 #                                    kafka/pom.xml
 #   start NAME [VERSION] [KEY=VALUE ...] [--FORMAT-OPTION=VALUE ...]
@@ -18,10 +20,18 @@ source "$(dirname "${BASH_SOURCE[0]}")/stage.sh"
 
 DEFAULT_VERSION=$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' dev/kafka/pom.xml)
 CLUSTER_ID=AAAAAAAAAAAAAAAAAAAAAQ
+# Whose kafka-tools Maven does not have: no topic commands and the like.
+WITHOUT_TOOLS='4.4.0'
+ZOOKEEPER_CLASS=org.apache.zookeeper.server.quorum.QuorumPeerMain
 
 usage() {
   sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2
   exit 2
+}
+
+# before VERSION OTHER: whether it is the older one.
+before() {
+  ! printf '%s\n' "$2" "$1" | sort -V --check=quiet
 }
 
 # --- Jars ---
@@ -40,17 +50,23 @@ fetch() {
   flock "$lock"
   if [[ ! -f $dir/complete ]]; then
     copy_jars "$version" "$dir"
-    archive_classes "$version" "$dir"
+    if ! before "$version" 3; then archive_classes "$version"; fi
     touch "$dir/complete"
   fi
   exec {lock}>&-
 }
 
 copy_jars() {
-  local version=$1 dir=$2
+  local version=$1 dir=$2 pom=pom.xml options=()
   echo "Kafka $version: jars from Maven"
+  if before "$version" 3; then
+    pom=zookeeper.xml
+    if before "$version" 0.10.2; then options=(-Dscala.version=2.11); fi
+  elif [[ " $WITHOUT_TOOLS " == *" $version "* ]]; then
+    options=(-P '!tools')
+  fi
   rm -rf "$dir/lib"
-  mvn --batch-mode -f "$ROOT/dev/kafka/pom.xml" "-Dkafka.version=$version" \
+  mvn --batch-mode -f "$ROOT/dev/kafka/$pom" "-Dkafka.version=$version" "${options[@]}" \
     -DincludeScope=runtime "-DoutputDirectory=$dir/lib" dependency:copy-dependencies 2>&1 |
     tee "$dir/maven.log" | sed -un 's:^\[INFO\] Downloaded from .*/\([^/ ]*\.jar\) .*:  \1:p' ||
     die "Maven could not fetch Kafka $version: $(grep -m 3 ERROR "$dir/maven.log")"
@@ -75,6 +91,7 @@ java_command() {
   archive=$dir/$class.$jvm.jsa
   for jar in "$dir"/lib/*.jar; do path+=:$jar; done
   JAVA=(java -Xmx128m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xlog:disable -Xlog:all=error
+    "-Dlog4j.configuration=file:$ROOT/dev/kafka/log4j.properties"
     -Dorg.slf4j.simpleLogger.showDateTime=true
     '-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd HH:mm:ss.SSS')
   if [[ -f $archive ]]; then
@@ -114,7 +131,7 @@ start() {
   done
   if [[ -f $dir/env ]]; then
     version=$(value "$name" VERSION) pid=$(value "$name" PID)
-    if alive "$pid"; then
+    if running "$pid"; then
       (( $# == 0 )) || die "broker $name is running already"
       return
     fi
@@ -124,8 +141,9 @@ start() {
     if [[ -z ${KAFKA_ARCHIVE:-} ]]; then fetch "$version"; fi
     make_broker "$dir" "$version"
     if (( ${#lines[@]} )); then printf '%s\n' "${lines[@]}" >>"$dir/server.properties"; fi
-    format "$dir" "$version" "${options[@]}"
+    if ! before "$version" 3; then format "$dir" "$version" "${options[@]}"; fi
   fi
+  if before "$version" 3; then run_zookeeper "$name" "$dir" "$version"; fi
   run_broker "$name" "$dir" "$version"
 }
 
@@ -134,14 +152,14 @@ make_broker() {
   mkdir -p "$dir"
   free_port; client=$PORT
   free_port; controller=$PORT
-  cat >"$dir/server.properties" <<PROPERTIES
-process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:$controller
-controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:$client,CONTROLLER://127.0.0.1:$controller
-advertised.listeners=PLAINTEXT://127.0.0.1:$client
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+  printf '%s\n' "BOOTSTRAP=127.0.0.1:$client" 'PID=0' "VERSION=$version" >"$dir/env"
+  if before "$version" 3; then
+    make_zookeeper "$dir" "$controller"
+    zookeeper_properties "$client" "$controller" >"$dir/server.properties"
+  else
+    kraft_properties "$client" "$controller" >"$dir/server.properties"
+  fi
+  cat >>"$dir/server.properties" <<PROPERTIES
 log.dirs=$dir/data
 # One node is a whole cluster.
 offsets.topic.replication.factor=1
@@ -150,12 +168,40 @@ transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=1
 group.initial.rebalance.delay.ms=0
-# Small, and back soon after a kill.
+# Small.
 log.cleaner.dedupe.buffer.size=2097152
+PROPERTIES
+}
+
+# kraft_properties PORT CONTROLLER-PORT
+kraft_properties() {
+  cat <<PROPERTIES
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:$2
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://127.0.0.1:$1,CONTROLLER://127.0.0.1:$2
+advertised.listeners=PLAINTEXT://127.0.0.1:$1
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+# Back soon after a kill.
 broker.session.timeout.ms=1500
 broker.heartbeat.interval.ms=200
 PROPERTIES
-  printf '%s\n' "BOOTSTRAP=127.0.0.1:$client" "PID=0" "VERSION=$version" >"$dir/env"
+}
+
+# zookeeper_properties PORT ZOOKEEPER-PORT: 0.8 knows no listeners; all others take those.
+zookeeper_properties() {
+  cat <<PROPERTIES
+broker.id=1
+port=$1
+host.name=127.0.0.1
+advertised.host.name=127.0.0.1
+listeners=PLAINTEXT://127.0.0.1:$1
+advertised.listeners=PLAINTEXT://127.0.0.1:$1
+zookeeper.connect=127.0.0.1:$2
+# Back soon after a kill.
+zookeeper.session.timeout.ms=1500
+PROPERTIES
 }
 
 format() {
@@ -167,13 +213,12 @@ format() {
 }
 
 run_broker() {
-  local name=$1 dir=$2 version=$3 bootstrap patience=600
-  bootstrap=$(value "$name" BOOTSTRAP)
+  local name=$1 dir=$2 version=$3 patience=600
   java_command "$version" kafka.Kafka
   spawn "$dir/server.log" "${JAVA[@]}" kafka.Kafka "$dir/server.properties"
   sed -i "s/^PID=.*/PID=$SPAWNED/" "$dir/env"
-  until answers "$bootstrap"; do
-    if ! alive "$SPAWNED" || (( patience-- == 0 )); then
+  until answers "$name"; do
+    if ! running "$SPAWNED" || (( patience-- == 0 )); then
       halt "$SPAWNED" KILL 1 || true
       die "broker $name did not start: $(tail -n 15 "$dir/server.log")"
     fi
@@ -181,22 +226,95 @@ run_broker() {
   done
 }
 
-# A broker that is not ready yet answers with an empty list.
+# A broker that is not ready yet lists no broker, then no topics, then no leaders. 0.8 lists no
+# broker either while it has no topic.
 answers() {
-  listening "${1##*:}" && kcat -L -m 2 -b "$1" 2>/dev/null | grep -q '^  broker 1 at '
+  local bootstrap partitions list
+  bootstrap=$(value "$1" BOOTSTRAP)
+  listening "${bootstrap##*:}" || return 1
+  partitions=$(find "$(broker_dir "$1")/data" -maxdepth 1 -regex '.*-[0-9]+' \
+    ! -name '__cluster_metadata-*' 2>/dev/null | wc -l)
+  if (( partitions == 0 )) && before "$(value "$1" VERSION)" 0.9; then
+    is_registered "$(value "$1" ZOOKEEPER)"
+  else
+    kcat_command "$1"
+    list=$("${KCAT[@]}" -L -m 2 2>/dev/null) && [[ $list == *'  broker 1 at '* ]] &&
+      (( $(grep -c 'partition .*, leader [0-9]' <<<"$list") >= partitions ))
+  fi
 }
 
+# kcat_command NAME: sets KCAT, which is told what it cannot ask for.
+kcat_command() {
+  local version
+  version=$(value "$1" VERSION)
+  KCAT=(kcat -b "$(value "$1" BOOTSTRAP)")
+  if before "$version" 0.10; then
+    KCAT+=(-X api.version.request=false -X "broker.version.fallback=$version")
+  fi
+}
+
+# stop NAME SIGNAL
 stop() {
   local pid
   pid=$(value "$1" PID)
   halt "$pid" "$2" 10 || true
+  pid=$(value "$1" ZOOKEEPER_PID)
+  if [[ -n $pid && $2 == TERM ]]; then halt "$pid" TERM 10 || true; fi
 }
 
 signal() {
   local pid
   pid=$(value "$1" PID)
-  alive "$pid" || die "broker $1 is not running"
+  running "$pid" || die "broker $1 is not running"
   kill "-$2" "$pid"
+}
+
+# --- A broker's ZooKeeper ---
+
+# make_zookeeper DIR PORT
+make_zookeeper() {
+  cat >"$1/zookeeper.properties" <<PROPERTIES
+dataDir=$1/zookeeper
+clientPort=$2
+clientPortAddress=127.0.0.1
+maxClientCnxns=0
+admin.enableServer=false
+4lw.commands.whitelist=dump
+# A session lasts two ticks at least.
+tickTime=250
+PROPERTIES
+  printf '%s\n' "ZOOKEEPER=127.0.0.1:$2" 'ZOOKEEPER_PID=0' >>"$1/env"
+}
+
+# run_zookeeper NAME DIR VERSION: unless it runs. Returns when no broker is registered: one that was
+# killed stays so until its session is over, and keeps its successor out.
+run_zookeeper() {
+  local name=$1 dir=$2 version=$3 address pid patience=600
+  address=$(value "$name" ZOOKEEPER)
+  pid=$(value "$name" ZOOKEEPER_PID)
+  if ! running "$pid"; then
+    java_command "$version" "$ZOOKEEPER_CLASS"
+    spawn "$dir/zookeeper.log" "${JAVA[@]}" "$ZOOKEEPER_CLASS" "$dir/zookeeper.properties"
+    pid=$SPAWNED
+    sed -i "s/^ZOOKEEPER_PID=.*/ZOOKEEPER_PID=$pid/" "$dir/env"
+  fi
+  until listening "${address##*:}" && ! is_registered "$address"; do
+    if ! running "$pid" || (( patience-- == 0 )); then
+      halt "$pid" KILL 1 || true
+      die "ZooKeeper of $name did not start: $(tail -n 15 "$dir/zookeeper.log")"
+    fi
+    sleep 0.05
+  done
+}
+
+# is_registered ADDRESS: whether that ZooKeeper holds a broker for alive.
+is_registered() {
+  local dump
+  exec 3<>"/dev/tcp/127.0.0.1/${1##*:}" || return 1
+  echo dump >&3
+  dump=$(timeout 5 cat <&3)
+  exec 3>&-
+  [[ $dump == */brokers/ids/1* ]]
 }
 
 # --- Topics and records ---
@@ -205,8 +323,13 @@ signal() {
 topic() {
   local bootstrap led patience=200
   bootstrap=$(value "$1" BOOTSTRAP)
-  create_topic "${bootstrap##*:}" "${@:2}"
-  until led=$(kcat -L -b "$bootstrap" -t "$2" 2>/dev/null | grep -c 'partition .*, leader [0-9]') &&
+  if before "$(value "$1" VERSION)" 0.11; then
+    create_topic_in_zookeeper "$@"
+  else
+    create_topic "${bootstrap##*:}" "${@:2}"
+  fi
+  kcat_command "$1"
+  until led=$("${KCAT[@]}" -L -t "$2" 2>/dev/null | grep -c 'partition .*, leader [0-9]') &&
     (( led == $3 )); do
     if (( patience-- == 0 )); then die "topic $2: $led of $3 partitions have a leader"; fi
     sleep 0.05
@@ -235,6 +358,19 @@ create_topic() {
   if (( code != 0 )); then die "topic $topic: error $code $(bytes "${answer:8}")"; fi
 }
 
+# Below 0.11 there is no CreateTopics v2.
+create_topic_in_zookeeper() {
+  local name=$1 topic=$2 partitions=$3 setting options=() answer
+  shift 3
+  for setting in "$@"; do options+=(--config "$setting"); done
+  java_command "$(value "$name" VERSION)" kafka.admin.TopicCommand
+  answer=$("${JAVA[@]}" kafka.admin.TopicCommand --zookeeper "$(value "$name" ZOOKEEPER)" \
+    --create --topic "$topic" --partitions "$partitions" --replication-factor 1 \
+    "${options[@]}" 2>&1) || true
+  # Its exit code says nothing in 0.8.
+  [[ $answer == *"Created topic \"$topic\""* ]] || die "topic $topic: $(head -n 3 <<<"$answer")"
+}
+
 int16() { printf '%04x' "$1"; }
 int32() { printf '%08x' "$1"; }
 text() { printf '%04x' "${#1}"; printf %s "$1" | hex; }
@@ -243,10 +379,8 @@ hex() { od -An -v -tx1 | tr -d ' \n'; }
 bytes() { printf "$(sed 's/../\\x&/g' <<<"$1")"; }
 
 consume() {
-  local bootstrap
-  bootstrap=$(value "$1" BOOTSTRAP)
-  kcat -C -q -e -o beginning -b "$bootstrap" -t "$2" -f "$3" \
-    -X check.crcs=true -X fetch.wait.max.ms=20
+  kcat_command "$1"
+  "${KCAT[@]}" -C -q -e -o beginning -t "$2" -f "$3" -X check.crcs=true -X fetch.wait.max.ms=20
 }
 
 tool() {

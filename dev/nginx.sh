@@ -72,7 +72,7 @@ start() {
   spawn "$PREFIX/stderr.log" "${COMMAND[@]}"
   printf '%s\n' "PORT=$PORT" "PID=$SPAWNED" "PREFIX=$PREFIX" >"$PREFIX/env"
   until listening "$PORT"; do
-    if ! alive "$SPAWNED" || (( patience-- == 0 )); then
+    if ! running "$SPAWNED" || (( patience-- == 0 )); then
       halt "$SPAWNED" KILL 1 || true
       die "nginx $1 did not start: $(tail -n 15 "$PREFIX/stderr.log")"
     fi

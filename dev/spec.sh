@@ -49,7 +49,7 @@ export LKFK_ROOT=$ROOT SPEC_RESULT=$STAGE/spec.result SPEC_FILTER=$filter SPEC_F
 SPEC_FILES=$(printf '%s\n' "$@")
 rm -f "$SPEC_RESULT"
 if command -v resty >/dev/null && resty -e 'os.exit(0)' >/dev/null 2>&1; then
-  spawn - resty -c 512 dev/spec.lua
+  spawn - resty -c 512 --errlog-level error dev/spec.lua
 else
   write_runner
   spawn - dev/nginx.sh run runner

@@ -5,7 +5,8 @@
 # A stage is one run's directory, target/run/NAME.PID, with everything the run started. Invariants:
 # - The script that opens a stage owns it. Scripts it calls find it in LKFK_STAGE and join it.
 # - A process started with `spawn` stands in $STAGE/pids before its exec, and leads a session of its
-#   own, so that one signal to its group reaches all its children, orphans included.
+#   own, so that one signal to its group reaches all its children, orphans included. Its file holds
+#   its start time: a number alone may be somebody else's a minute later.
 # - When the owner ends, all that stands in $STAGE/pids is killed: by the owner's trap, or, where
 #   the owner was killed itself, by a watchdog within a second. When the owner was called by make,
 #   the watchdog ends it as soon as that make is gone.
@@ -62,8 +63,9 @@ stage_join() {
 stage_end() {
   local code=$?
   trap '' HUP INT TERM
+  if (( code > 128 )); then echo; fi
   exec 2>/dev/null # bash would report each process it kills
-  kill_all "$STAGE"
+  kill_all
   kill -KILL "$WATCHDOG" 2>/dev/null || true
   rm -rf "$LKFK_SHM"
   if (( code == 0 )); then rm -rf "$STAGE"; fi
@@ -72,27 +74,35 @@ stage_end() {
 
 # watch OWNER MAKE: the watchdog, a process of its own.
 watch() {
-  local owner=$1 make=$2
-  while alive "$owner"; do
+  local owner=$1 make=$2 started
+  STAGE=$LKFK_STAGE
+  look "$owner" && started=$STARTED
+  while look "$owner" && [[ $STARTED == "${started:-}" && $STATE != [ZX] ]]; do
     if [[ -n $make && $(awk '/^PPid/ { print $2 }' "/proc/$owner/status") != "$make" ]]; then
       kill -TERM "$owner" || true
       make=''
     fi
     sleep 0.5
   done
-  kill_all "$LKFK_STAGE"
+  kill_all
   rm -rf "$LKFK_SHM"
 }
 
+# Also what is being started right now: that sees `over`, or is seen in pids. Two rounds at least, for
+# the children of what dies in the first.
 kill_all() {
-  local file pid patience=100
-  for file in "$1"/pids/*; do
-    pid=${file##*/}
-    if [[ $pid == '*' ]]; then return; fi
-    kill -KILL -- "-$pid" 2>/dev/null || kill -KILL "$pid" 2>/dev/null || true
-  done
-  for file in "$1"/pids/*; do
-    while alive "${file##*/}" && (( patience-- > 0 )); do sleep 0.02; done
+  local file pid round left
+  : >"$STAGE/over"
+  for round in {1..100}; do
+    left=0
+    for file in "$STAGE"/pids/*; do
+      pid=${file##*/}
+      if [[ $pid == '*' ]]; then return; fi
+      kill_group "$pid"
+      if running "$pid"; then left=1; fi
+    done
+    if (( round > 1 && left == 0 )); then return; fi
+    sleep 0.02
   done
 }
 
@@ -112,13 +122,34 @@ shm_has_room() {
 
 # --- Processes ---
 
+# look PID: sets STATE and STARTED from the kernel's table.
+look() {
+  local fields
+  { read -r fields <"/proc/$1/stat"; } 2>/dev/null || return 1
+  read -ra fields <<<"${fields##*) }"
+  STATE=${fields[0]} STARTED=${fields[19]}
+}
+
 # A zombie is not alive: nobody may ever wait for an orphan.
 alive() {
-  local stat
-  (( $1 > 1 )) || return 1
-  { read -r stat <"/proc/$1/stat"; } 2>/dev/null || return 1
-  stat=${stat##*) }
-  [[ ${stat:0:1} != [ZX] ]]
+  look "$1" && [[ $STATE != [ZX] ]]
+}
+
+# running PID: alive, and still what `spawn` started under that number.
+running() {
+  marked "$1" && alive "$1" && [[ $STARTED == "$MARK" ]]
+}
+
+marked() {
+  { read -r MARK <"$STAGE/pids/$1"; } 2>/dev/null
+}
+
+# kill_group PID: the group of what was spawned, whether its leader lives or not. The number of a
+# group is not given away while the group has members.
+kill_group() {
+  if [[ ! -d /proc/$1 ]] || { marked "$1" && look "$1" && [[ $STARTED == "$MARK" ]]; } then
+    kill -KILL -- "-$1" || kill -KILL "$1" || true
+  fi 2>/dev/null
 }
 
 # spawn LOG COMMAND...: starts a program, with its output appended to LOG ("-": ours) and no other
@@ -127,7 +158,9 @@ spawn() {
   local log=$1
   shift
   (
-    : >"$STAGE/pids/$BASHPID"
+    look "$BASHPID"
+    echo "$STARTED" >"$STAGE/pids/$BASHPID"
+    if [[ -e $STAGE/over ]]; then exit 1; fi
     exec </dev/null
     if [[ $log != - ]]; then exec >>"$log" 2>&1; fi
     for fd in "/proc/$BASHPID/fd"/*; do
@@ -137,13 +170,14 @@ spawn() {
     exec setsid "$@"
   ) &
   SPAWNED=$!
+  if look "$SPAWNED"; then echo "$STARTED" >"$STAGE/pids/$SPAWNED"; fi
 }
 
 # attend: waits for SPAWNED, open to signals, and ends what it left behind in its group.
 attend() {
   local code=0 pid=$SPAWNED
   wait "$pid" || code=$?
-  kill -KILL -- "-$pid" 2>/dev/null || true
+  kill_group "$pid"
   rm -f "$STAGE/pids/$pid"
   return "$code"
 }
@@ -151,13 +185,12 @@ attend() {
 # halt PID SIGNAL SECONDS: asks with SIGNAL. Fails when it took a kill, after SECONDS.
 halt() {
   local pid=$1 patience=$(( $3 * 50 )) code=0
-  (( pid > 1 )) || return 0
-  kill "-$2" "$pid" 2>/dev/null || true
-  kill -CONT "$pid" 2>/dev/null || true
-  while alive "$pid" && (( patience-- > 0 )); do sleep 0.02; done
-  if alive "$pid"; then code=1; fi
-  kill -KILL -- "-$pid" 2>/dev/null || true
-  while alive "$pid"; do sleep 0.02; done
+  [[ -f $STAGE/pids/$pid ]] || return 0
+  if running "$pid"; then kill "-$2" "$pid" && kill -CONT "$pid"; fi 2>/dev/null || true
+  while running "$pid" && (( patience-- > 0 )); do sleep 0.02; done
+  if running "$pid"; then code=1; fi
+  kill_group "$pid"
+  while running "$pid"; do sleep 0.02; done
   rm -f "$STAGE/pids/$pid"
   return "$code"
 }
@@ -202,7 +235,7 @@ step() {
 show_progress() {
   local width line
   width=$(tput cols 2>/dev/null || echo 80)
-  while alive "$SPAWNED"; do
+  while running "$SPAWNED"; do
     line=$(tail -n 1 "$STEP_LOG" 2>/dev/null | tr -dc '[:print:]')
     printf '\r  %-46s%6.1f s  %s%s%s\e[K' "$1" "$(since "$2")" \
       "$DIM" "${line:0:$(( width > 60 ? width - 60 : 0 ))}" "$PLAIN"

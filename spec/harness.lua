@@ -24,6 +24,7 @@ return {
     kafka = require "spec.harness.kafka",
     nginx = require("spec.harness.nginx").start,
     run = process.run,
+    start = process.start,
     -- For the runner.
     enter = process.enter,
     leave = process.leave,

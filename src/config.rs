@@ -9,6 +9,7 @@ mod value;
 pub use brokers::HostPort;
 pub use value::Value;
 
+use crate::protocol::release::Release;
 use std::path::PathBuf;
 use value::FromValue;
 
@@ -95,7 +96,7 @@ keys! {
     client_id: String = "lkfk".into(), "\"lkfk\"", value::Length(0, 255), "", [],
         "Name the brokers see in their logs, metrics and quotas.";
     topics: Vec<String> = Vec::new(), "{}", value::TopicNames, "", [],
-        "Topics that may be logged to; their metadata is asked for at start. A message for any other topic is refused with \"topic unknown\". Empty: every topic may.";
+        "Topics that may be logged to; their metadata is asked for at start. For any other topic log() returns nil, and the message goes to failed_cb or, without one, to the backup file, with \"topic unknown\". Empty: every topic may.";
     request_required_acks: i16 = 1, "1", value::Acks, "", ["acks"],
         "Who must have a message before it counts as sent: 1 the partition's leader, -1 (or \"all\") all in-sync replicas, 0 nobody: then a message counts as sent once it is written to the socket, and what a broker loses is lost.";
     request_timeout_ms: u64 = 5_000, "5000", 1..=900_000, "ms", [],
@@ -105,7 +106,7 @@ keys! {
     message_send_max_retries: u32 = 2, "2", 0..=10_000_000, "", ["retries"],
         "How often a batch is sent again after a broker answered with an error that may pass. Lost connections and moved leaders are not counted; message_timeout_ms bounds those.";
     retry_backoff_ms: u64 = 100, "100", 1..=300_000, "ms", [],
-        "Pause before the first repetition of a batch or of a metadata request; doubled each time, give or take a fifth.";
+        "Pause before the first repetition of a batch or of a metadata request; doubled each time, give or take a fifth. (The table in ngx_lua_lkfk's README says 200.)";
     retry_backoff_max_ms: u64 = 1_000, "1000", 1..=300_000, "ms", [],
         "Longest such pause.";
     metadata_refresh_interval_ms: u64 = 60_000, "60000", 100..=3_600_000, "ms", ["topic_metadata_refresh_interval_ms", "metadata_max_age_ms"],
@@ -121,7 +122,7 @@ keys! {
     queue_path: PathBuf = "/dev/shm".into(), "\"/dev/shm\"", ANY, "", [],
         "Directory below which the queue files lie, in a directory lkfk-UID of mode 0700. When it has no room for them, backpath is used, with a warning.";
     batch_num_messages: usize = 500, "500", 1..=1_000_000, "messages", [],
-        "Messages after which a batch is closed.";
+        "Messages after which a batch is closed. (The list in ngx_lua_lkfk's README says 5.)";
     batch_size: usize = 1_000_000, "1000000", 1_024..=1_000_000_000, "bytes", [],
         "Bytes after which a batch is closed.";
     message_max_bytes: usize = 1_000_000, "1000000", 1_000..=268_435_456, "bytes", ["max_request_size"],
@@ -130,6 +131,12 @@ keys! {
         "Requests to one broker that may wait for their answers. Of one partition only one batch is ever on the way, so that its order is kept.";
     send_key: bool = true, "true", ANY, "", [],
         "Sends the key to Kafka. The original used it to choose the partition only; false restores that.";
+    failed_cb: Callback = Callback(false), "writes to the backup file", value::Signature("kfk, msg"), "", [],
+        "Called on the event loop with each message that could not be delivered, instead of writing it to the backup file: msg.topic, msg.key, msg.str, and msg.err (why), msg.code (Kafka's error code, or nil). kfk.cf is the configuration, kfk.fp[topic]:write(...) appends to the topic's backup file. It may yield. When it throws, the message goes to the backup file.";
+    partitioner: Callback = Callback(false), "crc32(key) % count", value::Signature("key, partition_count"), "", [],
+        "Called on the event loop for each message; returns a partition from 0 to partition_count - 1. Anything else, or an error, means the default partitioner, and a log line.";
+    kfk_status: bool = true, "true", ANY, "", [],
+        "Keeps statistics in lua_shared_dict kfk, if there is one.";
     backpath: PathBuf = PathBuf::new(), "prefix .. \"/backup/\"", ANY, "", [],
         "Directory of the backup files, one per topic, for messages that could not be delivered. Made when missing, with mode 0700.";
     reconnect_backoff_ms: u64 = 100, "100", 1..=3_600_000, "ms", [],
@@ -137,18 +144,28 @@ keys! {
     reconnect_backoff_max_ms: u64 = 1_000, "1000", 1..=3_600_000, "ms", [],
         "Longest such pause.";
     conn_retry_limit: u32 = 3, "3", 1..=1_000_000, "", [],
-        "After this many failed connects in a row a broker rests for conn_retry_timeout, unless no other is left to try.";
+        "After this many failed connects in a row a broker rests for conn_retry_timeout, unless no other is left to try. (The table in ngx_lua_lkfk's README says 2.)";
     conn_retry_timeout: u64 = 60, "60", 1..=86_400, "s", [],
-        "How long it rests.";
+        "How long it rests. Messages that only this broker can take are offered to it all the same. (The table in ngx_lua_lkfk's README says 200.)";
     socket_connection_setup_timeout_ms: u64 = 5_000, "5000", 100..=300_000, "ms", [],
         "How long name resolution, connect and the first exchange with a broker may take, each.";
     socket_keepalive_enable: bool = true, "true", ANY, "", [],
         "TCP keep-alive, so that a silently dead connection is noticed when nothing is sent.";
+    api_version_request: bool = true, "true", ANY, "", [],
+        "Asks each broker which versions it speaks, and finds out by itself those that are too old for the question (0.8 and 0.9). False: none is asked, and all are spoken to as broker_version_fallback says.";
+    broker_version_fallback: Release = Release::V0_9, "\"0.9.0\"", ANY, "", [],
+        "Release of Kafka of the brokers that are not asked. One that is too new for a broker may double messages without end: give the cluster's oldest. For brokers that were found out to be 0.8 or 0.9 it is an upper limit.";
+    api_version_fallback_ms: u64 = 1_200_000, "1200000", 0..=604_800_000, "ms", [],
+        "How long a broker that was found to be 0.8 or 0.9 is not asked for its versions again. Each new connection makes sure that it still is.";
     exit_timeout_ms: u64 = 1_000, "1000", 0..=300_000, "ms", [],
         "How long a worker that exits waits for acknowledgements. What is left then goes to the backup files.";
     compression_codec: Codec = Codec::None, "\"none\"", ANY, "", ["compression_type"],
         "Compression of batches. This version knows \"none\".";
 }
+
+/// Whether the user set a function of their own. The function itself stays in Lua.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Callback(pub bool);
 
 /// Compression codecs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -265,6 +282,7 @@ mod tests {
             let shown = match key.default {
                 "true" => Value::Bool(true),
                 "{}" | "prefix .. \"/backup/\"" => continue,
+                _ if key.name == "failed_cb" || key.name == "partitioner" => continue,
                 quoted if quoted.starts_with('"') => text(quoted.trim_matches('"')),
                 number => Value::Int(number.parse().unwrap()),
             };
@@ -323,6 +341,21 @@ mod tests {
     fn message_larger_than_a_quarter_of_the_queue_is_a_conflict_that_says_what_to_raise() {
         let error = error(&[("queue_buffering_max_kbytes", Value::Int(1024))]);
         assert!(error.contains("raise queue_buffering_max_kbytes to at least 3907"), "{error}");
+    }
+
+    #[test]
+    fn a_release_is_taken_in_the_forms_that_librdkafka_takes() {
+        let parsed = |release: &str| parse(&[("broker.version.fallback", text(release))]);
+        for (release, produce) in [("0.8.2", 0), ("0.9.0.1", 1), ("0.10.0", 2), ("2.8.2", 9)] {
+            let versions = parsed(release).unwrap().broker_version_fallback.versions();
+            assert_eq!(versions.produce, produce, "{release}");
+        }
+        assert_eq!(
+            parsed("0.7.2").unwrap_err().to_string(),
+            "broker_version_fallback: expected a release of Kafka from 0.8 on, such as \"0.8.2\" or \
+             \"0.10.2.1\", got \"0.7.2\""
+        );
+        assert!(parse(&[("broker_version_fallback", Value::Float(0.9))]).is_err());
     }
 
     #[test]

@@ -2,8 +2,11 @@
 //! the others in it by the names of the functions below, unless a file of that name stands on
 //! lua_package_path, as a user's own `lkfk/conf.lua` does.
 
-use crate::config::Value;
-use crate::{ffi, worker};
+use crate::config::{KEYS, Value};
+use crate::queue::layout::NO_PARTITION;
+use crate::{ffi, stats, worker};
+
+mod callbacks;
 use mlua::{Function, LightUserData, Lua, MultiValue, Table};
 use std::ffi::c_void;
 
@@ -36,6 +39,16 @@ fn lkfk_events(lua: &Lua) -> mlua::Result<mlua::Value> {
     embedded(lua, "lkfk.events", include_str!("../lua/lkfk/events.lua"))
 }
 
+#[mlua::lua_module(name = "lkfk_callbacks")]
+fn lkfk_callbacks(lua: &Lua) -> mlua::Result<mlua::Value> {
+    embedded(lua, "lkfk.callbacks", include_str!("../lua/lkfk/callbacks.lua"))
+}
+
+#[mlua::lua_module(name = "lkfk_stats")]
+fn lkfk_stats(lua: &Lua) -> mlua::Result<mlua::Value> {
+    embedded(lua, "lkfk.stats", include_str!("../lua/lkfk/stats.lua"))
+}
+
 fn embedded(lua: &Lua, name: &str, source: &str) -> mlua::Result<mlua::Value> {
     lua.load(source).set_name(format!("={name}")).call(name)
 }
@@ -58,7 +71,14 @@ fn lkfk_core(lua: &Lua) -> mlua::Result<Table> {
     core.set("flush", lua.create_function(|_, ()| Ok(worker::flush().map(|at| at as f64)))?)?;
     core.set("is_done", lua.create_function(|_, at: f64| Ok(worker::is_done(at as u64)))?)?;
     core.set("waiting", lua.create_function(|_, ()| Ok(worker::waiting()))?)?;
-    core.set("stats", lua.create_function(stats)?)?;
+    let names: Vec<&str> = stats::ROWS.iter().map(|row| row.name).collect();
+    core.set("stat_names", names)?;
+    let defaults = lua.create_table()?;
+    for key in KEYS {
+        defaults.set(key.name, key.default)?;
+    }
+    core.set("defaults", defaults)?;
+    callbacks::add_to(lua, &core)?;
     Ok(core)
 }
 
@@ -99,21 +119,12 @@ fn log(
     let mut code = handle.topic(&topic.as_bytes());
     if code >= 0 {
         let key = key.as_ref().map(|key| key.as_bytes());
-        code = handle.push(code as u32, key.as_deref(), &payload.as_bytes());
+        code = handle.push(code as u32, NO_PARTITION, key.as_deref(), &payload.as_bytes());
     }
     match ffi::CODES.iter().find(|(known, _)| *known == code) {
         Some((_, text)) => failure(lua, text),
         None => Ok(MultiValue::from_vec(vec![mlua::Value::Boolean(true)])),
     }
-}
-
-/// `core.stats() -> table`
-fn stats(lua: &Lua, (): ()) -> mlua::Result<Table> {
-    let table = lua.create_table()?;
-    for (name, value) in worker::statistics() {
-        table.set(name, value)?;
-    }
-    Ok(table)
 }
 
 /// A Lua value, detached from Lua.

@@ -67,10 +67,10 @@ stats! {
     log_lines_dropped: Counter, "lines", "Log lines left out because they came too fast.";
 }
 
-impl Stats {
-    /// Name and value of everything, in the order of [`ROWS`].
-    pub fn values(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        ROWS.iter().map(|row| (row.name, (row.read)(self).load(Ordering::Relaxed)))
+impl Row {
+    /// Its value.
+    pub fn value(&self, stats: &Stats) -> u64 {
+        (self.read)(stats).load(Ordering::Relaxed)
     }
 }
 

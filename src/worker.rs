@@ -2,9 +2,8 @@
 //! that made it, so that with `lua_code_cache off` every request's VM finds it running.
 
 use crate::config::{Config, ConfigError, Value};
-use crate::driver::{Driver, StartError};
+use crate::driver::{Driver, Events, StartError};
 use crate::ffi::{self, Handle};
-use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -87,19 +86,21 @@ pub fn is_done(position: u64) -> bool {
 
 /// Records in the queue.
 pub fn waiting() -> u64 {
-    lock().as_ref().map_or(0, |worker| worker.driver.waiting())
+    lock().as_ref().map_or(0, |worker| worker.handle.waiting())
 }
 
-/// Name and value of every statistic; empty before `init()`.
-pub fn statistics() -> Vec<(&'static str, u64)> {
+/// What Lua callbacks exchange with the driver; `None` before `init()`.
+pub fn with_events<T>(use_events: impl FnOnce(&Events) -> T) -> Option<T> {
     let worker = lock();
-    let Some(worker) = &*worker else { return Vec::new() };
-    let stats = &worker.driver.shared().stats;
-    stats.msg_cnt.store(worker.handle.written(), Ordering::Relaxed);
-    stats.rejected_cnt.store(worker.handle.rejected(), Ordering::Relaxed);
-    stats.queue_messages.store(worker.driver.waiting(), Ordering::Relaxed);
-    stats.queue_bytes.store(worker.driver.bytes_in_use(), Ordering::Relaxed);
-    stats.values().collect()
+    let worker = worker.as_ref().filter(|worker| worker.pid == std::process::id())?;
+    Some(use_events(&worker.driver.shared().events))
+}
+
+/// Wakes the driver, after an answer was left for it.
+pub fn signal() {
+    if let Some(worker) = &*lock() {
+        worker.driver.shared().signal();
+    }
 }
 
 /// Ends the producer: `log()` refuses from now on, what is queued is flushed for `exit_timeout_ms`, the rest

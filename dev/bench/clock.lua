@@ -41,7 +41,7 @@ function _M.thread()
 end
 
 
--- What is measured where nothing happens between two looks at the clock; warms up the caller's trace.
+-- What is measured where nothing happens between two looks at the clock.
 function _M.cost()
   local wall = _M.wall
   local spent = 0

@@ -1,5 +1,5 @@
--- A location that logs `n` messages of 400 bytes with `keys` different keys: `rate` a second in
--- ticks of a millisecond, or, with rate=0, as many as the queue takes. Ends when all is
+-- A location that logs `n` messages of 400 bytes with `keys` different keys to `topic`: `rate` a
+-- second in ticks of a millisecond, or, with rate=0, as many as the queue takes. Ends when all is
 -- acknowledged, and answers with KEY=VALUE lines: nanoseconds a message, messages a second.
 --
 -- With idle=1 it does the same and logs nothing: the control run. With run=ID all payloads differ:
@@ -22,13 +22,14 @@ local MOST_IN_A_TICK = 5000
 
 local args = ngx.req.get_uri_args()
 local n, rate, key_count = tonumber(args.n), tonumber(args.rate), tonumber(args.keys)
-local run, idle = args.run, args.idle == "1"
+local topic, run, idle = args.topic, args.run, args.idle == "1"
 
 local key_names = {}
 for i = 0, key_count - 1 do
   key_names[i] = ("key-%d"):format(i)
 end
 local padding = ("x"):rep(SIZE)
+local clock_cost = clock.cost()
 
 
 -- The messages of a tick. Without a run they are the same in every tick.
@@ -51,7 +52,7 @@ end
 -- Logs them; returns how many were taken before the first refusal.
 local function burst(log, count)
   for i = 1, count do
-    if not log("bench", keys[i], payloads[i]) then
+    if not log(topic, keys[i], payloads[i]) then
       return i - 1
     end
   end
@@ -59,10 +60,14 @@ local function burst(log, count)
 end
 
 
--- Returns the nanoseconds inside of log() and the refusals.
+-- Nanoseconds a message in each burst.
+local bursts = {}
+
+
+-- Returns the nanoseconds inside of log().
 local function send()
   local log, tend = producers.log, producers.tend
-  local sent, bursts, refusals, spent = 0, 0, 0, 0
+  local sent, spent = 0, 0
   local began = wall()
   while sent < n do
     local due = MOST_IN_A_TICK
@@ -76,28 +81,34 @@ local function send()
     if not idle and due > 0 then
       local from = wall()
       local taken = burst(log, due)
-      spent = spent + (wall() - from)
-      bursts = bursts + 1
+      local took = wall() - from - clock_cost
       tend()
-      if taken < due then
-        refusals = refusals + 1
-        due = taken
+      spent = spent + took
+      if taken > 0 then
+        bursts[#bursts + 1] = took / taken
       end
+      due = taken
     end
     sent = sent + due
     sleep(TICK)
   end
-  return spent - bursts * clock.cost(), refusals
+  return spent
+end
+
+
+local function median(values)
+  table.sort(values)
+  return values[math.ceil(#values / 2)] or 0
 end
 
 
 local began, thread_began, process_began = wall(), thread(), process()
-local spent, refusals = send()
-local logged = wall()
+local spent = send()
 producers.drain()
+local lasted, thread_spent, process_spent = wall() - began, thread() - thread_began,
+                                            process() - process_began
 ngx.say("call=", spent / n)
-ngx.say("thread=", (thread() - thread_began) / n)
-ngx.say("process=", (process() - process_began) / n)
-ngx.say("logged_rate=", n / (logged - began) * 1e9)
-ngx.say("rate=", n / (wall() - began) * 1e9)
-ngx.say("refusals=", refusals)
+ngx.say("call_median=", median(bursts))
+ngx.say("thread=", thread_spent / n)
+ngx.say("process=", process_spent / n)
+ngx.say("rate=", n / lasted * 1e9)

@@ -7,51 +7,14 @@
 
 #![no_main]
 
+mod records;
+
 use kafka_protocol::records::RecordBatchDecoder;
 use libfuzzer_sys::fuzz_target;
 use lkfk::protocol::record_batch::{
     BATCH_OVERHEAD, BatchEncoder, BatchSummary, ProducerStamp, record_size_bound,
 };
-
-struct Input<'a>(&'a [u8]);
-
-impl<'a> Input<'a> {
-    /// The next bytes, fewer at the end.
-    fn take(&mut self, count: usize) -> &'a [u8] {
-        let (taken, rest) = self.0.split_at(count.min(self.0.len()));
-        self.0 = rest;
-        taken
-    }
-
-    fn number<const N: usize>(&mut self) -> [u8; N] {
-        let mut bytes = [0; N];
-        let taken = self.take(N);
-        bytes[..taken.len()].copy_from_slice(taken);
-        bytes
-    }
-}
-
-struct Record<'a> {
-    timestamp_ms: i64,
-    key: Option<&'a [u8]>,
-    value: &'a [u8],
-}
-
-impl<'a> Record<'a> {
-    fn take(input: &mut Input<'a>) -> Self {
-        let [has_key, key_len] = input.number();
-        let value_len = u16::from_le_bytes(input.number());
-        // The reader adds deltas without wrapping: a quarter of the range is what it takes.
-        let timestamp_ms = i64::from_le_bytes(input.number()) >> 2;
-        let key = input.take(usize::from(key_len));
-        let value = input.take(usize::from(value_len));
-        Self { timestamp_ms, key: (has_key & 1 == 1).then_some(key), value }
-    }
-
-    fn size_bound(&self) -> usize {
-        record_size_bound(self.key.map(<[u8]>::len), self.value.len())
-    }
-}
+use records::Input;
 
 fuzz_target!(|input: &[u8]| {
     let mut input = Input(input);
@@ -60,11 +23,10 @@ fuzz_target!(|input: &[u8]| {
         epoch: i16::from_le_bytes(input.number()),
         base_sequence: i32::from_le_bytes(input.number()),
     };
-    let mut records = Vec::new();
-    while !input.0.is_empty() {
-        records.push(Record::take(&mut input));
-    }
-    let bound = BATCH_OVERHEAD + records.iter().map(Record::size_bound).sum::<usize>();
+    let records = input.records();
+    let bounds =
+        records.iter().map(|record| record_size_bound(record.key_len(), record.value.len()));
+    let bound = BATCH_OVERHEAD + bounds.sum::<usize>();
 
     let mut out = Vec::new();
     let mut batch = BatchEncoder::begin(&mut out, producer);

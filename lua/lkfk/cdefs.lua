@@ -10,8 +10,8 @@ local pcall = pcall
 local _M = { _VERSION = core.version, core = core, errors = core.errors }
 
 
--- A worker has one VM that outlives its requests, or, with lua_code_cache off, one per request: each
--- declares the types once.
+-- A worker has one VM that outlives its requests, or, with lua_code_cache off, one per request:
+-- each declares the types once.
 local declared, err = pcall(ffi.cdef, core.cdef)
 if not declared then
     error("lkfk: the declarations of lkfk.so were refused: " .. err)

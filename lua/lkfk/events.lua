@@ -8,6 +8,7 @@ local ngx_log = ngx.log
 local timer_every = ngx.timer.every
 
 local INTERVAL = 0.5
+local INTERVAL_WITH_CALLBACKS = 0.1
 local LINE_SIZE = 1024
 
 
@@ -28,10 +29,18 @@ function _M.drain(api)
 end
 
 
--- start(api) -> true | nil, err: drains now and then for as long as the worker lives.
-function _M.start(api)
-    return timer_every(INTERVAL, function()
+-- start(api, callbacks | nil, stats | nil) -> true | nil, err: drains now and then for as long as
+-- the worker lives, and runs callbacks and publishes statistics where there are any.
+function _M.start(api, callbacks, stats)
+    local interval = callbacks and INTERVAL_WITH_CALLBACKS or INTERVAL
+    return timer_every(interval, function()
         _M.drain(api)
+        if stats then
+            stats.publish()
+        end
+        if callbacks then
+            callbacks.run()
+        end
     end)
 end
 

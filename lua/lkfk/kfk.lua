@@ -1,17 +1,24 @@
 -- lkfk: messages from nginx to Kafka. This is the whole public surface; README.md describes it.
 
+local callbacks = require "lkfk.callbacks"
 local cdefs = require "lkfk.cdefs"
 local events = require "lkfk.events"
+local stats = require "lkfk.stats"
 
 local core = cdefs.core
 local errors = cdefs.errors
 local ngx = ngx
 local get_phase = ngx.get_phase
 local now = ngx.now
+local ngx_log = ngx.log
 local sleep = ngx.sleep
 local update_time = ngx.update_time
+local WARN = ngx.WARN
+local error = error
 local getmetatable = getmetatable
+local loadstring = loadstring
 local newproxy = newproxy
+local package = package
 local pairs = pairs
 local pcall = pcall
 local require = require
@@ -21,6 +28,9 @@ local type = type
 local FLUSH_TIMEOUT = 5
 local FLUSH_LOOK_FIRST = 0.001
 local FLUSH_LOOK_LAST = 0.05
+
+-- Codes that failed_cb is told of, as ngx_lua_lkfk called them.
+local FAILURES = { [-1] = "nobufs", [-2] = "nobufs", [-7] = "topic unknown" }
 
 local NOT_RUNNING = "not running: call init() in init_worker_by_lua"
 
@@ -34,11 +44,12 @@ local YIELDS = {
 local _M = { _VERSION = cdefs._VERSION }
 
 
--- The running producer. `push` and `handle` are apart so that a compiled log() has nothing to look up.
+-- The running producer. `push` and `handle` are apart so that a compiled log() has nothing to look
+-- up.
 local api, push, handle
 
--- Topic name -> number.
-local topics = {}
+-- Topic name -> number, for all topics in use, and for those that log() need not think about.
+local known, topics = {}, {}
 
 -- Stops the producer when the VM that started it is closed, which nginx does when a worker exits.
 local anchor
@@ -53,11 +64,15 @@ local function attach()
 end
 
 
-local function stop_at_exit()
+local function stop_at_exit(statistics)
     local stopping = api
     anchor = newproxy(true)
     getmetatable(anchor).__gc = function()
         stopping.stop(stopping.handle)
+        local line = statistics and stats.last_line()
+        if line then
+            stopping.write_line(line, #line, WARN)
+        end
     end
 end
 
@@ -79,6 +94,23 @@ local function configuration(conf)
         merged[key] = value
     end
     return merged
+end
+
+
+-- A configuration with the defaults that can be written down in Lua, for callbacks to read.
+local function with_defaults(conf)
+    local all = {}
+    for name, text in pairs(core.defaults) do
+        local default = loadstring("local prefix = ... return " .. text)
+        local ok, value = pcall(default or error, ngx.config.prefix())
+        if ok then
+            all[name] = value
+        end
+    end
+    for name, value in pairs(conf) do
+        all[name] = value
+    end
+    return all
 end
 
 
@@ -108,8 +140,16 @@ function _M.init(conf)
     end
     if not anchor then
         attach()
-        stop_at_exit()
-        ok, err = events.start(api)
+        callbacks.setup(with_defaults(merged))
+        local statistics = false
+        if merged.kfk_status ~= false then
+            statistics, err = stats.start(api)
+            if not statistics then
+                ngx_log(WARN, "[lkfk] ", err)
+            end
+        end
+        stop_at_exit(statistics)
+        ok, err = events.start(api, callbacks.active and callbacks, statistics and stats)
         if not ok then
             return nil, "cannot start a timer: " .. tostring(err)
         end
@@ -118,7 +158,17 @@ function _M.init(conf)
 end
 
 
--- Everything that is not a plain call with a known topic.
+local function refuse(code, topic, key, payload)
+    local failure = FAILURES[code]
+    if failure then
+        callbacks.failed(topic, key, payload, failure)
+    end
+    return nil, errors[code]
+end
+
+
+-- Everything that is not a plain call with a known topic, and everything when the user has
+-- callbacks.
 local function log_slowly(topic, key, payload)
     if not api and not attach() then
         return nil, NOT_RUNNING
@@ -136,19 +186,23 @@ local function log_slowly(topic, key, payload)
     elseif key ~= nil and type(key) ~= "string" then
         return nil, "key must be a string or nil, got " .. type(key)
     end
-    local id = topics[topic]
+    local id = known[topic]
     if not id then
         id = api.topic(handle, topic, #topic)
         if id < 0 then
-            return nil, errors[id]
+            return refuse(id, topic, key, payload)
         end
-        topics[topic] = id
+        known[topic] = id
+        if not callbacks.active then
+            topics[topic] = id
+        end
     end
-    local code = push(handle, id, key, key and #key or 0, payload, #payload)
+    local code = push(handle, id, callbacks.partition(id, key), key, key and #key or 0,
+                      payload, #payload)
     if code == 0 then
         return true
     end
-    return nil, errors[code]
+    return refuse(code, topic, key, payload)
 end
 
 
@@ -160,9 +214,9 @@ function _M.log(topic, key, payload)
     end
     local code
     if key == nil then
-        code = push(handle, id, nil, 0, payload, #payload)
+        code = push(handle, id, -1, nil, 0, payload, #payload)
     elseif type(key) == "string" then
-        code = push(handle, id, key, #key, payload, #payload)
+        code = push(handle, id, -1, key, #key, payload, #payload)
     else
         return log_slowly(topic, key, payload)
     end
@@ -176,7 +230,7 @@ end
 -- flush([timeout_s]) -> true | nil, err
 function _M.flush(timeout)
     timeout = timeout or FLUSH_TIMEOUT
-    if type(timeout) ~= "number" or not (timeout >= 0) then
+    if type(timeout) ~= "number" or timeout ~= timeout or timeout < 0 then
         return nil, "flush() takes a number of seconds"
     end
     local position = core.flush()
@@ -206,7 +260,16 @@ end
 
 -- stats() -> table
 function _M.stats()
-    return core.stats()
+    if not api and not attach() then
+        return {}
+    end
+    return stats.read(api)
+end
+
+
+-- The README of ngx_lua_lkfk misspells its own name; handlers that copied it go on working.
+package.preload["lfkf.kfk"] = function()
+    return _M
 end
 
 

@@ -3,12 +3,14 @@
 
 local ffi = require "ffi"
 local lfs = require "lfs"
+local footprint = require "spec.harness.footprint"
 local kafka = require "spec.harness.kafka"
+local literal = require "spec.harness.literal"
 local process = require "spec.harness.process"
 
 local assert, error, ipairs, pairs, pcall = assert, error, ipairs, pairs, pcall
-local setmetatable = setmetatable
-local tonumber, tostring, type = tonumber, tostring, type
+local loadstring, select, setmetatable = loadstring, select, setmetatable
+local tonumber, type = tonumber, type
 local concat, sort = table.concat, table.sort
 local getenv = os.getenv
 local must, finally, eventually = process.must, process.finally, process.eventually
@@ -24,26 +26,28 @@ ffi.cdef "int kill(int pid, int sig);"
 
 local _M = {}
 
-local Nginx = {}
+local Nginx = setmetatable({}, { __index = footprint })
 Nginx.__index = Nginx
 
 local nginxes = 0
 local PHASES = { "rewrite", "access", "content", "header_filter", "body_filter", "log" }
 
-
-local function literal(value)
-    if type(value) == "string" then
-        return ("%q"):format(value)
-    end
-    if type(value) ~= "table" then
-        return tostring(value)
-    end
-    local items = {}
-    for key, item in pairs(value) do
-        items[#items + 1] = ("[%s]=%s"):format(literal(key), literal(item))
-    end
-    return "{" .. concat(items, ",") .. "}"
-end
+-- Runs the Lua code that it is sent.
+local RUN = {
+    conf = "client_max_body_size 16m; client_body_buffer_size 16m;",
+    content = ([[
+        local literal = dofile(%q)
+        ngx.req.read_body()
+        local chunk, err = loadstring(ngx.req.get_body_data(), "=run")
+        local results = { n = 2, false, err }
+        if chunk then
+            local function pack(...) return { n = select("#", ...), ... } end
+            results = pack(pcall(chunk))
+        end
+        for i = 1, results.n do results[i] = literal(results[i]) end
+        ngx.print("return ", table.concat(results, ", ", 1, results.n))
+    ]]):format(getenv("LKFK_ROOT") .. "/spec/harness/literal.lua"),
+}
 
 
 -- The init_worker chunk of `producer`: init() with the test's broker and directories filled in.
@@ -109,6 +113,7 @@ local function write_configuration(self, options)
     for path, value in pairs(options.locations or {}) do
         add(location(self, path, value))
     end
+    add(location(self, "= /run", RUN))
     add("}")
     write(self.prefix .. "/http.conf", concat(http, "\n") .. "\n")
     write(self.prefix .. "/main.conf",
@@ -201,6 +206,33 @@ function Nginx:get(path, options)
         return nil, err or "closed without an answer"
     end
     return tonumber(status), content
+end
+
+
+-- run(code, ...) -> what the Lua code returns in a request's content phase. `...` are its
+-- arguments; `kfk` is the module. Arguments and results are nil, booleans, numbers, strings and
+-- tables of those.
+function Nginx:run(code, ...)
+    local arguments = {}
+    for i = 1, select("#", ...) do
+        arguments[i] = literal((select(i, ...)))
+    end
+    local status, answer = self:get("/run", {
+        method = "POST",
+        body = ('local kfk = require "lkfk.kfk"\nreturn (function(...) %s\nend)(%s)'):format(
+            code, concat(arguments, ", ")),
+    })
+    local result = status == 200 and loadstring(answer)
+    if not result then
+        error(("run: %s %s"):format(status, answer), 2)
+    end
+    local function judge(ok, ...)
+        if not ok then
+            error((...), 3)
+        end
+        return ...
+    end
+    return judge(result())
 end
 
 

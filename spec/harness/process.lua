@@ -78,12 +78,13 @@ local runs = 0
 
 
 -- run(argv, { stdin = bytes, seconds = 60 }) -> exit code, stdout, stderr.
--- Code 124 when it took longer. In a light thread it runs beside the test.
+-- Code 124 when it took longer. In a light thread it runs beside the test. It stays in the runner's
+-- process group, to end with it.
 function _M.run(argv, options)
     options = options or {}
     runs = runs + 1
     local base = getenv("LKFK_STAGE") .. "/log/run" .. runs
-    local words = { "timeout -k 1", options.seconds or 60 }
+    local words = { "timeout --foreground -k 1", options.seconds or 60 }
     for _, argument in ipairs(argv) do
         words[#words + 1] = quote(argument)
     end
@@ -115,6 +116,29 @@ function _M.must(argv, options)
         error(concat(argv, " ") .. ": exit code " .. code .. ": " .. err .. out, 0)
     end
     return out
+end
+
+
+-- start(argv) -> a function that gives what the program has written so far. The program runs beside
+-- the tests until it ends or the scope does.
+function _M.start(argv)
+    runs = runs + 1
+    local base = getenv("LKFK_STAGE") .. "/log/run" .. runs
+    local words = {}
+    for i, argument in ipairs(argv) do
+        words[i] = quote(argument)
+    end
+    execute(("{ %s </dev/null >%s.out 2>&1 & echo $! >%s.pid; }"):format(
+            concat(words, " "), quote(base), quote(base)))
+    local pid = assert(tonumber(read(base .. ".pid")))
+    _M.finally(function()
+        if _M.alive(pid) then
+            _M.must { "kill", "-KILL", pid }
+        end
+    end)
+    return function()
+        return assert(read(base .. ".out"))
+    end
 end
 
 

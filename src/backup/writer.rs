@@ -60,12 +60,14 @@ impl BackupDir {
         }
         match fs::mkdir(path, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(system("backpath: cannot make directory")(errno)),
+            Err(errno) => {
+                return Err(system("backpath: the worker's user cannot make directory")(errno));
+            }
         }
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
         let fd = fs::open(path, flags, Mode::empty()).map_err(system("backpath: cannot open"))?;
         fs::accessat(&fd, ".", fs::Access::WRITE_OK | fs::Access::EXEC_OK, fs::AtFlags::EACCESS)
-            .map_err(system("backpath: cannot write to"))?;
+            .map_err(system("backpath: the worker's user cannot write to"))?;
         Ok(BackupDir { fd, path: path.to_owned(), files: HashMap::new() })
     }
 

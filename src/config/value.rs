@@ -1,6 +1,7 @@
 //! Values as Lua hands them over, and what each type of key makes of them.
 
-use super::{Codec, HostPort, brokers};
+use super::{Callback, Codec, HostPort, brokers};
+use crate::protocol::release::Release;
 use crate::topic_name;
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -60,6 +61,8 @@ pub(super) trait FromValue: Sized {
 pub(super) struct Length(pub usize, pub usize);
 /// Names that Kafka takes for topics.
 pub(super) struct TopicNames;
+/// Parameters of a function.
+pub(super) struct Signature(pub &'static str);
 /// The three values of `request_required_acks`.
 pub(super) struct Acks;
 
@@ -180,6 +183,33 @@ impl FromValue for Vec<HostPort> {
     }
     fn from_value(value: &Value, _: &()) -> Result<Self, String> {
         brokers::parse(value)
+    }
+}
+
+impl FromValue for Release {
+    type Bounds = ();
+    fn takes(_: &()) -> String {
+        "a release of Kafka from 0.8 on, such as \"0.8.2\" or \"0.10.2.1\"".into()
+    }
+    fn from_value(value: &Value, _: &()) -> Result<Self, String> {
+        match value {
+            Value::Text(text) => std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()),
+            _ => None,
+        }
+        .ok_or_else(|| value.to_string())
+    }
+}
+
+impl FromValue for Callback {
+    type Bounds = Signature;
+    fn takes(bounds: &Signature) -> String {
+        format!("a function({})", bounds.0)
+    }
+    fn from_value(value: &Value, _: &Signature) -> Result<Self, String> {
+        match value {
+            Value::Other("function") => Ok(Callback(true)),
+            _ => Err(value.to_string()),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use crate::net::Expected;
 use crate::producer::{ConnId, Producer, RequestId, Sent};
 use crate::protocol::api_versions::Versions;
 use crate::protocol::header::{ApiKey, finish_frame, put_request_header};
+use crate::protocol::message_set::{MessageFormat, MessageSetEncoder, message_size_bound};
 use crate::protocol::metadata::put_metadata_request;
 use crate::protocol::produce::{ProduceEncoder, TopicRef};
 use crate::protocol::record_batch::{BATCH_OVERHEAD, BatchEncoder, ProducerStamp};
@@ -16,6 +17,12 @@ const PRODUCE_BY_TOPIC_ID: i16 = 13;
 
 /// Room for headers and names around the batches.
 const ENVELOPE: usize = 512;
+
+/// Upper bound of what a record takes in a request. Which version that will be is not known when a
+/// record comes; a message set takes more than a batch.
+pub(super) const fn record_size_bound(key_len: Option<usize>, payload_len: usize) -> usize {
+    message_size_bound(key_len, payload_len)
+}
 
 /// A Metadata request and the answer it gets.
 pub(super) fn metadata(
@@ -67,16 +74,25 @@ pub(super) fn produce(
         for sent in batches {
             let hint = BATCH_OVERHEAD + sent.batch.bytes;
             encoder.partition(sent.partition as i32, hint, |out| {
-                let mut batch = BatchEncoder::begin(out, ProducerStamp::NONE);
-                for record in &sent.batch.records {
+                let records = sent.batch.records.iter().map(|record| {
                     // A record that the producer holds is not done, so its slot is as it was when it was
                     // read. If not, the file was damaged under us: the thread starts over from the queue,
                     // which reports it.
                     let slot = reader.get(record.id.0).expect("a slot in use is whole");
-                    let key = slot.key.filter(|_| config.send_key);
-                    batch.push(slot.timestamp_ms, key, slot.payload);
+                    (slot.timestamp_ms, slot.key.filter(|_| config.send_key), slot.payload)
+                });
+                match MessageFormat::of_produce(version) {
+                    None => {
+                        let mut batch = BatchEncoder::begin(out, ProducerStamp::NONE);
+                        records.for_each(|(time, key, payload)| batch.push(time, key, payload));
+                        batch.finish()
+                    }
+                    Some(format) => {
+                        let mut set = MessageSetEncoder::begin(out, format);
+                        records.for_each(|(time, key, payload)| set.push(time, key, payload));
+                        set.finish()
+                    }
                 }
-                batch.finish()
             });
         }
     }

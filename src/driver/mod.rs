@@ -4,11 +4,16 @@
 //! events in, timers, requests out, fates out. Then it sleeps until a record, an event or a deadline comes.
 //! A fault in it is caught ([`thread`]); what was not done is read from the queue again.
 
+mod asking;
 mod encode;
+pub mod events;
+mod handover;
 pub mod lines;
+mod old_brokers;
 mod spill;
 pub mod thread;
 
+pub use events::Events;
 pub use lines::{Level, Lines};
 pub use thread::{Driver, StartError};
 
@@ -21,9 +26,12 @@ use crate::producer::{
 };
 use crate::protocol::api_versions::Versions;
 use crate::protocol::error_code::ErrorCode;
-use crate::protocol::record_batch::record_size_bound;
+use crate::queue::layout::ASK_PARTITION;
 use crate::queue::{Queue, Reader};
 use crate::stats::{self, Stats};
+use asking::Asking;
+use handover::Handover;
+use old_brokers::OldBrokers;
 use rustix::fd::OwnedFd;
 use spill::Spill;
 use std::collections::HashMap;
@@ -48,6 +56,8 @@ pub struct Shared {
     pub stats: Stats,
     /// Lines for `ngx.log`.
     pub lines: Lines,
+    /// Work for Lua callbacks, and their answers.
+    pub events: Events,
     /// Wakes the driver.
     pub wake: OwnedFd,
     /// Position up to which everything is to be sent without lingering.
@@ -91,9 +101,12 @@ struct Run<'a> {
     /// When the queue was last seen empty: what is read next was written after that.
     drained_at: Time,
     connections: HashMap<ConnId, Connection>,
+    old_brokers: OldBrokers,
     events_in: UnboundedSender<Event>,
     events: UnboundedReceiver<Event>,
     spill: Spill<'a>,
+    handover: Handover,
+    asking: Asking,
     flushed: u64,
 }
 
@@ -105,6 +118,7 @@ impl<'a> Run<'a> {
         backup: &'a mut BackupDir,
     ) -> Run<'a> {
         let (events_in, events) = mpsc::unbounded_channel();
+        shared.events.forget_records();
         let now = shared.now();
         // The address of a heap value and the time differ between workers; nothing secret hangs on it.
         let seed = u64::from(std::process::id()) << 32 ^ now.0 ^ wall_ms() as u64;
@@ -121,9 +135,12 @@ impl<'a> Run<'a> {
             topics: Vec::new(),
             drained_at: now,
             connections: HashMap::new(),
+            old_brokers: OldBrokers::new(config),
             events_in,
             events,
             spill: Spill::new(backup),
+            handover: Handover::default(),
+            asking: Asking::default(),
             flushed: 0,
         }
     }
@@ -176,6 +193,9 @@ impl<'a> Run<'a> {
             events += 1;
         }
         let now = self.shared.now();
+        let timeout = Duration::from_millis(self.config.message_timeout_ms);
+        let lua = &self.shared.events;
+        self.asking.turn(now, timeout, lua, &self.reader, &mut self.producer);
         self.take_wishes(now);
         if self.producer.next_deadline().is_some_and(|at| at <= now) {
             self.producer.handle_timeout(now);
@@ -189,6 +209,7 @@ impl<'a> Run<'a> {
         while let Some(notice) = self.producer.poll_notice() {
             self.tell(now, notice);
         }
+        self.hand_over();
         self.spill.write(now, &mut self.reader, self.shared);
         self.reader.release();
         self.publish_stats();
@@ -201,6 +222,8 @@ impl<'a> Run<'a> {
         }
         let all_done = self.reader.position() == self.reader.tail()
             && self.producer.held_records() == 0
+            && self.asking.is_empty()
+            && self.handover.is_empty()
             && self.spill.is_empty();
         all_done || self.shared.now().0 >= self.shared.stop_by.load(Ordering::Relaxed)
     }
@@ -222,7 +245,8 @@ impl<'a> Run<'a> {
         if self.shared.stop.load(Ordering::Acquire) {
             deadline = deadline.min(Time(self.shared.stop_by.load(Ordering::Relaxed)));
         }
-        deadline.min(self.spill.retry_at())
+        let timeout = Duration::from_millis(self.config.message_timeout_ms);
+        deadline.min(self.spill.retry_at(self.shared)).min(self.asking.expiry(timeout))
     }
 
     /// Tells the writer when to wake us. False when there is something to do already.
@@ -279,13 +303,18 @@ impl<'a> Run<'a> {
             let record = NewRecord {
                 id: RecordId(slot.position),
                 topic: TopicId(0),
+                partition: u32::try_from(slot.partition).ok(),
                 key_hash: key.map(partitioner::key_hash),
-                bytes: record_size_bound(sent_key_len, slot.payload.len()) as u32,
+                bytes: encode::record_size_bound(sent_key_len, slot.payload.len()) as u32,
                 born,
             };
-            let topic = slot.topic;
+            let (topic, ask) = (slot.topic, slot.partition == ASK_PARTITION);
             match self.topic(now, topic) {
-                Some(topic) => self.producer.handle_record(now, NewRecord { topic, ..record }),
+                Some(topic) => {
+                    if let Some(record) = self.asking.hold(NewRecord { topic, ..record }, ask) {
+                        self.producer.handle_record(now, record);
+                    }
+                }
                 None => {
                     // Only a damaged file names a topic that its table does not have.
                     let position = record.id.0;
@@ -307,6 +336,9 @@ impl<'a> Run<'a> {
         while self.topics.len() <= id as usize {
             let name = self.reader.topic(self.topics.len() as u16)?;
             self.topics.push(self.producer.topic(now, name));
+            if self.config.partitioner.0 {
+                self.publish_partition_counts();
+            }
         }
         Some(self.topics[id as usize])
     }
@@ -324,6 +356,7 @@ impl<'a> Run<'a> {
                         self.config.socket_connection_setup_timeout_ms,
                     ),
                     keepalive: self.config.socket_keepalive_enable,
+                    handshake: self.old_brokers.handshake(now, &address.to_string()),
                 };
                 let events = self.events_in.clone();
                 let task = tokio::spawn(net::run(conn.0, settings, from_us, events));
@@ -332,7 +365,7 @@ impl<'a> Run<'a> {
                     task: task.abort_handle(),
                     address: address.to_string(),
                     versions: None,
-                    next_correlation_id: net::connection::FIRST_CORRELATION_ID,
+                    next_correlation_id: net::handshake::FIRST_CORRELATION_ID,
                 };
                 self.connections.insert(conn, connection);
             }
@@ -373,14 +406,15 @@ impl<'a> Run<'a> {
     fn handle_event(&mut self, event: Event) {
         let now = self.shared.now();
         match event {
-            Event::Ready { conn, versions, peer } => {
+            Event::Ready { conn, versions, source, peer } => {
                 let conn = ConnId(conn);
                 let Some(connection) = self.connections.get_mut(&conn) else { return };
                 connection.versions = Some(versions);
                 stats::add(&self.shared.stats.connections_opened, 1);
                 let address = &connection.address;
+                self.old_brokers.handle_ready(now, address, versions, source);
                 let text = format_args!(
-                    "broker {address} connected ({peer}, Produce v{})",
+                    "broker {address} connected ({peer}, Produce v{}{source})",
                     versions.produce
                 );
                 self.shared.lines.put(now, Level::Notice, "connected", address, text);
@@ -396,11 +430,17 @@ impl<'a> Run<'a> {
             Event::Metadata { conn, request, response } => {
                 let (conn, request) = (ConnId(conn), RequestId(request));
                 self.producer.handle_metadata(now, conn, request, &response);
+                if self.config.partitioner.0 {
+                    self.publish_partition_counts();
+                }
             }
             Event::Closed { conn, error } => {
                 let conn = ConnId(conn);
                 let Some(connection) = self.connections.remove(&conn) else { return };
                 let address = &connection.address;
+                if connection.versions.is_none() {
+                    self.old_brokers.handle_failure(address, &error);
+                }
                 let text = format_args!("broker {address}: {error}");
                 self.shared.lines.put(now, Level::Warn, "closed", address, text);
                 self.producer.handle_closed(now, conn);
@@ -420,9 +460,36 @@ impl<'a> Run<'a> {
             }
             Fate::Failed { reason, in_doubt } => {
                 let topic = self.producer.topic_ref(outcome.topic).0.to_owned();
-                self.spill.add(topic, outcome.records, reason.to_string(), in_doubt);
+                // While the worker exits nobody runs callbacks any more.
+                if self.config.failed_cb.0 && !self.shared.stop.load(Ordering::Acquire) {
+                    self.handover.add(topic, outcome.records, reason, in_doubt);
+                } else {
+                    self.spill.add(topic, outcome.records, reason.to_string(), in_doubt);
+                }
             }
         }
+    }
+
+    /// Exchanges failed messages and verdicts with the user's `failed_cb`.
+    fn hand_over(&mut self) {
+        if self.handover.is_empty() {
+            return;
+        }
+        let (events, stats) = (&self.shared.events, &self.shared.stats);
+        let (reader, spill) = (&mut self.reader, &mut self.spill);
+        self.handover.take_verdicts(
+            events,
+            |id, in_doubt| {
+                reader.done(id.0);
+                stats::add(&stats.fail_msg_cnt, 1);
+                stats::add(&stats.fail_in_doubt_cnt, u64::from(in_doubt));
+            },
+            |refused| {
+                let reason = refused.reason.to_string();
+                spill.add(refused.topic, vec![refused.record], reason, refused.in_doubt);
+            },
+        );
+        self.handover.give(events, &self.reader);
     }
 
     fn tell(&self, now: Time, notice: Notice) {
@@ -475,7 +542,13 @@ impl<'a> Run<'a> {
         }
     }
 
+    fn publish_partition_counts(&self) {
+        let count = |topic: &TopicId| self.producer.partition_count(*topic).unwrap_or(0);
+        self.shared.events.set_partition_counts(self.topics.iter().map(count).collect());
+    }
+
     fn publish_stats(&self) {
+        self.shared.events.set_waiting_if_wanted(self.producer.waiting_records());
         let stats = &self.shared.stats;
         let counts = self.producer.counts();
         stats::set(&stats.waitbuf, self.producer.in_flight_records());
@@ -510,7 +583,7 @@ impl Connection {
         let correlation_id = self.next_correlation_id;
         self.next_correlation_id = match correlation_id.checked_add(1) {
             Some(next) => next,
-            None => net::connection::FIRST_CORRELATION_ID,
+            None => net::handshake::FIRST_CORRELATION_ID,
         };
         let (frame, answer) = encode(correlation_id, versions);
         let bytes = frame.len();

@@ -54,14 +54,24 @@ impl<'a> Spill<'a> {
     }
 
     /// When [`write`](Self::write) has something to do.
-    pub fn retry_at(&self) -> Time {
-        if self.waiting.is_empty() { Time::NEVER } else { self.retry_at }
+    pub fn retry_at(&self, shared: &Shared) -> Time {
+        let idle = self.waiting.is_empty() && !shared.events.has_appends();
+        if idle { Time::NEVER } else { self.retry_at }
     }
 
     /// Writes what waits, a bounded amount at a time.
     pub fn write(&mut self, now: Time, reader: &mut Reader, shared: &Shared) {
-        if self.waiting.is_empty() || now < self.retry_at {
+        if now < self.retry_at {
             return;
+        }
+        // What a user's failed_cb wrote through kfk.fp, as it wrote it.
+        while let Some((topic, text)) = shared.events.take_append() {
+            if let Err(error) = self.backup.append(&topic, &text) {
+                shared.lines.put(now, Level::Error, "append", &topic, error);
+                shared.events.put_append_back(topic, text);
+                self.retry_at = now + PAUSE;
+                return;
+            }
         }
         let mut left = RECORDS_A_TURN;
         while left > 0

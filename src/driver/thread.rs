@@ -6,7 +6,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "this is the thread that has a clock and may wait")]
 
-use super::{Level, Run, Shared, lines::Lines, spill};
+use super::{Events, Level, Lines, Run, Shared, spill};
 use crate::backup::{BackupDir, BackupError};
 use crate::config::Config;
 use crate::queue::{Queue, QueueDir, QueueError, Writer, recovery};
@@ -60,6 +60,7 @@ impl Driver {
         let shared = Arc::new(Shared {
             stats: Stats::default(),
             lines: Lines::default(),
+            events: Events::default(),
             wake,
             flush: AtomicU64::new(0),
             stop: AtomicBool::new(false),
@@ -100,16 +101,6 @@ impl Driver {
     /// True when everything up to `position` was delivered or is in a backup file.
     pub fn is_done(&self, position: u64) -> bool {
         self.queue.head() >= position
-    }
-
-    /// Records in the queue.
-    pub fn waiting(&self) -> u64 {
-        self.queue.waiting()
-    }
-
-    /// Bytes of the queue in use.
-    pub fn bytes_in_use(&self) -> u64 {
-        self.queue.bytes_in_use()
     }
 
     /// Flushes for at most `limit`, writes the rest to the backup and ends the thread. Returns false when

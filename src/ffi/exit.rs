@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, reason = "the last log lines carry the time")]
 
 use super::{Handle, guard};
+use crate::driver::Level;
 use crate::{local_time, worker};
 use std::ffi::c_char;
 use std::io::Write;
@@ -49,14 +50,35 @@ pub unsafe extern "C" fn lkfk_stop(handle: *const Handle) {
         // SAFETY: the caller's promise, see above.
         let lines = unsafe { &(&*handle).shared.lines };
         while let Some((level, text)) = lines.take() {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let mut line = Vec::with_capacity(text.len() + 64);
-            local_time::put(&mut line, since.as_millis() as i64, b'/');
-            let pid = std::process::id();
-            line.extend(format!(" [{}] {pid}#0: [lkfk] {text}\n", level.name()).bytes());
-            // With stderr closed there is nobody left to tell.
-            let _ = std::io::stderr().write_all(&line);
+            write_line(level.name(), "[lkfk] ", text.as_bytes());
         }
         0
     });
+}
+
+/// Writes a line to stderr as nginx would write it to its error log.
+///
+/// # Arguments
+/// `text` of `len` bytes; `level` is nginx's number, of which `ngx.WARN` and below are known.
+///
+/// # Safety
+/// `text` points to `len` bytes. Called on nginx's thread.
+pub unsafe extern "C" fn lkfk_write_line(text: *const c_char, len: usize, level: i32) {
+    guard(|| {
+        // SAFETY: the caller's promise, see above.
+        let text = unsafe { std::slice::from_raw_parts(text.cast(), len) };
+        write_line(if level <= Level::Warn as i32 { "warn" } else { "notice" }, "", text);
+        0
+    });
+}
+
+fn write_line(level: &str, tag: &str, text: &[u8]) {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut line = Vec::with_capacity(text.len() + 64);
+    local_time::put(&mut line, since.as_millis() as i64, b'/');
+    line.extend(format!(" [{level}] {}#0: {tag}", std::process::id()).bytes());
+    line.extend_from_slice(text);
+    line.push(b'\n');
+    // With stderr closed there is nobody left to tell.
+    let _ = std::io::stderr().write_all(&line);
 }

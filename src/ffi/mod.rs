@@ -8,6 +8,7 @@
 
 pub mod exit;
 pub mod queue;
+pub mod stats;
 
 pub use queue::Handle;
 
@@ -27,14 +28,25 @@ pub struct Api {
     /// First argument of every function.
     pub handle: *const Handle,
     /// See [`queue::lkfk_push`].
-    pub push:
-        unsafe extern "C" fn(*const Handle, u32, *const c_char, usize, *const c_char, usize) -> i32,
+    pub push: unsafe extern "C" fn(
+        *const Handle,
+        u32,
+        i32,
+        *const c_char,
+        usize,
+        *const c_char,
+        usize,
+    ) -> i32,
     /// See [`queue::lkfk_topic`].
     pub topic: unsafe extern "C" fn(*const Handle, *const c_char, usize) -> i32,
     /// See [`exit::lkfk_next_line`].
     pub next_line: unsafe extern "C" fn(*const Handle, *mut c_char, usize, *mut i32) -> i32,
+    /// See [`stats::lkfk_stat`].
+    pub stat: unsafe extern "C" fn(*const Handle, u32) -> u64,
     /// See [`exit::lkfk_stop`].
     pub stop: unsafe extern "C" fn(*const Handle),
+    /// See [`exit::lkfk_write_line`].
+    pub write_line: unsafe extern "C" fn(*const c_char, usize, i32),
 }
 
 // SAFETY: an Api is never written after it was made; its handle is used on nginx's thread only.
@@ -49,11 +61,13 @@ typedef struct {
   uint32_t abi;
   uint32_t size;
   const lkfk_handle *handle;
-  int32_t (*push)(const lkfk_handle *handle, uint32_t topic, const char *key, size_t key_len,
-                  const char *payload, size_t payload_len);
+  int32_t (*push)(const lkfk_handle *handle, uint32_t topic, int32_t partition, const char *key,
+                  size_t key_len, const char *payload, size_t payload_len);
   int32_t (*topic)(const lkfk_handle *handle, const char *name, size_t name_len);
   int32_t (*next_line)(const lkfk_handle *handle, char *line, size_t size, int32_t *level);
+  uint64_t (*stat)(const lkfk_handle *handle, uint32_t index);
   void (*stop)(const lkfk_handle *handle);
+  void (*write_line)(const char *text, size_t len, int32_t level);
 } lkfk_api_1;
 ";
 
@@ -102,7 +116,9 @@ mod tests {
             ("(*push)", std::mem::offset_of!(Api, push)),
             ("(*topic)", std::mem::offset_of!(Api, topic)),
             ("(*next_line)", std::mem::offset_of!(Api, next_line)),
+            ("(*stat)", std::mem::offset_of!(Api, stat)),
             ("(*stop)", std::mem::offset_of!(Api, stop)),
+            ("(*write_line)", std::mem::offset_of!(Api, write_line)),
         ];
         let body = &CDEF[CDEF.find("typedef struct {").unwrap()..];
         let places: Vec<usize> = offsets.iter().map(|(name, _)| body.find(name).unwrap()).collect();

@@ -2,10 +2,11 @@
 
 use super::{
     ABI, Api, BAD_TOPIC, BAD_TOPIC_ID, CLOSED, NO_SPACE, OK, TOO_LARGE, TOO_MANY_MESSAGES,
-    TOO_MANY_TOPICS, TOPIC_UNKNOWN, exit, guard,
+    TOO_MANY_TOPICS, TOPIC_UNKNOWN, exit, guard, stats as stats_ffi,
 };
 use crate::driver::Shared;
 use crate::queue::{PushError, TopicError, Writer};
+use crate::stats;
 use std::cell::{Cell, UnsafeCell};
 use std::collections::HashSet;
 use std::ffi::c_char;
@@ -42,7 +43,9 @@ impl Handle {
                 push: lkfk_push,
                 topic: lkfk_topic,
                 next_line: exit::lkfk_next_line,
+                stat: stats_ffi::lkfk_stat,
                 stop: exit::lkfk_stop,
+                write_line: exit::lkfk_write_line,
             },
         }));
         handle.api.handle = handle;
@@ -59,21 +62,28 @@ impl Handle {
         self.closed.set(true);
     }
 
-    /// Records taken.
-    pub fn written(&self) -> u64 {
-        // SAFETY: no push is under way: both run on nginx's thread, and push calls nobody.
-        unsafe { (*self.writer.get()).written() }
+    fn writer(&self) -> &Writer {
+        // SAFETY: no push is under way: all of this runs on nginx's thread, and push calls nobody.
+        unsafe { &*self.writer.get() }
     }
 
     /// Position after the last record taken.
     pub fn tail(&self) -> u64 {
-        // SAFETY: as in `written`.
-        unsafe { (*self.writer.get()).tail() }
+        self.writer().tail()
     }
 
-    /// Records refused.
-    pub fn rejected(&self) -> u64 {
-        self.rejected.get()
+    /// Records in the queue.
+    pub fn waiting(&self) -> u64 {
+        self.writer().waiting()
+    }
+
+    /// Brings the statistics that this thread owns up to date.
+    pub(super) fn refresh_stats(&self) {
+        let (stats, writer) = (&self.shared.stats, self.writer());
+        stats::set(&stats.msg_cnt, writer.written());
+        stats::set(&stats.rejected_cnt, self.rejected.get());
+        stats::set(&stats.queue_messages, writer.waiting());
+        stats::set(&stats.queue_bytes, writer.bytes_in_use());
     }
 
     fn reject(&self, code: i32) -> i32 {
@@ -83,7 +93,7 @@ impl Handle {
 
     /// Takes a record; the code for Lua.
     #[inline]
-    pub fn push(&self, topic: u32, key: Option<&[u8]>, payload: &[u8]) -> i32 {
+    pub fn push(&self, topic: u32, partition: i32, key: Option<&[u8]>, payload: &[u8]) -> i32 {
         if self.closed.get() {
             return self.reject(CLOSED);
         }
@@ -91,7 +101,7 @@ impl Handle {
         // SAFETY: the only reference to the writer: nginx's thread is in here once at a time, since
         // nothing below calls back into Lua.
         let writer = unsafe { &mut *self.writer.get() };
-        match writer.push(topic, coarse_ms(), key, payload) {
+        match writer.push_to(topic, partition, coarse_ms(), key, payload) {
             Ok(false) => OK,
             Ok(true) => {
                 self.shared.signal();
@@ -132,7 +142,8 @@ fn coarse_ms() -> i64 {
 /// Copies a record into the queue.
 ///
 /// # Arguments
-/// `topic` from [`lkfk_topic`]; `key` null for a null key; payload and key are copied before the return.
+/// `topic` from [`lkfk_topic`]; `partition` a number, -1 for the default partitioner or -2 when the caller's
+/// partitioner is to be asked later; `key` null for a null key; payload and key are copied before the return.
 ///
 /// # Returns
 /// 0, or a negative code of [`CODES`](super::CODES): then nothing was taken.
@@ -143,6 +154,7 @@ fn coarse_ms() -> i64 {
 pub unsafe extern "C" fn lkfk_push(
     handle: *const Handle,
     topic: u32,
+    partition: i32,
     key: *const c_char,
     key_len: usize,
     payload: *const c_char,
@@ -152,7 +164,7 @@ pub unsafe extern "C" fn lkfk_push(
     guard(|| unsafe {
         let handle = &*handle;
         let key = (!key.is_null()).then(|| std::slice::from_raw_parts(key.cast(), key_len));
-        handle.push(topic, key, std::slice::from_raw_parts(payload.cast(), payload_len))
+        handle.push(topic, partition, key, std::slice::from_raw_parts(payload.cast(), payload_len))
     })
 }
 

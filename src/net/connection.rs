@@ -4,11 +4,11 @@
 //! its last byte, and belong to something that was asked. Anything else ends the connection: after one
 //! wrong byte nothing on it can be trusted. What ends it is the last [`Event`] it sends.
 
+use super::handshake::{self, Handshake, Source};
 use super::{NetError, frame, transport};
 use crate::config::HostPort;
-use crate::protocol::api_versions::{ApiVersionsResponse, Versions, put_api_versions_request};
-use crate::protocol::error_code::ErrorCode;
-use crate::protocol::header::{ApiKey, finish_frame, put_request_header, read_response_header};
+use crate::protocol::api_versions::Versions;
+use crate::protocol::header::{ApiKey, read_response_header};
 use crate::protocol::metadata::MetadataResponse;
 use crate::protocol::primitives::{DecodeError, Reader};
 use crate::protocol::produce::ProduceResponse;
@@ -17,13 +17,9 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, BufReader};
-
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::timeout;
-
-/// Correlation ids below this belong to the handshake.
-pub const FIRST_CORRELATION_ID: i32 = 2;
 
 /// What a connection needs to know.
 #[derive(Debug, Clone)]
@@ -36,6 +32,8 @@ pub struct Settings {
     pub setup_timeout: Duration,
     /// `socket_keepalive_enable`.
     pub keepalive: bool,
+    /// How to find out what the broker speaks.
+    pub handshake: Handshake,
 }
 
 /// A request, encoded.
@@ -69,6 +67,8 @@ pub enum Event {
         conn: u64,
         /// What both sides speak.
         versions: Versions,
+        /// How that is known.
+        source: Source,
         /// The address that took the connection.
         peer: SocketAddr,
     },
@@ -132,10 +132,11 @@ async fn serve(
     let (stream, peer) = transport::connect(&settings.address, limit, settings.keepalive).await?;
     let (from, mut to) = stream.into_split();
     let mut from = BufReader::new(from);
-    let versions = timeout(limit, negotiate(&settings.client_id, &mut from, &mut to))
+    let handshake = handshake::perform(settings.handshake, &settings.client_id, &mut from, &mut to);
+    let (versions, source) = timeout(limit, handshake)
         .await
         .map_err(|_| NetError::SetupTimeout { what: "the answer to ApiVersions", limit })??;
-    if events.send(Event::Ready { conn, versions, peer }).is_err() {
+    if events.send(Event::Ready { conn, versions, source, peer }).is_err() {
         return Ok(());
     }
     let due = Due::default();
@@ -144,48 +145,6 @@ async fn serve(
         result = write(conn, outgoing, to, &due, events) => result,
         result = read(conn, from, &due, events) => result,
     }
-}
-
-/// Asks for the broker's versions, in the newest form and, when that is too new for it, in the oldest.
-async fn negotiate(
-    client_id: &str,
-    from: &mut BufReader<OwnedReadHalf>,
-    to: &mut OwnedWriteHalf,
-) -> Result<Versions, NetError> {
-    let mut buffer = Vec::new();
-    for (correlation_id, version) in [(0, 3), (1, 0)] {
-        buffer.clear();
-        let start = put_request_header(
-            &mut buffer,
-            ApiKey::ApiVersions,
-            version,
-            correlation_id,
-            client_id,
-        );
-        put_api_versions_request(&mut buffer, version);
-        finish_frame(&mut buffer, start);
-        to.write_all(&buffer).await?;
-        match frame::read(from, &mut buffer).await {
-            Ok(true) => {}
-            Ok(false) | Err(NetError::Closed) => return Err(NetError::ClosedInHandshake),
-            Err(NetError::Io(error)) if error.kind() == std::io::ErrorKind::ConnectionReset => {
-                return Err(NetError::ClosedInHandshake);
-            }
-            Err(error) => return Err(error),
-        }
-        let mut reader = Reader::new(&buffer);
-        let decode = |source| NetError::Decode { api: "ApiVersions", source };
-        let got =
-            read_response_header(&mut reader, ApiKey::ApiVersions, version).map_err(decode)?;
-        if got != correlation_id {
-            return Err(NetError::Correlation { got, expected: Some(correlation_id) });
-        }
-        let response = ApiVersionsResponse::decode(version, &mut reader).map_err(decode)?;
-        if response.error != ErrorCode::UNSUPPORTED_VERSION || version == 0 {
-            return Ok(Versions::negotiate(&response)?);
-        }
-    }
-    unreachable!("the second round returns")
 }
 
 /// Answers that are due, oldest first. Both halves run on one thread; the lock is there for the compiler.

@@ -4,9 +4,11 @@
 
 pub mod connection;
 pub mod frame;
+pub mod handshake;
 pub mod transport;
 
 pub use connection::{Event, Expected, Outgoing, Settings, run};
+pub use handshake::{Handshake, Source};
 
 use crate::config::HostPort;
 use crate::protocol::api_versions::NegotiationError;
@@ -47,9 +49,18 @@ pub enum NetError {
     },
     /// The peer closed while it was asked for its versions.
     #[error(
-        "closed the connection when asked for its versions: not Kafka 0.10 or newer, or a TLS or SASL listener"
+        "closed the connection when asked for its versions: a TLS or SASL listener, a broker that is \
+         starting or stopping, or Kafka 0.8, which is tried next"
     )]
     ClosedInHandshake,
+    /// The peer told its versions and closed on the Metadata request that came with the question.
+    #[error("told its versions and then closed the connection; it is asked in another way next")]
+    ClosedOnMetadata,
+    /// The peer closed on what Kafka 0.8 and 0.9 answer and no other release.
+    #[error(
+        "closed the connection when tried as Kafka 0.8 or 0.9; it is asked for its versions next"
+    )]
+    NotOld,
     /// No version in common.
     #[error(transparent)]
     Versions(#[from] NegotiationError),

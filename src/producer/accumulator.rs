@@ -133,6 +133,11 @@ impl Partition {
         self.queue.is_empty()
     }
 
+    /// Records that wait here.
+    pub fn records(&self) -> usize {
+        self.queue.iter().map(|batch| batch.records.len()).sum()
+    }
+
     /// Records in the batch that still takes some.
     pub fn open_records(&self) -> usize {
         self.queue.back().filter(|batch| !batch.closed).map_or(0, |batch| batch.records.len())

@@ -13,6 +13,8 @@ pub struct Record {
     pub bytes: u32,
     /// CRC-32 of its key; `None` for a null key.
     pub key_hash: Option<u32>,
+    /// The partition the caller wants, if it wants one.
+    pub partition: Option<u32>,
 }
 
 /// Records of one partition, oldest first, never empty once queued.

@@ -155,6 +155,8 @@ pub struct NewRecord {
     pub topic: TopicId,
     /// [`partitioner::key_hash`] of its key, `None` for a null key.
     pub key_hash: Option<u32>,
+    /// Where it must go; `None`, or a partition that does not exist, leaves that to the partitioner.
+    pub partition: Option<u32>,
     /// Upper bound of its encoded size.
     pub bytes: u32,
     /// When `log()` took it; not after now.
@@ -361,6 +363,26 @@ impl Producer {
         (&topic.name, topic.id)
     }
 
+    /// Number of a topic's partitions, once it is known.
+    pub fn partition_count(&self, topic: TopicId) -> Option<u32> {
+        let count = self.topics[topic.0 as usize].partitions.len();
+        (count > 0).then_some(count as u32)
+    }
+
+    /// Records that wait to be sent: topic, partition (`None`: no metadata yet), count. Those on their way
+    /// are not among them.
+    pub fn waiting_records(&self) -> impl Iterator<Item = (&str, Option<u32>, usize)> + '_ {
+        self.topics.iter().flat_map(|topic| {
+            let unassigned = (&*topic.name, None, topic.waiting.len());
+            let partitions = topic.partitions.iter().enumerate();
+            std::iter::once(unassigned).chain(
+                partitions.map(|(index, partition)| {
+                    (&*topic.name, Some(index as u32), partition.records())
+                }),
+            )
+        })
+    }
+
     /// Name of the topic with this id of Kafka's.
     pub fn topic_by_id(&self, id: &[u8; 16]) -> Option<&str> {
         self.topics.iter().find(|topic| topic.id == *id).map(|topic| &*topic.name)
@@ -412,6 +434,7 @@ impl Producer {
             born: new.born.min(now),
             bytes: new.bytes,
             key_hash: new.key_hash,
+            partition: new.partition,
         };
         self.held_records += 1;
         self.route(now, new.topic, record);
@@ -427,7 +450,10 @@ impl Producer {
             self.want_metadata(now);
             return;
         }
-        let index = partitioner::choose(topic, record.key_hash, &mut self.random);
+        let index = match record.partition {
+            Some(index) if (index as usize) < topic.partitions.len() => index,
+            _ => partitioner::choose(topic, record.key_hash, &mut self.random),
+        };
         let partition = &mut topic.partitions[index as usize];
         let first = partition.is_empty();
         let closed = partition.append(record, &self.rules);

@@ -128,11 +128,11 @@ impl Versions {
         Ok(Self { produce, metadata })
     }
 
-    /// The lower of each version.
-    pub fn min(self, other: Self) -> Self {
+    /// These versions, where they are no higher than `limit`.
+    pub fn at_most(self, limit: Self) -> Self {
         Self {
-            produce: self.produce.min(other.produce),
-            metadata: self.metadata.min(other.metadata),
+            produce: self.produce.min(limit.produce),
+            metadata: self.metadata.min(limit.metadata),
         }
     }
 }

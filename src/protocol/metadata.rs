@@ -39,7 +39,7 @@ pub fn put_metadata_request(
     let form = ApiKey::Metadata.form(version);
     // An empty array asks for no topics, and null for all of them. In v0 there is no null, and it is
     // the empty array that asks for all of them.
-    let topics = if version == 0 && topics.is_empty() { &[NO_TOPIC] } else { topics };
+    let topics = if version == 0 && topics.is_empty() { &[NO_TOPIC][..] } else { topics };
     out.put_array_len(form, topics.len());
     for topic in topics {
         if version >= 10 {

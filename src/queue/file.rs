@@ -335,12 +335,6 @@ impl Queue {
         self.map.cursors().head()
     }
 
-    /// Bytes between the oldest record that is not done and the newest.
-    pub fn bytes_in_use(&self) -> u64 {
-        let head = self.head();
-        self.map.cursors().tail().saturating_sub(head)
-    }
-
     /// Path of the file, for messages.
     pub fn path(&self) -> PathBuf {
         self.dir.path.join(&self.name)

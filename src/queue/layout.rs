@@ -64,10 +64,12 @@ pub mod state {
     pub const WRAP: u32 = 3;
 }
 
-/// Partition of a slot that is not part of a batch yet.
+/// The writer leaves the partition to the reader.
 pub const NO_PARTITION: i32 = -1;
+/// The writer has a partitioner of its own but did not know the number of partitions yet: ask it.
+pub const ASK_PARTITION: i32 = -2;
 
-/// Header of a slot. The first half is the writer's, the second the reader's: it is where a batch is
+/// Header of a slot. Up to the partition, and the number, it is the writer's, the rest the reader's: there a batch is
 /// written down before it is first sent, so that an adopter can repeat it with the same bounds.
 #[repr(C)]
 pub struct SlotHeader {
@@ -89,7 +91,7 @@ pub struct SlotHeader {
     pub headers_len: u32,
     /// Bytes of the payload.
     pub payload_len: u32,
-    /// Partition of the batch, or [`NO_PARTITION`].
+    /// The partition that the writer wishes for, [`NO_PARTITION`] or [`ASK_PARTITION`].
     pub partition: i32,
     /// Producer id of the batch.
     pub producer_id: i64,

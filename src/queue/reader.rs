@@ -18,6 +18,8 @@ pub struct Slot<'a> {
     pub position: u64,
     /// Topic id, to be looked up with [`Reader::topic`].
     pub topic: u16,
+    /// The partition that the writer wishes for, or a negative number of [`layout`].
+    pub partition: i32,
     /// When `log()` took it, milliseconds since 1970.
     pub timestamp_ms: i64,
     /// Its key.
@@ -144,8 +146,9 @@ impl Reader {
             (key, std::slice::from_raw_parts(at, payload_len))
         };
         // SAFETY: the header is inside the data area, see above.
-        let (topic, timestamp_ms) = unsafe { ((*header).topic, (*header).timestamp_ms) };
-        Ok(Slot { position, topic, timestamp_ms, key, payload })
+        let (topic, partition, timestamp_ms) =
+            unsafe { ((*header).topic, (*header).partition, (*header).timestamp_ms) };
+        Ok(Slot { position, topic, partition, timestamp_ms, key, payload })
     }
 
     fn header(&self, position: u64) -> *mut SlotHeader {

@@ -3,7 +3,7 @@
 
 use super::barrier::Barrier;
 use super::file::{Mapping, Queue};
-use super::layout::{self, NO_PARTITION, NULL_KEY, SLOT_HEADER, SlotHeader, state};
+use super::layout::{self, NULL_KEY, SLOT_HEADER, SlotHeader, state};
 use crate::topic_name;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -117,11 +117,13 @@ impl Writer {
     }
 
     /// Copies a record into the queue. `Ok(true)` asks the caller to signal the reader. A null key is
-    /// `None`, which is not the same as an empty one.
+    /// `None`, which is not the same as an empty one. `partition` is a number, or one of
+    /// [`NO_PARTITION`](layout::NO_PARTITION) and [`ASK_PARTITION`](layout::ASK_PARTITION).
     #[inline]
-    pub fn push(
+    pub fn push_to(
         &mut self,
         topic: u16,
+        partition: i32,
         timestamp_ms: i64,
         key: Option<&[u8]>,
         payload: &[u8],
@@ -179,7 +181,7 @@ impl Writer {
             key_len,
             headers_len: 0,
             payload_len,
-            partition: NO_PARTITION,
+            partition,
             producer_id: -1,
             sequence: -1,
             batch_records: 0,
@@ -206,6 +208,18 @@ impl Writer {
         Ok(self.map.cursors().publish(self.tail, self.written, self.barrier))
     }
 
+    /// [`push_to`](Self::push_to) whatever partition the reader chooses.
+    #[inline]
+    pub fn push(
+        &mut self,
+        topic: u16,
+        timestamp_ms: i64,
+        key: Option<&[u8]>,
+        payload: &[u8],
+    ) -> Result<bool, PushError> {
+        self.push_to(topic, layout::NO_PARTITION, timestamp_ms, key, payload)
+    }
+
     /// Bytes to skip so that a slot of `length` does not cross the end of the data area, or so that an
     /// empty queue starts again from its beginning.
     #[inline]
@@ -227,6 +241,16 @@ impl Writer {
     /// Records ever taken.
     pub fn written(&self) -> u64 {
         self.written
+    }
+
+    /// Records that are not done.
+    pub fn waiting(&self) -> u64 {
+        self.written.saturating_sub(self.map.cursors().done())
+    }
+
+    /// Bytes between the oldest record that is not done and the newest.
+    pub fn bytes_in_use(&self) -> u64 {
+        self.tail - self.map.cursors().head()
     }
 
     /// Position after the last record taken.

@@ -15,7 +15,7 @@ pub const APIS: [ApiKey; 3] = [ApiKey::Produce, ApiKey::Metadata, ApiKey::ApiVer
 
 /// The most memory that decoding an answer of this size may take.
 pub fn allowed_memory(answer_len: usize) -> usize {
-    4 * answer_len + 64 * 1024
+    4 * answer_len + 512 * 1024
 }
 
 /// Decodes a header and a body, and drops what came of it.

@@ -1,1 +1,507 @@
-//! Single behaviours, by example.
+//! Single behaviours, by example: a producer, a hand-driven clock, and answers written by hand.
+
+use super::*;
+use crate::protocol::metadata::{BrokerMetadata, PartitionMetadata, TopicMetadata};
+use crate::protocol::produce::{LeaderHint, ProducedTopic, RecordError};
+
+/// A producer and what it asked for so far.
+struct Stage {
+    producer: Producer,
+    now: Time,
+    next_record: u64,
+}
+
+/// A Produce request as the test sees it: connection, request, topic, partition and record ids per batch.
+type Seen = (ConnId, RequestId, Vec<(TopicId, u32, Vec<u64>)>);
+
+impl Stage {
+    fn new(rules: Rules) -> Stage {
+        Stage { producer: Producer::new(rules, 1), now: Time(1_000_000), next_record: 0 }
+    }
+
+    /// Connected to broker 1, which leads all `partitions` of topic "t".
+    fn ready(rules: Rules, partitions: i32) -> (Stage, TopicId) {
+        let mut stage = Stage::new(rules);
+        let topic = stage.producer.topic(stage.now, "t");
+        let (boot, _) = stage.connect();
+        assert_eq!(stage.connect_done(boot), [boot]);
+        stage.answer_metadata(boot, &[(1, "b1")], &vec![Some(1); partitions as usize]);
+        (stage, topic)
+    }
+
+    fn actions(&mut self) -> Vec<Action> {
+        std::iter::from_fn(|| self.producer.poll(self.now)).collect()
+    }
+
+    /// The connection it wants, and to whom.
+    fn connect(&mut self) -> (ConnId, BrokerId) {
+        let actions = self.actions();
+        match &actions[..] {
+            [.., Action::Connect { conn, broker, .. }] => (*conn, *broker),
+            other => panic!("no connect but {other:?}"),
+        }
+    }
+
+    /// Completes a connection; returns where metadata is asked for then.
+    fn connect_done(&mut self, conn: ConnId) -> Vec<ConnId> {
+        self.producer.handle_connected(self.now, conn);
+        self.metadata_asked()
+    }
+
+    fn metadata_asked(&mut self) -> Vec<ConnId> {
+        let asked = self.actions().into_iter().filter_map(|action| match action {
+            Action::Metadata { conn, .. } => Some(conn),
+            _ => None,
+        });
+        asked.collect()
+    }
+
+    /// Lets the periodic refresh come, over a new connection if need be; returns where it is asked for.
+    fn refresh(&mut self) -> ConnId {
+        self.pass(Duration::from_secs(60));
+        for _ in 0..3 {
+            for action in self.actions() {
+                match action {
+                    Action::Connect { conn, .. } => self.producer.handle_connected(self.now, conn),
+                    Action::Metadata { conn, .. } => return conn,
+                    _ => {}
+                }
+            }
+        }
+        panic!("metadata is not asked for");
+    }
+
+    fn answer_metadata(&mut self, conn: ConnId, brokers: &[(i32, &str)], leaders: &[Option<i32>]) {
+        let error = ErrorCode::NONE;
+        self.answer_metadata_with(conn, brokers, leaders, error, 0);
+    }
+
+    fn answer_metadata_with(
+        &mut self,
+        conn: ConnId,
+        brokers: &[(i32, &str)],
+        leaders: &[Option<i32>],
+        error: ErrorCode,
+        epoch: i32,
+    ) {
+        let request = self.producer.refresh.asked.expect("metadata is asked for").1;
+        let partitions = leaders.iter().enumerate().map(|(index, leader)| PartitionMetadata {
+            error: ErrorCode::NONE,
+            index: index as i32,
+            leader: leader.unwrap_or(-1),
+            leader_epoch: epoch,
+        });
+        let response = MetadataResponse {
+            error: ErrorCode::NONE,
+            throttle_ms: 0,
+            brokers: brokers
+                .iter()
+                .map(|(id, host)| BrokerMetadata {
+                    id: *id,
+                    host: (*host).into(),
+                    port: 9092,
+                    rack: None,
+                })
+                .collect(),
+            cluster_id: None,
+            controller_id: 1,
+            topics: vec![TopicMetadata {
+                error,
+                name: "t".into(),
+                id: [1; 16],
+                partitions: partitions.collect(),
+            }],
+        };
+        self.producer.handle_metadata(self.now, conn, request, &response);
+    }
+
+    fn log(&mut self, topic: TopicId, key: Option<&[u8]>) -> u64 {
+        let id = self.next_record;
+        self.next_record += 1;
+        let record = NewRecord {
+            id: RecordId(id),
+            topic,
+            key_hash: key.map(partitioner::key_hash),
+            partition: None,
+            bytes: 100,
+            born: self.now,
+        };
+        self.producer.handle_record(self.now, record);
+        id
+    }
+
+    fn pass(&mut self, span: Duration) {
+        self.now = self.now + span;
+        self.producer.handle_timeout(self.now);
+    }
+
+    /// The Produce requests it wants to send now; connections it asks for are made at once.
+    fn requests(&mut self) -> Vec<Seen> {
+        let mut seen = Vec::new();
+        loop {
+            let actions = self.actions();
+            if actions.is_empty() {
+                return seen;
+            }
+            for action in actions {
+                match action {
+                    Action::Connect { conn, .. } => self.producer.handle_connected(self.now, conn),
+                    Action::Produce { conn, request } => {
+                        let sent = self.producer.request(conn, request);
+                        let batches = sent.iter().map(|sent| {
+                            let ids = sent.batch.records.iter().map(|record| record.id.0);
+                            (sent.topic, sent.partition, ids.collect())
+                        });
+                        seen.push((conn, request, batches.collect()));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, (conn, request, batches): &Seen, told: impl Fn(u32) -> ProducedPartition) {
+        let partitions = batches.iter().map(|(_, partition, _)| told(*partition)).collect();
+        let topic = ProducedTopicRef::Name("t".into());
+        let response = ProduceResponse {
+            throttle_ms: 0,
+            topics: vec![ProducedTopic { topic, partitions }],
+            node_endpoints: Vec::new(),
+        };
+        self.producer.handle_produced(self.now, *conn, *request, &response);
+    }
+
+    fn outcomes(&mut self) -> Vec<(Vec<u64>, Fate)> {
+        let outcomes = std::iter::from_fn(|| self.producer.poll_outcome());
+        outcomes.map(|o| (o.records.iter().map(|r| r.id.0).collect(), o.fate)).collect()
+    }
+}
+
+fn told(index: u32, error: ErrorCode) -> ProducedPartition {
+    ProducedPartition {
+        index: index as i32,
+        error,
+        base_offset: if error == ErrorCode::NONE { 0 } else { -1 },
+        log_append_time_ms: -1,
+        error_message: None,
+        record_errors: Vec::new(),
+        current_leader: None,
+    }
+}
+
+fn failed(reason: Reason, in_doubt: bool) -> Fate {
+    Fate::Failed { reason, in_doubt }
+}
+
+fn fast() -> Rules {
+    Rules { linger: Duration::ZERO, ..rules() }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_batch_is_sent_when_it_is_full_or_its_linger_is_over_or_on_flush() {
+    let (mut stage, topic) = Stage::ready(Rules { batch_records: 3, ..rules() }, 1);
+    let two = [stage.log(topic, None), stage.log(topic, None)];
+    assert!(stage.requests().is_empty());
+    let three = stage.log(topic, None);
+    let requests = stage.requests();
+    assert_eq!(requests[0].2, [(topic, 0, vec![two[0], two[1], three])]);
+    stage.answer(&requests[0], |p| told(p, ErrorCode::NONE));
+    stage.log(topic, None);
+    stage.pass(SECOND);
+    assert!(stage.requests().is_empty());
+    stage.pass(SECOND);
+    let requests = stage.requests();
+    assert_eq!(requests.len(), 1);
+    stage.answer(&requests[0], |p| told(p, ErrorCode::NONE));
+    stage.log(topic, None);
+    stage.producer.handle_flush(stage.now);
+    assert_eq!(stage.requests().len(), 1);
+}
+
+#[test]
+fn several_partitions_share_a_request_and_one_partition_has_one_batch_on_the_way() {
+    let (mut stage, topic) = Stage::ready(fast(), 8);
+    for key in 0..64u8 {
+        stage.log(topic, Some(&[key]));
+    }
+    let requests = stage.requests();
+    assert_eq!(requests.len(), 1);
+    assert_eq!(requests[0].2.len(), 8);
+    for key in 0..64u8 {
+        stage.log(topic, Some(&[key]));
+    }
+    assert!(stage.requests().is_empty(), "all partitions are on their way");
+    stage.answer(&requests[0], |p| told(p, ErrorCode::NONE));
+    assert_eq!(stage.requests().len(), 1);
+}
+
+#[test]
+fn keys_choose_crc32_modulo_count_and_the_next_partition_with_a_leader() {
+    let (mut stage, topic) = Stage::ready(fast(), 4);
+    let key = b"some key";
+    let home = crc32fast::hash(key) % 4;
+    stage.log(topic, Some(key));
+    let request = stage.requests().remove(0);
+    assert_eq!(request.2[0].1, home);
+    stage.answer(&request, |p| told(p, ErrorCode::NONE));
+    let mut leaders = vec![Some(1); 4];
+    leaders[home as usize] = None;
+    let conn = stage.refresh();
+    stage.answer_metadata_with(conn, &[(1, "b1")], &leaders, ErrorCode::NONE, 1);
+    stage.log(topic, Some(key));
+    assert_eq!(stage.requests()[0].2[0].1, (home + 1) % 4);
+}
+
+#[test]
+fn records_without_a_key_stay_together_and_move_on_with_the_next_batch() {
+    let (mut stage, topic) = Stage::ready(Rules { batch_records: 5, ..rules() }, 16);
+    let mut used = std::collections::BTreeSet::new();
+    for _ in 0..20 {
+        for _ in 0..5 {
+            stage.log(topic, None);
+        }
+        for request in stage.requests() {
+            assert_eq!(request.2[0].2.len(), 5);
+            used.insert(request.2[0].1);
+            stage.answer(&request, |p| told(p, ErrorCode::NONE));
+        }
+    }
+    assert!(used.len() > 4, "{used:?}");
+}
+
+#[test]
+fn a_moved_leader_is_followed_by_its_hint_without_counting_a_try() {
+    let (mut stage, topic) = Stage::ready(Rules { max_retries: 0, ..fast() }, 1);
+    let conn = stage.refresh();
+    stage.answer_metadata(conn, &[(1, "b1"), (2, "b2")], &[Some(1)]);
+    let id = stage.log(topic, None);
+    let request = stage.requests().remove(0);
+    stage.answer(&request, |p| ProducedPartition {
+        current_leader: Some(LeaderHint { id: 2, epoch: 7 }),
+        ..told(p, ErrorCode::NOT_LEADER_OR_FOLLOWER)
+    });
+    stage.pass(SECOND);
+    let again = stage.requests().remove(0);
+    assert_eq!(again.2, [(topic, 0, vec![id])]);
+    assert_ne!(again.0, request.0, "it goes to the other broker");
+}
+
+#[test]
+fn errors_that_may_pass_are_counted_and_then_final() {
+    let (mut stage, topic) = Stage::ready(Rules { max_retries: 2, ..fast() }, 1);
+    let id = stage.log(topic, None);
+    for _ in 0..3 {
+        let request = stage.requests().remove(0);
+        stage.answer(&request, |p| told(p, ErrorCode::NOT_ENOUGH_REPLICAS));
+        assert!(stage.requests().is_empty(), "there is a pause first");
+        stage.pass(SECOND);
+    }
+    let reason = Reason::Broker(ErrorCode::NOT_ENOUGH_REPLICAS);
+    assert_eq!(stage.outcomes(), [(vec![id], failed(reason, false))]);
+}
+
+#[test]
+fn a_batch_too_large_for_the_broker_is_halved_until_only_the_large_record_fails() {
+    let (mut stage, topic) = Stage::ready(Rules { batch_records: 8, ..rules() }, 1);
+    let ids: Vec<u64> = (0..8).map(|_| stage.log(topic, None)).collect();
+    let large = ids[5];
+    let mut steps = 0;
+    while let Some(request) = stage.requests().pop() {
+        let too_large = request.2[0].2.contains(&large);
+        let error = if too_large { ErrorCode::MESSAGE_TOO_LARGE } else { ErrorCode::NONE };
+        stage.answer(&request, |p| told(p, error));
+        steps += 1;
+    }
+    assert!(steps <= 8, "{steps}");
+    let (delivered, lost): (Vec<_>, Vec<_>) =
+        stage.outcomes().into_iter().partition(|(_, fate)| *fate == Fate::Delivered);
+    let delivered: Vec<u64> = delivered.into_iter().flat_map(|(ids, _)| ids).collect();
+    assert_eq!(delivered, ids.iter().copied().filter(|id| *id != large).collect::<Vec<_>>());
+    assert_eq!(lost.len(), 1);
+    assert_eq!(lost[0].0, [large]);
+}
+
+#[test]
+fn records_that_the_broker_names_fail_alone() {
+    let (mut stage, topic) = Stage::ready(Rules { batch_records: 4, ..rules() }, 1);
+    let ids: Vec<u64> = (0..4).map(|_| stage.log(topic, None)).collect();
+    let request = stage.requests().remove(0);
+    stage.answer(&request, |p| ProducedPartition {
+        record_errors: vec![
+            RecordError { batch_index: 2, message: None },
+            RecordError { batch_index: 99, message: None },
+            RecordError { batch_index: -1, message: None },
+        ],
+        ..told(p, ErrorCode::INVALID_RECORD)
+    });
+    let reason = Reason::Broker(ErrorCode::INVALID_RECORD);
+    assert_eq!(stage.outcomes(), [(vec![ids[2]], failed(reason, false))]);
+    assert_eq!(stage.requests()[0].2[0].2, [ids[0], ids[1], ids[3]]);
+}
+
+#[test]
+fn a_broken_connection_leaves_the_batch_in_doubt_and_it_is_sent_again() {
+    let (mut stage, topic) = Stage::ready(fast(), 1);
+    let id = stage.log(topic, None);
+    let request = stage.requests().remove(0);
+    stage.producer.handle_closed(stage.now, request.0);
+    stage.pass(SECOND);
+    let again = stage.requests().remove(0);
+    assert_eq!(again.2[0].2, [id]);
+    stage.producer.handle_closed(stage.now, again.0);
+    stage.pass(Duration::from_secs(5));
+    assert_eq!(stage.outcomes(), [(vec![id], failed(Reason::TimedOut, true))]);
+}
+
+#[test]
+fn an_answer_that_does_not_come_closes_the_connection() {
+    let (mut stage, topic) = Stage::ready(fast(), 1);
+    stage.log(topic, None);
+    let request = stage.requests().remove(0);
+    stage.pass(Duration::from_millis(5_400));
+    assert!(stage.actions().is_empty());
+    stage.pass(Duration::from_millis(200));
+    let closed = Action::Close { conn: request.0, reason: CloseReason::RequestTimeout };
+    assert!(stage.actions().contains(&closed));
+    // The answer of the closed connection changes nothing any more.
+    stage.answer(&request, |p| told(p, ErrorCode::NONE));
+    assert!(stage.outcomes().iter().all(|(_, fate)| *fate != Fate::Delivered));
+}
+
+#[test]
+fn success_without_an_offset_and_a_missing_partition_are_no_success() {
+    let (mut stage, topic) = Stage::ready(fast(), 1);
+    let id = stage.log(topic, None);
+    let request = stage.requests().remove(0);
+    stage.answer(&request, |p| ProducedPartition { base_offset: -1, ..told(p, ErrorCode::NONE) });
+    stage.pass(SECOND);
+    let request = stage.requests().remove(0);
+    stage.answer(&request, |p| told(p + 1, ErrorCode::NONE));
+    stage.pass(SECOND);
+    assert!(stage.outcomes().is_empty());
+    let request = stage.requests().remove(0);
+    stage.answer(&request, |p| told(p, ErrorCode::NONE));
+    assert_eq!(stage.outcomes(), [(vec![id], Fate::Delivered)]);
+}
+
+#[test]
+fn a_known_topic_that_vanishes_for_a_while_keeps_its_records_and_leaders() {
+    let (mut stage, topic) = Stage::ready(fast(), 2);
+    let conn = stage.refresh();
+    let unknown = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
+    stage.answer_metadata_with(conn, &[(1, "b1")], &[], unknown, 0);
+    let id = stage.log(topic, None);
+    assert_eq!(stage.requests()[0].2[0].2, [id]);
+}
+
+#[test]
+fn an_older_epoch_does_not_bring_an_earlier_leader_back() {
+    let (mut stage, topic) = Stage::ready(fast(), 1);
+    for (leader, epoch) in [(2, 5), (1, 4)] {
+        let conn = stage.refresh();
+        let brokers = [(1, "b1"), (2, "b2")];
+        stage.answer_metadata_with(conn, &brokers, &[Some(leader)], ErrorCode::NONE, epoch);
+    }
+    stage.log(topic, None);
+    let request = stage.requests().remove(0);
+    assert_eq!(stage.producer.connections[&request.0], 2);
+}
+
+#[test]
+fn an_unknown_topic_fails_by_that_name_and_an_unauthorized_one_at_once() {
+    let mut stage = Stage::new(rules());
+    let topic = stage.producer.topic(stage.now, "t");
+    let id = stage.log(topic, None);
+    let (conn, _) = stage.connect();
+    stage.connect_done(conn);
+    let unknown = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
+    stage.answer_metadata_with(conn, &[(1, "b1")], &[], unknown, 0);
+    stage.pass(Duration::from_secs(5));
+    assert_eq!(stage.outcomes(), [(vec![id], failed(Reason::TopicUnknown, false))]);
+
+    let mut stage = Stage::new(rules());
+    let topic = stage.producer.topic(stage.now, "t");
+    let id = stage.log(topic, None);
+    let (conn, _) = stage.connect();
+    stage.connect_done(conn);
+    let denied = ErrorCode::TOPIC_AUTHORIZATION_FAILED;
+    stage.answer_metadata_with(conn, &[(1, "b1")], &[], denied, 0);
+    assert_eq!(stage.outcomes(), [(vec![id], failed(Reason::Broker(denied), false))]);
+}
+
+#[test]
+fn throttling_is_obeyed_and_capped() {
+    let (mut stage, topic) = Stage::ready(fast(), 2);
+    stage.log(topic, Some(b"a"));
+    let request = stage.requests().remove(0);
+    let response = ProduceResponse {
+        throttle_ms: i32::MAX,
+        topics: vec![ProducedTopic {
+            topic: ProducedTopicRef::Name("t".into()),
+            partitions: vec![told(request.2[0].1, ErrorCode::NONE)],
+        }],
+        node_endpoints: Vec::new(),
+    };
+    stage.producer.handle_produced(stage.now, request.0, request.1, &response);
+    stage.pass(Duration::from_secs(56));
+    stage.log(topic, Some(b"a"));
+    assert!(stage.requests().is_empty());
+    stage.pass(Duration::from_secs(4));
+    assert_eq!(stage.requests().len(), 1);
+}
+
+#[test]
+fn a_broker_that_keeps_failing_rests_unless_it_is_the_last_hope() {
+    let boot = |host: &str| HostPort { host: host.into(), port: 9092 };
+    let two = Rules { bootstrap: vec![boot("x"), boot("y")], conn_retry_limit: 2, ..rules() };
+    let mut stage = Stage::new(two);
+    stage.producer.topic(stage.now, "t");
+    let mut tries = std::collections::BTreeMap::new();
+    // One of the two never lets anybody in, the other one always breaks after that.
+    for _ in 0..400 {
+        for action in stage.actions() {
+            if let Action::Connect { conn, broker, .. } = action {
+                *tries.entry(broker).or_insert(0) += 1;
+                stage.producer.handle_closed(stage.now, conn);
+            }
+        }
+        stage.pass(Duration::from_millis(50));
+    }
+    assert!(tries.values().all(|count| *count >= 5), "both are the last hope: {tries:?}");
+
+    let (mut stage, _) = Stage::ready(Rules { conn_retry_limit: 2, ..fast() }, 1);
+    stage.producer.sinks.insert(-2, Sink::new(boot("dead")));
+    stage.producer.sinks.get_mut(&1).expect("known").failures = 1;
+    let mut dead = 0;
+    for _ in 0..200 {
+        stage.producer.want_metadata(stage.now);
+        for action in stage.actions() {
+            if let Action::Connect { conn, broker, .. } = action {
+                dead += i32::from(broker == -2);
+                if broker == -2 {
+                    stage.producer.handle_closed(stage.now, conn);
+                }
+            }
+        }
+        stage.pass(Duration::from_millis(50));
+    }
+    assert!(dead <= 3, "{dead} attempts in 10 s, with others to try");
+}
+
+#[test]
+fn connections_to_brokers_that_left_are_closed_once_they_are_idle() {
+    let (mut stage, topic) = Stage::ready(fast(), 1);
+    stage.log(topic, None);
+    let request = stage.requests().remove(0);
+    stage.pass(Duration::from_secs(1));
+    stage.producer.want_metadata(stage.now);
+    let asked = stage.metadata_asked();
+    stage.answer_metadata_with(asked[0], &[(2, "b2")], &[Some(2)], ErrorCode::NONE, 1);
+    assert!(!stage.actions().iter().any(|action| matches!(action, Action::Close { .. })));
+    stage.answer(&request, |p| told(p, ErrorCode::NONE));
+    assert!(matches!(stage.outcomes()[..], [(_, Fate::Delivered)]));
+    let closed = Action::Close { conn: request.0, reason: CloseReason::NotNeeded };
+    assert!(stage.actions().contains(&closed));
+}

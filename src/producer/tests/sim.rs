@@ -265,7 +265,11 @@ impl Sim {
         let age = self.cluster.random.below(1000).min(self.now.0);
         let born = Time(self.now.0 - age);
         self.handed_in.push((id, topic));
-        self.producer.handle_record(self.now, NewRecord { id, topic, key_hash, bytes, born });
+        // Now and then a partition is given, also one that does not exist.
+        let wish = self.cluster.random.below(20) as u32;
+        let partition = (wish < 5).then_some(wish);
+        let record = NewRecord { id, topic, key_hash, partition, bytes, born };
+        self.producer.handle_record(self.now, record);
         self.records_left -= 1;
         if self.records_left > 0 {
             let gap = self.cluster.random.below(self.gap + 1);

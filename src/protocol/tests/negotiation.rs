@@ -6,28 +6,37 @@ use proptest::prelude::*;
 use crate::protocol::api_versions::{ApiRange, ApiVersionsResponse, NegotiationError, Versions};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::header::ApiKey;
+use crate::protocol::release::Release;
 use crate::protocol::{metadata, produce};
 
 const PRODUCE: i16 = 0;
 const METADATA: i16 = 3;
 
+/// Kafka's releases: (Produce, Metadata) offered, (Produce, Metadata) chosen.
+type Row = (&'static str, (i16, i16), (i16, i16), (i16, i16));
+const RELEASES: [Row; 11] = [
+    ("0.10.0", (0, 2), (0, 1), (2, 1)),
+    ("0.10.2", (0, 2), (0, 2), (2, 2)),
+    ("0.11.0", (0, 3), (0, 4), (3, 4)),
+    ("1.0", (0, 5), (0, 5), (5, 5)),
+    ("2.0", (0, 6), (0, 6), (6, 6)),
+    ("2.4", (0, 8), (0, 9), (8, 9)),
+    ("2.8", (0, 9), (0, 11), (9, 11)),
+    ("3.4", (0, 9), (0, 12), (9, 12)),
+    ("3.9", (0, 11), (0, 12), (11, 12)),
+    ("4.0", (0, 12), (0, 13), (12, 13)),
+    ("4.3", (0, 13), (0, 13), (13, 13)),
+];
+
 #[test]
 fn each_broker_gets_the_highest_versions_it_speaks() {
-    // Kafka's releases: (Produce, Metadata) offered, (Produce, Metadata) chosen.
-    let releases = [
-        ("0.11", (0, 3), (0, 4), (3, 4)),
-        ("1.0", (0, 5), (0, 5), (5, 5)),
-        ("2.0", (0, 6), (0, 6), (6, 6)),
-        ("2.4", (0, 8), (0, 9), (8, 9)),
-        ("2.8", (0, 9), (0, 11), (9, 11)),
-        ("3.4", (0, 9), (0, 12), (9, 12)),
-        ("3.9", (0, 11), (0, 12), (11, 12)),
-        ("4.0", (0, 12), (0, 13), (12, 13)),
-        ("4.3", (0, 13), (0, 13), (13, 13)),
+    let unreleased = [
         ("4.3, honest about its minimum", (3, 13), (0, 13), (13, 13)),
         ("a later one", (5, 20), (4, 30), (13, 13)),
     ];
-    for (release, produce, metadata, (produce_chosen, metadata_chosen)) in releases {
+    for (release, produce, metadata, (produce_chosen, metadata_chosen)) in
+        RELEASES.into_iter().chain(unreleased)
+    {
         let chosen = Versions::negotiate(&offer(&[
             (METADATA, metadata.0, metadata.1),
             (18, 0, 4),
@@ -36,6 +45,55 @@ fn each_broker_gets_the_highest_versions_it_speaks() {
         let expected = Versions { produce: produce_chosen, metadata: metadata_chosen };
         assert_eq!(chosen, Ok(expected), "Kafka {release}");
     }
+}
+
+#[test]
+fn a_release_that_is_not_asked_gets_what_it_would_be_asked_for() {
+    for (release, _, _, (produce, metadata)) in RELEASES {
+        let release = release.parse::<Release>().unwrap();
+        assert_eq!(release.versions(), Versions { produce, metadata }, "{release:?}");
+    }
+    for (release, produce, metadata) in [
+        ("0.8", 0, 0),
+        ("0.8.2.2", 0, 0),
+        ("0.9.0", 1, 0),
+        ("0.9.0.1", 1, 0),
+        ("0.10.0.1", 2, 1),
+        ("0.11.0.3", 3, 4),
+        ("1.1.1", 5, 5),
+        ("2.3.1", 7, 7),
+        ("4.4.0", 13, 13),
+        ("17.0", 13, 13),
+    ] {
+        let versions = release.parse::<Release>().unwrap().versions();
+        assert_eq!(versions, Versions { produce, metadata }, "{release}");
+    }
+}
+
+#[test]
+fn what_is_no_release_is_refused() {
+    for text in [
+        "",
+        "1",
+        "0.7.2",
+        "0.8.",
+        ".8",
+        "0..8",
+        "0.8.2.2.1",
+        "0.8.2-beta",
+        "v2.8",
+        "2.8 ",
+        "+2.8",
+        "2.65536",
+    ] {
+        assert!(text.parse::<Release>().is_err(), "{text:?}");
+    }
+}
+
+#[test]
+fn versions_are_limited_one_by_one() {
+    let versions = |produce, metadata| Versions { produce, metadata };
+    assert_eq!(versions(1, 5).at_most(versions(3, 4)), versions(1, 4));
 }
 
 #[test]
@@ -50,17 +108,17 @@ fn produce_by_topic_id_needs_metadata_that_tells_ids() {
         Err(NegotiationError::NoCommonVersion {
             api: ApiKey::Produce,
             offered: (13, 13),
-            needed: (3, 12),
+            needed: (0, 12),
         })
     );
 }
 
 #[test]
-fn brokers_without_record_batches_are_named_with_what_they_offer() {
-    let error = Versions::negotiate(&offer(&[(PRODUCE, 0, 2), (METADATA, 0, 2)])).unwrap_err();
+fn brokers_without_a_version_of_ours_are_named_with_what_they_offer() {
+    let error = Versions::negotiate(&offer(&[(PRODUCE, 14, 20), (METADATA, 0, 9)])).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the broker offers Produce in versions 0 to 2, lkfk needs it in versions 3 to 12"
+        "the broker offers Produce in versions 14 to 20, lkfk needs it in versions 0 to 12"
     );
 }
 
@@ -69,10 +127,10 @@ fn an_empty_list_lacks_everything() {
     let error = Versions::negotiate(&offer(&[])).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the broker does not offer Metadata, lkfk needs it in versions 1 to 13"
+        "the broker does not offer Metadata, lkfk needs it in versions 0 to 13"
     );
     let no_produce = Versions::negotiate(&offer(&[(METADATA, 0, 13)])).unwrap_err();
-    assert_eq!(no_produce, NegotiationError::Missing { api: ApiKey::Produce, needed: (3, 13) });
+    assert_eq!(no_produce, NegotiationError::Missing { api: ApiKey::Produce, needed: (0, 13) });
 }
 
 #[test]
@@ -81,7 +139,7 @@ fn a_range_upside_down_offers_nothing() {
     assert_eq!(
         error.to_string(),
         "the broker offers Metadata in no version (lowest 9, highest 5), \
-         lkfk needs it in versions 1 to 13"
+         lkfk needs it in versions 0 to 13"
     );
 }
 
@@ -113,9 +171,14 @@ proptest! {
         let Ok(chosen) = Versions::negotiate(&offer(&ranges)) else { return Ok(()) };
         prop_assert!(produce::VERSIONS.contains(&chosen.produce));
         prop_assert!(metadata::VERSIONS.contains(&chosen.metadata));
-        for (key, min, max) in ranges {
+        for &(key, min, max) in &ranges {
             let version = if key == PRODUCE { chosen.produce } else { chosen.metadata };
             prop_assert!((min..=max).contains(&version));
+        }
+        // Kafka 4 offers Produce 0 to 2 and does not take them.
+        let offered = ranges.iter().filter(|(key, ..)| *key == PRODUCE);
+        if offered.map(|(_, _, max)| *max).min().is_some_and(|max| max >= 3) {
+            prop_assert!(chosen.produce >= 3);
         }
     }
 }

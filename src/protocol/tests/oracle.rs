@@ -1,4 +1,5 @@
-//! Valid answers of any content, as kafka-protocol encodes them.
+//! Valid answers of any content, as kafka-protocol encodes them, and Produce below v3, which it does
+//! not know, from the protocol's guide.
 
 use kafka_protocol::messages::api_versions_response::{ApiVersion, SupportedFeatureKey};
 use kafka_protocol::messages::metadata_response::{
@@ -23,6 +24,34 @@ pub fn encode(message: &impl Encodable, version: i16) -> Vec<u8> {
     let mut bytes = Vec::new();
     message.encode(&mut bytes, version).expect("the strategies fit the version");
     bytes
+}
+
+/// Below v3 answers to Produce are those of v3 without the fields that came later: the time of append
+/// in v0 and v1, the throttle time in v0.
+pub fn encode_produce(answer: &ProduceResponse, version: i16) -> Vec<u8> {
+    if version >= 3 {
+        return encode(answer, version);
+    }
+    let count = |out: &mut Vec<u8>, len: usize| out.extend((len as i32).to_be_bytes());
+    let mut out = Vec::new();
+    count(&mut out, answer.responses.len());
+    for topic in &answer.responses {
+        out.extend((topic.name.len() as i16).to_be_bytes());
+        out.extend(topic.name.as_bytes());
+        count(&mut out, topic.partition_responses.len());
+        for partition in &topic.partition_responses {
+            out.extend(partition.index.to_be_bytes());
+            out.extend(partition.error_code.to_be_bytes());
+            out.extend(partition.base_offset.to_be_bytes());
+            if version >= 2 {
+                out.extend(partition.log_append_time_ms.to_be_bytes());
+            }
+        }
+    }
+    if version >= 1 {
+        out.extend(answer.throttle_time_ms.to_be_bytes());
+    }
+    out
 }
 
 pub fn api_versions(version: i16) -> BoxedStrategy<ApiVersionsResponse> {
@@ -62,7 +91,8 @@ pub fn api_versions(version: i16) -> BoxedStrategy<ApiVersionsResponse> {
 }
 
 pub fn metadata(version: i16) -> BoxedStrategy<MetadataResponse> {
-    let head = (since(version, 3, 0), option::of(text()), any::<i32>(), since(version, 13, 0));
+    let head =
+        (since(version, 3, 0), option::of(text()), since(version, 1, -1), since(version, 13, 0));
     let brokers = vec(broker(version), 0..4);
     let topics = vec(topic(version), 0..4);
     (head, brokers, topics, unknown_field(version >= 9))
@@ -84,12 +114,12 @@ pub fn metadata(version: i16) -> BoxedStrategy<MetadataResponse> {
 
 fn broker(version: i16) -> impl Strategy<Value = MetadataResponseBroker> {
     (any::<(i32, i32)>(), text(), option::of(text()), unknown_field(version >= 9)).prop_map(
-        |((id, port), host, rack, unknown)| {
+        move |((id, port), host, rack, unknown)| {
             let broker = MetadataResponseBroker::default()
                 .with_node_id(BrokerId(id))
                 .with_host(host)
                 .with_port(port)
-                .with_rack(rack);
+                .with_rack(rack.filter(|_| version >= 1));
             match unknown {
                 Some(bytes) => broker.with_unknown_tagged_field(UNKNOWN_TAG, bytes.into()),
                 None => broker,
@@ -146,7 +176,7 @@ fn metadata_partition(version: i16) -> impl Strategy<Value = MetadataResponsePar
 pub fn produce(version: i16) -> BoxedStrategy<ProduceResponse> {
     let topics = vec(produced_topic(version), 0..4);
     let endpoints = vec((any::<(i32, i32)>(), text(), option::of(text())), 0..3);
-    (any::<i32>(), topics, endpoints, unknown_field(version >= 9))
+    (since(version, 1, 0), topics, endpoints, unknown_field(version >= 9))
         .prop_map(move |(throttle, topics, endpoints, unknown)| {
             let mut answer =
                 ProduceResponse::default().with_throttle_time_ms(throttle).with_responses(topics);
@@ -187,12 +217,12 @@ fn produced_topic(version: i16) -> impl Strategy<Value = TopicProduceResponse> {
 }
 
 fn produced_partition(version: i16) -> impl Strategy<Value = PartitionProduceResponse> {
-    let numbers = any::<(i32, i16, i64, i64, i64)>();
+    let numbers = (any::<(i32, i16, i64)>(), since(version, 2, -1), any::<i64>());
     let record_errors = vec((any::<i32>(), option::of(text())), 0..4);
     let leader = option::of(any::<(i32, i32)>());
     (numbers, record_errors, option::of(text()), leader, unknown_field(version >= 9)).prop_map(
         move |(numbers, record_errors, message, leader, unknown)| {
-            let (index, error, base_offset, append_time, start_offset) = numbers;
+            let ((index, error, base_offset), append_time, start_offset) = numbers;
             let mut partition = PartitionProduceResponse::default()
                 .with_index(index)
                 .with_error_code(error)

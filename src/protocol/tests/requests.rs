@@ -1,4 +1,5 @@
-//! What is encoded here is decoded by kafka-protocol to the same values, in every version.
+//! What is encoded here is decoded by kafka-protocol to the same values, in every version. Produce
+//! below v3, which it does not know, has one field less than v3.
 
 use kafka_protocol::messages as theirs;
 use kafka_protocol::protocol::Decodable;
@@ -9,6 +10,7 @@ use crate::protocol::api_versions::{self, put_api_versions_request};
 use crate::protocol::header::{ApiKey, finish_frame, put_request_header};
 use crate::protocol::metadata::{self, put_metadata_request};
 use crate::protocol::produce::{self, ProduceEncoder, TopicRef};
+use crate::topic_name;
 
 /// What is in the buffer before a request, and must not change.
 const BEFORE: &[u8] = b"before";
@@ -58,7 +60,13 @@ proptest! {
         let asked = request.topics.expect("null would ask for all topics");
         let asked_names: Vec<&str> =
             asked.iter().map(|topic| &*topic.name.as_ref().expect("by name").0).collect();
-        prop_assert_eq!(asked_names, names);
+        if version == 0 && names.is_empty() {
+            // An empty list would ask for all topics.
+            prop_assert_eq!(asked_names.len(), 1);
+            prop_assert!(!topic_name::is_valid(asked_names[0]), "{:?}", asked_names);
+        } else {
+            prop_assert_eq!(asked_names, names);
+        }
         prop_assert!(asked.iter().all(|topic| topic.topic_id.is_nil()));
         prop_assert_eq!(request.allow_auto_topic_creation, auto_create || version < 4);
         prop_assert!(!request.include_cluster_authorized_operations);
@@ -90,6 +98,8 @@ proptest! {
         }
         encoder.finish();
 
+        let (out, version) =
+            if version < 3 { (as_produce_v3(&out), 3) } else { (out, version) };
         let request: theirs::ProduceRequest =
             decode(&out, theirs::ApiKey::Produce, version, correlation_id, &client_id);
         prop_assert_eq!(request.transactional_id, None);
@@ -156,6 +166,18 @@ fn put_one_partition(out: &mut Vec<u8>, version: i16, size: usize, hint: usize) 
 fn partitions() -> impl Strategy<Value = Vec<Partition>> {
     let records = vec(any::<u8>(), 0..300);
     vec((any::<i32>(), records, 0usize..40_000), 0..4)
+}
+
+/// A Produce request of v0 to v2 as one of v3, which has a transactional id in front.
+fn as_produce_v3(out: &[u8]) -> Vec<u8> {
+    let mut frame = out.strip_prefix(BEFORE).expect("what was there stays there").to_vec();
+    let client_id_len = u16::from_be_bytes([frame[12], frame[13]]);
+    let body_at = 14 + usize::from(client_id_len);
+    frame.splice(body_at..body_at, (-1i16).to_be_bytes());
+    let size = frame.len() as i32 - 4;
+    frame[..4].copy_from_slice(&size.to_be_bytes());
+    frame[6..8].copy_from_slice(&3i16.to_be_bytes());
+    [BEFORE, &frame].concat()
 }
 
 /// Takes a frame apart and checks what all requests have in common.

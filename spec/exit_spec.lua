@@ -1,0 +1,242 @@
+-- The end of a worker: by a stop, a reload, with a broker that answers and with one that does not.
+
+local harness = require "spec.harness"
+
+local kafka = harness.kafka
+
+
+local function start(options)
+    options.producer.message_timeout_ms = 60000
+    return harness.nginx(options)
+end
+
+
+local function log(nginx, topic, first, last)
+    nginx:run([[
+        local topic, first, last = ...
+        for i = first, last do assert(kfk.log(topic, nil, i)) end
+    ]], topic, first, last)
+end
+
+
+local function count_to(n)
+    local list = {}
+    for i = 1, n do
+        list[i] = i
+    end
+    return list
+end
+
+
+-- The payloads that are in Kafka or in the backup, as sorted numbers.
+local function kept(nginx, topic)
+    local list = {}
+    for _, record in ipairs(kafka:records(topic)) do
+        list[#list + 1] = tonumber(record.payload)
+    end
+    for _, line in ipairs(nginx:backup(topic)) do
+        list[#list + 1] = tonumber(line.payload)
+    end
+    table.sort(list)
+    return list
+end
+
+
+local function ended_cleanly(nginx)
+    assert.is_nil(nginx:error_log():match("[^\n]*exited on signal[^\n]*"))
+    assert.matches("exited with code 0", nginx:error_log(), 1, true)
+    assert.same({}, nginx:queue_files())
+end
+
+
+describe("a graceful stop", function()
+    it("delivers everything first, whatever the linger", function()
+        local topic = kafka:topic("exit-quit", 2)
+        local nginx = start { producer = { queue_buffering_max_ms = 50000 } }
+        log(nginx, topic, 1, 5000)
+        nginx:stop()
+        assert.equal(5000, #kafka:records(topic))
+        assert.same(count_to(5000), kept(nginx, topic))
+        ended_cleanly(nginx)
+    end)
+
+    it("delivers what a request logs that was open when it began", function()
+        local topic = kafka:topic("exit-open", 1)
+        local nginx = start {
+            producer = { queue_buffering_max_ms = 50000 },
+            locations = {
+                ["/slow"] = {
+                    content = "ngx.sleep(1) ngx.print('slow')",
+                    log = ("require('lkfk.kfk').log(%q, nil, 1)"):format(topic),
+                },
+            },
+        }
+        local slow = ngx.thread.spawn(nginx.get, nginx, "/slow")
+        ngx.sleep(0.2)
+        nginx:stop()
+        local _, status = ngx.thread.wait(slow)
+        assert.equal(200, status)
+        assert.equal(1, #kafka:records(topic))
+        ended_cleanly(nginx)
+    end)
+
+    it("delivers what exit_worker_by_lua logs", function()
+        local topic = kafka:topic("exit-worker", 1)
+        local nginx = start {
+            producer = { queue_buffering_max_ms = 50000 },
+            http = ([[exit_worker_by_lua_block {
+                assert(require("lkfk.kfk").log(%q, nil, ngx.get_phase()))
+            }]]):format(topic),
+        }
+        nginx:stop()
+        local records = kafka:records(topic)
+        assert.same({ 1, "exit_worker" }, { #records, records[1].payload })
+        ended_cleanly(nginx)
+    end)
+
+    it("gives up after exit_timeout_ms when the broker does not answer", function()
+        local topic = kafka:topic("exit-deaf", 1)
+        local nginx = start { producer = { queue_buffering_max_ms = 5, exit_timeout_ms = 300 } }
+        kafka:pause()
+        log(nginx, topic, 1, 100)
+        nginx:stop(2)
+        assert.equal(100, #nginx:backup(topic))
+        ended_cleanly(nginx)
+    end)
+end)
+
+
+describe("a fast stop", function()
+    it("delivers everything when the broker answers", function()
+        local topic = kafka:topic("exit-term", 2)
+        local nginx = start { producer = { queue_buffering_max_ms = 50000 } }
+        log(nginx, topic, 1, 5000)
+        nginx:signal("TERM")
+        harness.eventually(3, function()
+            assert.is_false(harness.alive(nginx.master))
+        end)
+        assert.equal(5000, #kafka:records(topic))
+        assert.same(count_to(5000), kept(nginx, topic))
+        ended_cleanly(nginx)
+    end)
+
+    it("leaves the rest in the backup when it does not, and says how much", function()
+        local topic = kafka:topic("exit-rest", 1)
+        local nginx = start { producer = { queue_buffering_max_ms = 5 } }
+        log(nginx, topic, 1, 100)
+        assert.is_true(nginx:run("return kfk.flush(10)"))
+        kafka:pause()
+        log(nginx, topic, 101, 1100)
+        nginx:signal("TERM")
+        harness.eventually(3, function()
+            assert.is_false(harness.alive(nginx.master))
+        end)
+        local lines = nginx:backup(topic)
+        assert.equal(1000, #lines)
+        for i, line in ipairs(lines) do
+            assert.equal(tostring(100 + i), line.payload)
+        end
+        ended_cleanly(nginx)
+        local line = nginx:error_log():match("[^\n]*exit: [^\n]*")
+        assert.matches("1000 messages were not acknowledged in time and went to "
+                       .. nginx.backpath, line, 1, true)
+        assert.matches("^%d+/%d%d/%d%d %d%d:%d%d:%d%d %[warn%] %d+#0: %[lkfk%] ", line)
+    end)
+end)
+
+
+describe("a reload", function()
+    -- Each request logs its number from log_by_lua.
+    local function serve(workers, topic)
+        return start {
+            workers = workers,
+            producer = { queue_buffering_max_ms = 100 },
+            locations = {
+                ["/"] = {
+                    content = "ngx.print('here')",
+                    log = ("assert(require('lkfk.kfk').log(%q, nil, ngx.var.arg_i))"):format(topic),
+                },
+            },
+        }
+    end
+
+    it("under load loses and doubles nothing", function()
+        local topic = kafka:topic("exit-reload", 2)
+        local nginx = serve(2, topic)
+        local last, stop = 0, false
+        local function load()
+            while not stop do
+                last = last + 1
+                assert.equal(200, (nginx:get("/?i=" .. last)))
+            end
+        end
+        local clients = {}
+        for i = 1, 4 do
+            clients[i] = ngx.thread.spawn(load)
+        end
+        for _ = 1, 3 do
+            ngx.sleep(0.3)
+            nginx:reload()
+        end
+        ngx.sleep(0.3)
+        stop = true
+        for _, client in ipairs(clients) do
+            assert.is_true(ngx.thread.wait(client))
+        end
+        assert.is_true(last > 200, last)
+
+        harness.eventually(10, function()
+            local _, leaving = nginx:pids()
+            assert.same({}, leaving)
+        end)
+        assert.equal(2, #nginx:queue_files())
+        for _, pid in ipairs(nginx:pids()) do
+            assert.equal(1, nginx:threads(pid))
+        end
+        nginx:stop()
+        assert.same(count_to(last), kept(nginx, topic))
+        ended_cleanly(nginx)
+        assert.is_nil(nginx:error_log():match("[^\n]*%[error%][^\n]*"))
+    end)
+
+    it("while the broker does not answer leaves what old workers took in the backup", function()
+        local topic = kafka:topic("exit-reload-deaf", 1)
+        local nginx = serve(1, topic)
+        kafka:pause()
+        for i = 1, 50 do
+            assert.equal(200, (nginx:get("/?i=" .. i)))
+        end
+        nginx:reload()
+        harness.eventually(5, function()
+            assert.equal(50, #nginx:backup(topic))
+        end)
+        harness.eventually(5, function()
+            assert.equal(1, #nginx:queue_files())
+        end)
+        for i = 51, 60 do
+            assert.equal(200, (nginx:get("/?i=" .. i)))
+        end
+        kafka:resume()
+        assert.is_true(nginx:run("return kfk.flush(10)"))
+        local seen = {}
+        for _, record in ipairs(kafka:records(topic)) do
+            seen[tonumber(record.payload)] = true
+        end
+        for i = 51, 60 do
+            assert.is_true(seen[i], "message " .. i)
+        end
+    end)
+end)
+
+
+it("a worker that is killed leaves its queue file, and its successor says so", function()
+    local topic = kafka:topic("exit-killed", 1)
+    local nginx = start { producer = { queue_buffering_max_ms = 50000 } }
+    log(nginx, topic, 1, 10)
+    nginx:kill_worker()
+    harness.eventually(5, function()
+        assert.equal(2, #nginx:queue_files())
+        assert.matches("1 queue files of workers that were killed lie in " .. nginx.queue_path,
+                       nginx:error_log(), 1, true)
+    end)
+end)

@@ -1,0 +1,96 @@
+-- Topics that the broker does not have: made on first use where that is allowed, else their
+-- messages go to the backup until somebody makes them.
+
+local harness = require "spec.harness"
+
+local kafka = harness.kafka
+
+
+local function log(nginx, topic, payload)
+    assert.is_true(nginx:run("return kfk.log(...)", topic, nil, payload))
+end
+
+
+local function payloads(broker, topic)
+    local list = {}
+    for i, record in ipairs(broker:records(topic)) do
+        list[i] = record.payload
+    end
+    return list
+end
+
+
+it("a topic that the broker may make works from its first message on", function()
+    local nginx = harness.nginx { producer = { queue_buffering_max_ms = 5 } }
+    for _, payload in ipairs { "first", "second" } do
+        log(nginx, "topic-made-by-use", payload)
+    end
+    assert.is_true(nginx:run("return kfk.flush(10)"))
+    assert.same({ "first", "second" }, payloads(kafka, "topic-made-by-use"))
+    assert.same({}, nginx:backup("topic-made-by-use"))
+end)
+
+
+-- Messages go to the backup with the reason, others are not held up, and the topic works once it is
+-- there.
+local function check_unknown(broker, conf, topic)
+    conf.metadata_broker_list = { broker.bootstrap }
+    conf.queue_buffering_max_ms = 5
+    conf.message_timeout_ms = 1500
+    conf.retry_backoff_max_ms = 200
+    local known = broker:topic(topic .. "-known", 1)
+    local nginx = harness.nginx { producer = conf }
+    log(nginx, topic, "too early")
+    log(nginx, known, "at once")
+    harness.eventually(5, function()
+        assert.same({ "at once" }, payloads(broker, known))
+    end)
+    harness.eventually(5, function()
+        assert.equal(1, #nginx:backup(topic))
+    end)
+    assert.equal("too early", nginx:backup(topic)[1].payload)
+    harness.eventually(5, function()
+        assert.matches("topic " .. topic .. ": topic unknown; messages go to ",
+                       nginx:error_log(), 1, true)
+    end)
+    local line = nginx:error_log():match("[^\n]*%[warn%][^\n]*topic " .. topic:gsub("%-", "%%-")
+                                         .. ": [^\n]*")
+    assert.matches("UNKNOWN_TOPIC_OR_PARTITION", line, 1, true)
+    assert.matches("; create it, or let the broker do so (auto.create.topics.enable", line, 1, true)
+
+    broker:topic(topic, 1)
+    log(nginx, topic, "in time")
+    assert.is_true(nginx:run("return kfk.flush(10)"))
+    assert.same({ "in time" }, payloads(broker, topic))
+    assert.equal(1, #nginx:backup(topic))
+end
+
+
+it("a topic that the broker may not make goes to the backup, until it is made", function()
+    local strict = kafka:new("strict", { "auto.create.topics.enable=false" })
+    check_unknown(strict, {}, "topic-strict")
+end)
+
+
+it("with allow_auto_create_topics = false the broker is not asked to make one", function()
+    check_unknown(kafka, { allow_auto_create_topics = false }, "topic-not-asked-for")
+end)
+
+
+it("a topic that is deleted and made again works again", function()
+    local topic = kafka:topic("topic-again", 1)
+    local nginx = harness.nginx { producer = { queue_buffering_max_ms = 5 } }
+    log(nginx, topic, "before")
+    assert.is_true(nginx:run("return kfk.flush(10)"))
+    local code, _, err = harness.run {
+        os.getenv("LKFK_ROOT") .. "/dev/kafka.sh", "tool", kafka.name,
+        "org.apache.kafka.tools.TopicCommand", "--delete", "--topic", topic,
+    }
+    assert.equal(0, code, err)
+    harness.eventually(5, function()
+        kafka:topic(topic, 2)
+    end)
+    log(nginx, topic, "after")
+    assert.is_true(nginx:run("return kfk.flush(10)"))
+    assert.same({ "after" }, payloads(kafka, topic))
+end)

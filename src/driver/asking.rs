@@ -1,0 +1,100 @@
+//! Messages whose partition the user's partitioner has yet to choose: they were logged before the number of
+//! partitions was known. Later messages of the topic wait behind them, so that none overtakes.
+
+use super::events::{Events, Question};
+use crate::producer::{NewRecord, Producer, RecordId, Time, TopicId};
+use crate::queue::Reader;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Choice {
+    /// Nobody was asked yet.
+    Open,
+    /// The event loop has the question.
+    Asked,
+    /// Known, or left to the default partitioner.
+    Made,
+}
+
+struct Held {
+    record: NewRecord,
+    choice: Choice,
+}
+
+/// The messages that wait for their partition, per topic.
+#[derive(Default)]
+pub(super) struct Asking {
+    held: BTreeMap<TopicId, VecDeque<Held>>,
+}
+
+impl Asking {
+    /// Takes `record` over when its partition is to be asked for (`ask`) or an earlier one of its topic
+    /// waits; gives it back otherwise.
+    pub fn hold(&mut self, record: NewRecord, ask: bool) -> Option<NewRecord> {
+        if !ask && !self.held.contains_key(&record.topic) {
+            return Some(record);
+        }
+        let choice = if ask { Choice::Open } else { Choice::Made };
+        self.held.entry(record.topic).or_default().push_back(Held { record, choice });
+        None
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// When the oldest message has waited for `timeout`.
+    pub fn expiry(&self, timeout: Duration) -> Time {
+        let oldest = self.held.values().filter_map(|held| held.front());
+        oldest.map(|held| held.record.born + timeout).min().unwrap_or(Time::NEVER)
+    }
+
+    /// Takes answers, asks what can be asked, and hands on, in order, what has its partition. What has waited
+    /// for `timeout` is handed on without one, for the producer to fail it.
+    pub fn turn(
+        &mut self,
+        now: Time,
+        timeout: Duration,
+        events: &Events,
+        reader: &Reader,
+        producer: &mut Producer,
+    ) {
+        if self.held.is_empty() {
+            return;
+        }
+        let answers: BTreeMap<RecordId, Option<u32>> = events.take_answers().into_iter().collect();
+        let mut room = events.questions_room();
+        for (topic, held) in &mut self.held {
+            let partitions = producer.partition_count(*topic);
+            for held in held.iter_mut() {
+                if held.record.born + timeout <= now {
+                    held.choice = Choice::Made;
+                }
+                if held.choice == Choice::Asked
+                    && let Some(partition) = answers.get(&held.record.id)
+                {
+                    held.record.partition = *partition;
+                    held.choice = Choice::Made;
+                }
+                if held.choice == Choice::Open
+                    && room > 0
+                    && let Some(partitions) = partitions
+                {
+                    // As in encode::produce: a slot in use is whole, or the thread starts over.
+                    let slot = reader.get(held.record.id.0).expect("a slot in use is whole");
+                    let key = slot.key.map(<[u8]>::to_vec);
+                    events.put_question(Question { id: held.record.id, key, partitions });
+                    held.choice = Choice::Asked;
+                    room -= 1;
+                }
+            }
+            while held.front().is_some_and(|held| held.choice == Choice::Made)
+                && let Some(held) = held.pop_front()
+            {
+                producer.handle_record(now, held.record);
+            }
+        }
+        self.held.retain(|_, held| !held.is_empty());
+    }
+}

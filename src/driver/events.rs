@@ -1,0 +1,191 @@
+//! What goes between the driver thread and Lua callbacks. The thread never calls Lua: it leaves failures and
+//! questions here, a timer on the event loop takes them, runs the user's function, and leaves the answers.
+//!
+//! Everything is bounded. A message whose callback has not run keeps its place in the queue; if the worker
+//! ends first it goes to the backup like everything else that is left.
+
+use crate::producer::RecordId;
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard};
+
+/// Failures that may wait for the event loop; the others wait in the driver.
+pub(super) const FAILURES: usize = 256;
+/// Questions that may wait for the event loop.
+pub(super) const QUESTIONS: usize = 1024;
+/// Bytes that `kfk.fp[topic]:write()` may be ahead of the disk.
+const APPEND_BYTES: usize = 8 << 20;
+
+/// A message for `failed_cb`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Its name, to be given back with the verdict.
+    pub id: RecordId,
+    /// Topic.
+    pub topic: String,
+    /// Key.
+    pub key: Option<Vec<u8>>,
+    /// Payload.
+    pub payload: Vec<u8>,
+    /// Why it failed.
+    pub reason: String,
+    /// Kafka's error code, when a broker refused it.
+    pub code: Option<i16>,
+}
+
+/// A message for the user's partitioner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// Its name, to be given back with the answer.
+    pub id: RecordId,
+    /// Key.
+    pub key: Option<Vec<u8>>,
+    /// Partitions of its topic.
+    pub partitions: u32,
+}
+
+#[derive(Default)]
+struct State {
+    failures: VecDeque<Failure>,
+    verdicts: Vec<(RecordId, bool)>,
+    questions: VecDeque<Question>,
+    answers: Vec<(RecordId, Option<u32>)>,
+    appends: VecDeque<(String, Vec<u8>)>,
+    append_bytes: usize,
+    /// Partition counts by the queue's topic ids, 0 when unknown.
+    partitions: Vec<u32>,
+    /// Waiting messages per topic and partition.
+    waiting: Vec<(String, i64, u64)>,
+    waiting_wanted: bool,
+}
+
+/// The exchange. Locked only to push or pop.
+#[derive(Default)]
+pub struct Events {
+    state: Mutex<State>,
+}
+
+impl Events {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic while the lock was held leaves a queue with an element more or less, nothing torn.
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    // ------------------------------------------------------------------------------- event loop's side
+
+    /// Takes a message for `failed_cb`.
+    pub fn take_failure(&self) -> Option<Failure> {
+        self.state().failures.pop_front()
+    }
+
+    /// Says what became of one: `handled` means that the callback returned, otherwise it goes to the backup.
+    pub fn give_verdict(&self, id: RecordId, handled: bool) {
+        self.state().verdicts.push((id, handled));
+    }
+
+    /// Takes a message for the partitioner.
+    pub fn take_question(&self) -> Option<Question> {
+        self.state().questions.pop_front()
+    }
+
+    /// Says what the partitioner said; `None` leaves it to the default one.
+    pub fn give_answer(&self, id: RecordId, partition: Option<u32>) {
+        self.state().answers.push((id, partition));
+    }
+
+    /// Text for a topic's backup file; false when too much waits for the disk.
+    pub fn append(&self, topic: &str, text: &[u8]) -> bool {
+        let mut state = self.state();
+        if state.append_bytes + text.len() > APPEND_BYTES {
+            return false;
+        }
+        state.append_bytes += text.len();
+        match state.appends.back_mut() {
+            Some((last, bytes)) if last == topic => bytes.extend_from_slice(text),
+            _ => state.appends.push_back((topic.to_owned(), text.to_vec())),
+        }
+        true
+    }
+
+    /// Number of partitions of the topic with this id of the queue's, when it is known.
+    pub fn partition_count(&self, topic: usize) -> Option<u32> {
+        self.state().partitions.get(topic).copied().filter(|count| *count > 0)
+    }
+
+    /// Messages that waited per topic and partition (-1: no metadata yet) when the driver last looked, which
+    /// it does again after each call.
+    pub fn waiting(&self) -> Vec<(String, i64, u64)> {
+        let mut state = self.state();
+        state.waiting_wanted = true;
+        state.waiting.clone()
+    }
+
+    // ------------------------------------------------------------------------------------ driver's side
+
+    pub(super) fn failures_room(&self) -> usize {
+        FAILURES.saturating_sub(self.state().failures.len())
+    }
+
+    pub(super) fn put_failure(&self, failure: Failure) {
+        self.state().failures.push_back(failure);
+    }
+
+    pub(super) fn take_verdicts(&self) -> Vec<(RecordId, bool)> {
+        std::mem::take(&mut self.state().verdicts)
+    }
+
+    pub(super) fn questions_room(&self) -> usize {
+        QUESTIONS.saturating_sub(self.state().questions.len())
+    }
+
+    pub(super) fn put_question(&self, question: Question) {
+        self.state().questions.push_back(question);
+    }
+
+    pub(super) fn take_answers(&self) -> Vec<(RecordId, Option<u32>)> {
+        std::mem::take(&mut self.state().answers)
+    }
+
+    pub(super) fn take_append(&self) -> Option<(String, Vec<u8>)> {
+        let mut state = self.state();
+        let (topic, text) = state.appends.pop_front()?;
+        state.append_bytes -= text.len();
+        Some((topic, text))
+    }
+
+    /// Gives text back that the disk did not take.
+    pub(super) fn put_append_back(&self, topic: String, text: Vec<u8>) {
+        let mut state = self.state();
+        state.append_bytes += text.len();
+        state.appends.push_front((topic, text));
+    }
+
+    pub(super) fn has_appends(&self) -> bool {
+        !self.state().appends.is_empty()
+    }
+
+    pub(super) fn set_partition_counts(&self, counts: Vec<u32>) {
+        self.state().partitions = counts;
+    }
+
+    pub(super) fn set_waiting_if_wanted<'a>(
+        &self,
+        waiting: impl Iterator<Item = (&'a str, Option<u32>, usize)>,
+    ) {
+        let mut state = self.state();
+        if std::mem::take(&mut state.waiting_wanted) {
+            let rows = waiting.map(|(topic, partition, count)| {
+                (topic.to_owned(), partition.map_or(-1, i64::from), count as u64)
+            });
+            state.waiting = rows.collect();
+        }
+    }
+
+    /// Forgets what an earlier run of the driver left: its records are read from the queue again.
+    pub(super) fn forget_records(&self) {
+        let mut state = self.state();
+        state.failures.clear();
+        state.verdicts.clear();
+        state.questions.clear();
+        state.answers.clear();
+    }
+}

@@ -1,0 +1,92 @@
+//! Messages that failed, on their way to the user's `failed_cb`. They keep their place in the queue until
+//! the callback returned; when it threw, they go to the backup.
+
+use super::events::{Events, Failure};
+use crate::producer::{Reason, Record, RecordId};
+use crate::queue::Reader;
+use std::collections::{HashMap, VecDeque};
+
+struct Waiting {
+    topic: String,
+    records: VecDeque<Record>,
+    reason: Reason,
+    in_doubt: bool,
+}
+
+/// A message whose callback threw.
+pub(super) struct Refused {
+    pub topic: String,
+    pub record: Record,
+    pub reason: Reason,
+    pub in_doubt: bool,
+}
+
+/// The messages that wait for the callback, and those that are with it.
+#[derive(Default)]
+pub(super) struct Handover {
+    waiting: VecDeque<Waiting>,
+    given: HashMap<RecordId, Refused>,
+}
+
+impl Handover {
+    /// Takes over messages that failed for `reason`.
+    pub fn add(&mut self, topic: String, records: Vec<Record>, reason: Reason, in_doubt: bool) {
+        self.waiting.push_back(Waiting { topic, records: records.into(), reason, in_doubt });
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.given.is_empty()
+    }
+
+    /// Leaves as many messages for the event loop as it has room for.
+    pub fn give(&mut self, events: &Events, reader: &Reader) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let mut room = events.failures_room();
+        while room > 0
+            && let Some(waiting) = self.waiting.front_mut()
+        {
+            let Some(record) = waiting.records.pop_front() else {
+                self.waiting.pop_front();
+                continue;
+            };
+            // As in encode::produce: a slot in use is whole, or the thread starts over.
+            let slot = reader.get(record.id.0).expect("a slot in use is whole");
+            events.put_failure(Failure {
+                id: record.id,
+                topic: waiting.topic.clone(),
+                key: slot.key.map(<[u8]>::to_vec),
+                payload: slot.payload.to_vec(),
+                reason: waiting.reason.to_string(),
+                code: match waiting.reason {
+                    Reason::Broker(code) => Some(code.0),
+                    Reason::TopicUnknown => Some(3),
+                    Reason::TimedOut => None,
+                },
+            });
+            let (topic, reason, in_doubt) =
+                (waiting.topic.clone(), waiting.reason, waiting.in_doubt);
+            self.given.insert(record.id, Refused { topic, record, reason, in_doubt });
+            room -= 1;
+        }
+    }
+
+    /// Takes the callback's verdicts: `done` is called for each message that it handled (and whether that
+    /// message was in doubt), `refused` for each that it threw at.
+    pub fn take_verdicts(
+        &mut self,
+        events: &Events,
+        mut done: impl FnMut(RecordId, bool),
+        mut refused: impl FnMut(Refused),
+    ) {
+        for (id, handled) in events.take_verdicts() {
+            // A verdict on what an earlier run of the driver gave out names nothing here.
+            match self.given.remove(&id) {
+                Some(given) if handled => done(id, given.in_doubt),
+                Some(given) => refused(given),
+                None => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! What `lua/lkfk/callbacks.lua` and `stats.lua` need of the driver's [`Events`](crate::driver::Events).
+
+use crate::backup::format::{self, Line};
+use crate::producer::RecordId;
+use crate::{topic_name, worker};
+use mlua::{Lua, LuaString, MultiValue, Table};
+
+pub(super) fn add_to(lua: &Lua, core: &Table) -> mlua::Result<()> {
+    core.set("next_failure", lua.create_function(next_failure)?)?;
+    core.set("failure_done", lua.create_function(failure_done)?)?;
+    core.set("next_question", lua.create_function(next_question)?)?;
+    core.set("answer", lua.create_function(answer)?)?;
+    core.set("signal", lua.create_function(signal)?)?;
+    core.set("append", lua.create_function(append)?)?;
+    core.set("back_up", lua.create_function(back_up)?)?;
+    core.set("partition_count", lua.create_function(partition_count)?)?;
+    core.set("waiting_by_partition", lua.create_function(waiting_by_partition)?)?;
+    Ok(())
+}
+
+/// `core.next_failure() -> { id=, topic=, key=, str=, err=, code= } | nil`
+fn next_failure(lua: &Lua, (): ()) -> mlua::Result<Option<Table>> {
+    let Some(failure) = worker::with_events(|events| events.take_failure()).flatten() else {
+        return Ok(None);
+    };
+    let msg = lua.create_table()?;
+    msg.set("id", failure.id.0 as f64)?;
+    msg.set("topic", failure.topic)?;
+    if let Some(key) = failure.key {
+        msg.set("key", lua.create_string(key)?)?;
+    }
+    msg.set("str", lua.create_string(failure.payload)?)?;
+    msg.set("err", failure.reason)?;
+    msg.set("code", failure.code)?;
+    Ok(Some(msg))
+}
+
+/// `core.failure_done(id, handled)`
+fn failure_done(_: &Lua, (id, handled): (f64, bool)) -> mlua::Result<()> {
+    worker::with_events(|events| events.give_verdict(RecordId(id as u64), handled));
+    Ok(())
+}
+
+/// `core.next_question() -> id, partition_count, key | nil`
+fn next_question(lua: &Lua, (): ()) -> mlua::Result<MultiValue> {
+    let Some(question) = worker::with_events(|events| events.take_question()).flatten() else {
+        return Ok(MultiValue::new());
+    };
+    let key = match question.key {
+        Some(key) => mlua::Value::String(lua.create_string(key)?),
+        None => mlua::Value::Nil,
+    };
+    let id = mlua::Value::Number(question.id.0 as f64);
+    let count = mlua::Value::Number(f64::from(question.partitions));
+    Ok(MultiValue::from_vec(vec![id, count, key]))
+}
+
+/// `core.answer(id, partition | nil)`
+fn answer(_: &Lua, (id, partition): (f64, Option<u32>)) -> mlua::Result<()> {
+    worker::with_events(|events| events.give_answer(RecordId(id as u64), partition));
+    Ok(())
+}
+
+/// `core.signal()`: wakes the driver to look at what was answered.
+fn signal(_: &Lua, (): ()) -> mlua::Result<()> {
+    worker::signal();
+    Ok(())
+}
+
+/// `core.append(topic, text) -> true | false`: false when the topic is none or the disk is too far behind.
+fn append(_: &Lua, (topic, text): (LuaString, LuaString)) -> mlua::Result<bool> {
+    let topic = topic.as_bytes();
+    let Some(topic) = std::str::from_utf8(&topic).ok().filter(|name| topic_name::is_valid(name))
+    else {
+        return Ok(false);
+    };
+    let taken = worker::with_events(|events| events.append(topic, &text.as_bytes()));
+    worker::signal();
+    Ok(taken == Some(true))
+}
+
+/// `core.back_up(topic, key | nil, payload, seconds) -> true | false`: a backup line, as the driver writes it,
+/// for a message that never was in the queue. False as for `append`.
+fn back_up(
+    _: &Lua,
+    (topic, key, payload, seconds): (LuaString, Option<LuaString>, LuaString, f64),
+) -> mlua::Result<bool> {
+    let topic = topic.as_bytes();
+    let Some(topic) = std::str::from_utf8(&topic).ok().filter(|name| topic_name::is_valid(name))
+    else {
+        return Ok(false);
+    };
+    let key = key.as_ref().map(|key| key.as_bytes());
+    let payload = payload.as_bytes();
+    let timestamp_ms = (seconds * 1000.0) as i64;
+    let mut line = Vec::new();
+    let fields = Line { timestamp_ms, topic, key: key.as_deref(), payload: &payload };
+    format::put(&mut line, &fields);
+    let taken = worker::with_events(|events| events.append(topic, &line));
+    worker::signal();
+    Ok(taken == Some(true))
+}
+
+/// `core.partition_count(topic number) -> count | nil`
+fn partition_count(_: &Lua, topic: usize) -> mlua::Result<Option<u32>> {
+    Ok(worker::with_events(|events| events.partition_count(topic)).flatten())
+}
+
+/// `core.waiting_by_partition() -> { ["<topic><partition>"] = messages }`
+fn waiting_by_partition(lua: &Lua, (): ()) -> mlua::Result<Table> {
+    let table = lua.create_table()?;
+    let rows = worker::with_events(|events| events.waiting()).unwrap_or_default();
+    for (topic, partition, count) in rows {
+        table.set(format!("{topic}{partition}"), count)?;
+    }
+    Ok(table)
+}

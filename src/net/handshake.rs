@@ -1,0 +1,365 @@
+//! The first exchange on a connection: what the broker speaks.
+//!
+//! | Kafka | ApiVersions, and Metadata v0 behind it | Metadata in a version there never was |
+//! |---|---|---|
+//! | 0.8 | closes | answers, as to v0 |
+//! | 0.9 | leaves out the first, answers the second | answers, as to v0 |
+//! | 0.10 and later | answers both | closes |
+//!
+//! So a broker shows in milliseconds what it is, and none is taken for an old one only because it
+//! closed a connection. All of it is tried with the releases from 0.8.2.2 to 4.4.0.
+
+use super::{NetError, frame};
+use crate::protocol::api_versions::{ApiVersionsResponse, Versions, put_api_versions_request};
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::header::{ApiKey, finish_frame, put_request_header, read_response_header};
+use crate::protocol::metadata::{MetadataResponse, put_metadata_request};
+use crate::protocol::primitives::Reader;
+use std::fmt;
+use std::io::ErrorKind;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+
+/// Correlation ids from this on are not used here.
+pub const FIRST_CORRELATION_ID: i32 = 3;
+
+const API_VERSIONS_ID: i32 = 0;
+const METADATA_ID: i32 = 1;
+const API_VERSIONS_AGAIN_ID: i32 = 2;
+
+/// A version that no release will have. 0.8 and 0.9 do not look at it.
+const NO_VERSION: i16 = i16::MAX;
+
+/// How to find out what a broker speaks.
+///
+/// Brokers close a connection on Metadata before authentication: with SASL only [`AskAlone`] and
+/// [`Assume`] work.
+///
+/// [`AskAlone`]: Self::AskAlone
+/// [`Assume`]: Self::Assume
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handshake {
+    /// Ask, in a way that 0.9 can be told by. It gets these versions.
+    Ask(Versions),
+    /// Ask a broker that is known to be 0.10 or later.
+    AskAlone,
+    /// Make sure that it is 0.8 or 0.9. It gets these versions.
+    Recognise(Versions),
+    /// Say nothing.
+    Assume(Versions),
+}
+
+/// How the versions of a connection came to be known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The broker told them.
+    Told,
+    /// It behaves as 0.8 and 0.9 do.
+    Recognised,
+    /// It was not asked.
+    Assumed,
+}
+
+/// What stands behind the version in a log line.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Source::Told => "",
+            Source::Recognised => ", Kafka 0.8 or 0.9",
+            Source::Assumed => ", not asked",
+        })
+    }
+}
+
+/// Finds out what to speak on a connection that was made just now.
+pub(super) async fn perform(
+    handshake: Handshake,
+    client_id: &str,
+    from: impl AsyncRead + Unpin,
+    to: impl AsyncWrite + Unpin,
+) -> Result<(Versions, Source), NetError> {
+    let mut exchange = Exchange { client_id, from, to, out: Vec::new(), frame: Vec::new() };
+    match handshake {
+        Handshake::Ask(versions) => exchange.ask(Some(versions)).await,
+        Handshake::AskAlone => exchange.ask(None).await,
+        Handshake::Recognise(versions) => exchange.recognise(versions).await,
+        Handshake::Assume(versions) => Ok((versions, Source::Assumed)),
+    }
+}
+
+struct Exchange<'a, R, W> {
+    client_id: &'a str,
+    from: R,
+    to: W,
+    /// Requests that are not sent yet.
+    out: Vec<u8>,
+    /// The answer read last.
+    frame: Vec<u8>,
+}
+
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Exchange<'_, R, W> {
+    /// Asks for the broker's versions in the newest form and, when that is too new for it, in the
+    /// oldest. `of_0_9` are for a broker that answers only the other question.
+    async fn ask(&mut self, of_0_9: Option<Versions>) -> Result<(Versions, Source), NetError> {
+        self.put_api_versions(3, API_VERSIONS_ID);
+        if of_0_9.is_some() {
+            self.put_metadata(0);
+        }
+        self.send().await?;
+        self.receive().await?;
+        if let Some(versions) = of_0_9
+            && self.frame.first_chunk() == Some(&METADATA_ID.to_be_bytes())
+        {
+            self.check_metadata()?;
+            return Ok((versions, Source::Recognised));
+        }
+        let mut response = self.api_versions(3, API_VERSIONS_ID)?;
+        let ask_again = response.error == ErrorCode::UNSUPPORTED_VERSION;
+        if ask_again {
+            self.put_api_versions(0, API_VERSIONS_AGAIN_ID);
+            self.send().await?;
+        }
+        if of_0_9.is_some() {
+            self.receive().await.map_err(instead_of_closed(NetError::ClosedOnMetadata))?;
+            self.check_metadata()?;
+        }
+        if ask_again {
+            self.receive().await.map_err(instead_of_closed(NetError::Closed))?;
+            response = self.api_versions(0, API_VERSIONS_AGAIN_ID)?;
+        }
+        Ok((Versions::negotiate(&response)?, Source::Told))
+    }
+
+    async fn recognise(&mut self, versions: Versions) -> Result<(Versions, Source), NetError> {
+        self.put_metadata(NO_VERSION);
+        self.send().await?;
+        self.receive().await.map_err(instead_of_closed(NetError::NotOld))?;
+        self.check_metadata()?;
+        Ok((versions, Source::Recognised))
+    }
+
+    fn put_api_versions(&mut self, version: i16, id: i32) {
+        let (out, api) = (&mut self.out, ApiKey::ApiVersions);
+        let start = put_request_header(out, api, version, id, self.client_id);
+        put_api_versions_request(out, version);
+        finish_frame(out, start);
+    }
+
+    /// A request of v0 about no topic, whatever its header says.
+    fn put_metadata(&mut self, version: i16) {
+        let start = self.out.len();
+        put_request_header(&mut self.out, ApiKey::Metadata, 0, METADATA_ID, self.client_id);
+        self.out[start + 6..start + 8].copy_from_slice(&version.to_be_bytes());
+        put_metadata_request(&mut self.out, 0, &[], false);
+        finish_frame(&mut self.out, start);
+    }
+
+    async fn send(&mut self) -> Result<(), NetError> {
+        self.to.write_all(&self.out).await.map_err(|error| closed(error.into()))?;
+        self.out.clear();
+        Ok(())
+    }
+
+    async fn receive(&mut self) -> Result<(), NetError> {
+        match frame::read(&mut self.from, &mut self.frame).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(NetError::ClosedInHandshake),
+            Err(error) => Err(closed(error)),
+        }
+    }
+
+    fn api_versions(&self, version: i16, id: i32) -> Result<ApiVersionsResponse, NetError> {
+        let mut reader = self.body(ApiKey::ApiVersions, version, id)?;
+        ApiVersionsResponse::decode(version, &mut reader)
+            .map_err(|source| NetError::Decode { api: "ApiVersions", source })
+    }
+
+    fn check_metadata(&self) -> Result<(), NetError> {
+        let mut reader = self.body(ApiKey::Metadata, 0, METADATA_ID)?;
+        let decoded = MetadataResponse::decode(0, &mut reader).map(drop);
+        decoded.map_err(|source| NetError::Decode { api: "Metadata", source })
+    }
+
+    /// What follows the header of the answer read last, which must be the one to `id`.
+    fn body(&self, api: ApiKey, version: i16, id: i32) -> Result<Reader<'_>, NetError> {
+        let mut reader = Reader::new(&self.frame);
+        let got = read_response_header(&mut reader, api, version)
+            .map_err(|source| NetError::Decode { api: "handshake", source })?;
+        if got == id { Ok(reader) } else { Err(NetError::Correlation { got, expected: Some(id) }) }
+    }
+}
+
+/// Gives the end of the connection another meaning.
+fn instead_of_closed(meaning: NetError) -> impl FnOnce(NetError) -> NetError {
+    |error| if matches!(error, NetError::ClosedInHandshake) { meaning } else { error }
+}
+
+/// A connection that ends here has one meaning, however it ends.
+fn closed(error: NetError) -> NetError {
+    match error {
+        NetError::Closed => NetError::ClosedInHandshake,
+        NetError::Io(error)
+            if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) =>
+        {
+            NetError::ClosedInHandshake
+        }
+        error => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::primitives::Put;
+    use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+
+    const OF_0_9: Versions = Versions { produce: 1, metadata: 0 };
+    /// API, version and correlation id.
+    type Request = (i16, i16, i32);
+    const ASKED: [Request; 2] = [(18, 3, 0), (3, 0, 1)];
+
+    /// What a peer does when all that is to come has come.
+    enum Does {
+        Answer(&'static [&'static [u8]]),
+        Close,
+    }
+    use Does::{Answer, Close};
+
+    const VERSIONS_V3: &[u8] =
+        &[0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 11, 0, 0, 3, 0, 0, 0, 12, 0, 0, 0, 0, 0, 0];
+    const NOT_V3: &[u8] = &[0, 0, 0, 0, 0, 35, 0, 0, 0, 0];
+    const VERSIONS_V0: &[u8] = &[0, 0, 0, 2, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 2, 0, 3, 0, 0, 0, 1];
+    const NO_BROKERS: &[u8] = &[0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+
+    /// Performs a handshake with a peer that goes through `script`: each step waits for so many
+    /// requests and then does its part. Returns what came of it, and the requests.
+    fn with_peer(
+        handshake: Handshake,
+        script: &[(usize, Does)],
+    ) -> (Result<(Versions, Source), NetError>, Vec<Request>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let (ours, theirs) = duplex(4096);
+            let (from, to) = tokio::io::split(ours);
+            tokio::join!(perform(handshake, "client", from, to), play(theirs, script))
+        })
+    }
+
+    async fn play(mut peer: DuplexStream, script: &[(usize, Does)]) -> Vec<Request> {
+        let mut requests = Vec::new();
+        for (count, does) in script {
+            for _ in 0..*count {
+                let size = peer.read_i32().await.unwrap();
+                let mut frame = vec![0; size as usize];
+                peer.read_exact(&mut frame).await.unwrap();
+                let mut reader = Reader::new(&frame);
+                let head = (reader.i16("").unwrap(), reader.i16("").unwrap());
+                requests.push((head.0, head.1, reader.i32("").unwrap()));
+            }
+            match does {
+                Close => return requests,
+                Answer(answers) => {
+                    for answer in *answers {
+                        let mut frame = Vec::new();
+                        frame.put_i32(answer.len() as i32);
+                        frame.extend_from_slice(answer);
+                        peer.write_all(&frame).await.unwrap();
+                    }
+                }
+            }
+        }
+        // Stays open until we are done: nothing more is sent.
+        assert_eq!(peer.read(&mut [0]).await.unwrap(), 0);
+        requests
+    }
+
+    fn error(handshake: Handshake, script: &[(usize, Does)]) -> NetError {
+        with_peer(handshake, script).0.unwrap_err()
+    }
+
+    #[test]
+    fn a_broker_that_answers_both_requests_is_spoken_to_as_it_says() {
+        let (result, requests) =
+            with_peer(Handshake::Ask(OF_0_9), &[(2, Answer(&[VERSIONS_V3, NO_BROKERS]))]);
+        let versions = Versions { produce: 11, metadata: 12 };
+        assert_eq!(result.unwrap(), (versions, Source::Told));
+        assert_eq!(requests, ASKED);
+    }
+
+    #[test]
+    fn a_broker_too_old_for_the_newest_form_is_asked_in_the_oldest() {
+        let script = [(2, Answer(&[NOT_V3, NO_BROKERS])), (1, Answer(&[VERSIONS_V0]))];
+        let (result, requests) = with_peer(Handshake::Ask(OF_0_9), &script);
+        let versions = Versions { produce: 2, metadata: 1 };
+        assert_eq!(result.unwrap(), (versions, Source::Told));
+        assert_eq!(requests, [ASKED[0], ASKED[1], (18, 0, 2)]);
+    }
+
+    #[test]
+    fn a_broker_known_to_tell_is_asked_for_its_versions_only() {
+        let (result, requests) = with_peer(Handshake::AskAlone, &[(1, Answer(&[VERSIONS_V3]))]);
+        assert_eq!(result.unwrap().1, Source::Told);
+        assert_eq!(requests, ASKED[..1]);
+        let script = [(1, Answer(&[NOT_V3])), (1, Answer(&[VERSIONS_V0]))];
+        let (result, requests) = with_peer(Handshake::AskAlone, &script);
+        assert_eq!(result.unwrap().1, Source::Told);
+        assert_eq!(requests, [ASKED[0], (18, 0, 2)]);
+    }
+
+    #[test]
+    fn a_broker_that_answers_only_the_second_request_is_0_9() {
+        let (result, _) = with_peer(Handshake::Ask(OF_0_9), &[(2, Answer(&[NO_BROKERS]))]);
+        assert_eq!(result.unwrap(), (OF_0_9, Source::Recognised));
+    }
+
+    #[test]
+    fn a_broker_that_closes_when_it_is_asked_may_be_anything() {
+        for (handshake, requests) in [(Handshake::Ask(OF_0_9), 2), (Handshake::AskAlone, 1)] {
+            assert!(matches!(error(handshake, &[(requests, Close)]), NetError::ClosedInHandshake));
+        }
+    }
+
+    #[test]
+    fn a_broker_that_closes_after_it_told_its_versions_is_told_apart() {
+        let told = error(Handshake::Ask(OF_0_9), &[(2, Answer(&[VERSIONS_V3])), (0, Close)]);
+        assert!(matches!(told, NetError::ClosedOnMetadata));
+        let refused = error(Handshake::AskAlone, &[(1, Answer(&[NOT_V3])), (1, Close)]);
+        assert!(matches!(refused, NetError::Closed));
+    }
+
+    #[test]
+    fn a_broker_that_does_not_look_at_the_version_is_old_and_one_that_closes_is_not() {
+        let handshake = Handshake::Recognise(OF_0_9);
+        let (result, requests) = with_peer(handshake, &[(1, Answer(&[NO_BROKERS]))]);
+        assert_eq!(result.unwrap(), (OF_0_9, Source::Recognised));
+        assert_eq!(requests, [(3, i16::MAX, 1)]);
+        assert!(matches!(error(handshake, &[(1, Close)]), NetError::NotOld));
+    }
+
+    #[test]
+    fn versions_that_are_assumed_cost_no_request() {
+        let (result, requests) = with_peer(Handshake::Assume(OF_0_9), &[]);
+        assert_eq!(result.unwrap(), (OF_0_9, Source::Assumed));
+        assert_eq!(requests, []);
+    }
+
+    #[test]
+    fn answers_that_are_none_end_the_connection() {
+        let ask = Handshake::Ask(OF_0_9);
+        let other_id: &[&[u8]] = &[&[0, 0, 0, 9, 0, 0, 0, 0, 0, 0]];
+        assert!(matches!(
+            error(ask, &[(2, Answer(other_id))]),
+            NetError::Correlation { got: 9, expected: Some(0) }
+        ));
+        let twice: &[&[u8]] = &[VERSIONS_V3, VERSIONS_V3];
+        assert!(matches!(
+            error(ask, &[(2, Answer(twice))]),
+            NetError::Correlation { got: 0, expected: Some(1) }
+        ));
+        const CUT: &[&[u8]] = &[NO_BROKERS.split_at(11).0];
+        for handshake in [ask, Handshake::Recognise(OF_0_9)] {
+            let requests = if handshake == ask { 2 } else { 1 };
+            let error = error(handshake, &[(requests, Answer(CUT))]);
+            assert!(matches!(error, NetError::Decode { api: "Metadata", .. }), "{error}");
+        }
+    }
+}
