@@ -23,7 +23,7 @@ my %behaviours = (
     tls         => sub { "\x15\x03\x01\x00\x02\x02\x46" },
     huge        => sub { "\x7f\xff\xff\xff" . "x" x 1024 },
     cut         => sub { pack('N N', 100, $_[0]) . "x" x 10, 1 },
-    correlation => sub { frame($_[0] + 1, $versions) },
+    correlation => sub { frame($_[0] + 1000, $versions) },
     # Some 4 billion elements, in as many bytes as fit here.
     count       => sub { frame($_[0], pack('n C5 N', 0, 0xff, 0xff, 0xff, 0xff, 0x0f, 0)) },
     # A broker until it is asked for something that is not part of the handshake.

@@ -2,8 +2,8 @@
 //! partitions was known. Later messages of the topic wait behind them, so that none overtakes.
 
 use super::events::{Events, Question};
+use super::sources::Sources;
 use crate::producer::{NewRecord, Producer, RecordId, Time, TopicId};
-use crate::queue::Reader;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -40,10 +40,6 @@ impl Asking {
         None
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.held.is_empty()
-    }
-
     /// When the oldest message has waited for `timeout`.
     pub fn expiry(&self, timeout: Duration) -> Time {
         let oldest = self.held.values().filter_map(|held| held.front());
@@ -57,7 +53,7 @@ impl Asking {
         now: Time,
         timeout: Duration,
         events: &Events,
-        reader: &Reader,
+        sources: &Sources,
         producer: &mut Producer,
     ) {
         if self.held.is_empty() {
@@ -82,7 +78,7 @@ impl Asking {
                     && let Some(partitions) = partitions
                 {
                     // As in encode::produce: a slot in use is whole, or the thread starts over.
-                    let slot = reader.get(held.record.id.0).expect("a slot in use is whole");
+                    let slot = sources.get(held.record.id).expect("a slot in use is whole");
                     let key = slot.key.map(<[u8]>::to_vec);
                     events.put_question(Question { id: held.record.id, key, partitions });
                     held.choice = Choice::Asked;

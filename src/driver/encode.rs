@@ -1,6 +1,7 @@
 //! Requests from the producer's lists and the queue's bytes. A payload is copied once, from the queue into
 //! the request; a repetition encodes it anew, so a record costs memory only while it is being written.
 
+use super::sources::Sources;
 use crate::config::Config;
 use crate::net::Expected;
 use crate::producer::{ConnId, Producer, RequestId, Sent};
@@ -10,7 +11,6 @@ use crate::protocol::message_set::{MessageFormat, MessageSetEncoder, message_siz
 use crate::protocol::metadata::put_metadata_request;
 use crate::protocol::produce::{ProduceEncoder, TopicRef};
 use crate::protocol::record_batch::{BATCH_OVERHEAD, BatchEncoder, ProducerStamp};
-use crate::queue::Reader;
 
 /// First version of Produce that names topics by id.
 const PRODUCE_BY_TOPIC_ID: i16 = 13;
@@ -47,7 +47,7 @@ pub(super) fn produce(
     versions: Versions,
     correlation_id: i32,
     producer: &Producer,
-    reader: &Reader,
+    sources: &Sources,
     conn: ConnId,
     request: RequestId,
 ) -> (Vec<u8>, Option<Expected>) {
@@ -78,7 +78,7 @@ pub(super) fn produce(
                     // A record that the producer holds is not done, so its slot is as it was when it was
                     // read. If not, the file was damaged under us: the thread starts over from the queue,
                     // which reports it.
-                    let slot = reader.get(record.id.0).expect("a slot in use is whole");
+                    let slot = sources.get(record.id).expect("a slot in use is whole");
                     (slot.timestamp_ms, slot.key.filter(|_| config.send_key), slot.payload)
                 });
                 match MessageFormat::of_produce(version) {

@@ -2,8 +2,8 @@
 //! the callback returned; when it threw, they go to the backup.
 
 use super::events::{Events, Failure};
+use super::sources::Sources;
 use crate::producer::{Reason, Record, RecordId};
-use crate::queue::Reader;
 use std::collections::{HashMap, VecDeque};
 
 struct Waiting {
@@ -39,7 +39,7 @@ impl Handover {
     }
 
     /// Leaves as many messages for the event loop as it has room for.
-    pub fn give(&mut self, events: &Events, reader: &Reader) {
+    pub fn give(&mut self, events: &Events, sources: &Sources) {
         if self.waiting.is_empty() {
             return;
         }
@@ -52,7 +52,7 @@ impl Handover {
                 continue;
             };
             // As in encode::produce: a slot in use is whole, or the thread starts over.
-            let slot = reader.get(record.id.0).expect("a slot in use is whole");
+            let slot = sources.get(record.id).expect("a slot in use is whole");
             events.put_failure(Failure {
                 id: record.id,
                 topic: waiting.topic.clone(),

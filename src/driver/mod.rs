@@ -10,6 +10,7 @@ pub mod events;
 mod handover;
 pub mod lines;
 mod old_brokers;
+mod sources;
 mod spill;
 pub mod thread;
 
@@ -21,21 +22,23 @@ use crate::backup::BackupDir;
 use crate::config::Config;
 use crate::net::{self, Event};
 use crate::producer::{
-    Action, ConnId, Fate, NewRecord, Notice, Outcome, Producer, RecordId, RequestId, Rules, Time,
-    TopicId, partitioner,
+    Action, ConnId, Fate, NewRecord, Notice, Outcome, Producer, RequestId, Rules, Time, TopicId,
+    partitioner,
 };
 use crate::protocol::api_versions::Versions;
 use crate::protocol::error_code::ErrorCode;
 use crate::queue::layout::ASK_PARTITION;
-use crate::queue::{Queue, Reader};
+use crate::queue::{Queue, QueueDir};
 use crate::stats::{self, Stats};
 use asking::Asking;
 use handover::Handover;
 use old_brokers::OldBrokers;
 use rustix::fd::OwnedFd;
+use sources::Sources;
 use spill::Spill;
 use std::collections::HashMap;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::io::Interest;
@@ -93,11 +96,10 @@ struct Connection {
 struct Run<'a> {
     config: &'a Config,
     shared: &'a Shared,
-    queue: &'a Queue,
-    reader: Reader,
+    dirs: &'a [Arc<QueueDir>],
+    instance: &'a str,
+    sources: Sources,
     producer: Producer,
-    /// Queue topic ids to the producer's.
-    topics: Vec<TopicId>,
     /// When the queue was last seen empty: what is read next was written after that.
     drained_at: Time,
     connections: HashMap<ConnId, Connection>,
@@ -114,7 +116,9 @@ impl<'a> Run<'a> {
     fn new(
         config: &'a Config,
         shared: &'a Shared,
-        queue: &'a Queue,
+        queue: &Arc<Queue>,
+        dirs: &'a [Arc<QueueDir>],
+        instance: &'a str,
         backup: &'a mut BackupDir,
     ) -> Run<'a> {
         let (events_in, events) = mpsc::unbounded_channel();
@@ -129,10 +133,10 @@ impl<'a> Run<'a> {
         Run {
             config,
             shared,
-            queue,
-            reader: queue.reader(),
+            dirs,
+            instance,
+            sources: Sources::new(queue.clone()),
             producer,
-            topics: Vec::new(),
             drained_at: now,
             connections: HashMap::new(),
             old_brokers: OldBrokers::new(config),
@@ -177,7 +181,7 @@ impl<'a> Run<'a> {
                 Some(event) = self.events.recv() => self.handle_event(event),
                 () = tokio::time::sleep(pause) => {}
             }
-            self.reader.disarm();
+            self.sources.own().reader.disarm();
             stats::add(&self.shared.stats.wakeups, 1);
         }
     }
@@ -195,7 +199,7 @@ impl<'a> Run<'a> {
         let now = self.shared.now();
         let timeout = Duration::from_millis(self.config.message_timeout_ms);
         let lua = &self.shared.events;
-        self.asking.turn(now, timeout, lua, &self.reader, &mut self.producer);
+        self.asking.turn(now, timeout, lua, &self.sources, &mut self.producer);
         self.take_wishes(now);
         if self.producer.next_deadline().is_some_and(|at| at <= now) {
             self.producer.handle_timeout(now);
@@ -210,31 +214,32 @@ impl<'a> Run<'a> {
             self.tell(now, notice);
         }
         self.hand_over();
-        self.spill.write(now, &mut self.reader, self.shared);
-        self.reader.release();
+        self.spill.write(now, &mut self.sources, self.shared);
+        self.sources.release(now, self.shared);
         self.publish_stats();
         more_records || events == EVENTS_A_TURN
     }
 
-    fn is_over(&self) -> bool {
+    /// True when a stopping driver has nothing left to wait for. What waits for Lua callbacks is not waited
+    /// for: they do not run any more.
+    fn is_over(&mut self) -> bool {
         if !self.shared.stop.load(Ordering::Acquire) {
             return false;
         }
-        let all_done = self.reader.position() == self.reader.tail()
-            && self.producer.held_records() == 0
-            && self.asking.is_empty()
-            && self.handover.is_empty()
-            && self.spill.is_empty();
+        let reader = &self.sources.own().reader;
+        let all_read = reader.position() == reader.tail();
+        let all_done = all_read && self.producer.held_records() == 0 && self.spill.is_empty();
         all_done || self.shared.now().0 >= self.shared.stop_by.load(Ordering::Relaxed)
     }
 
     /// Flushes up to where the event loop asked for it, and when stopping all there is.
     fn take_wishes(&mut self, now: Time) {
+        let reader = &self.sources.own().reader;
         let mut wanted = self.shared.flush.load(Ordering::Acquire);
         if self.shared.stop.load(Ordering::Acquire) {
-            wanted = wanted.max(self.reader.tail());
+            wanted = wanted.max(reader.tail());
         }
-        if wanted > self.flushed && self.reader.position() >= wanted {
+        if wanted > self.flushed && reader.position() >= wanted {
             self.flushed = wanted;
             self.producer.handle_flush(now);
         }
@@ -246,70 +251,83 @@ impl<'a> Run<'a> {
             deadline = deadline.min(Time(self.shared.stop_by.load(Ordering::Relaxed)));
         }
         let timeout = Duration::from_millis(self.config.message_timeout_ms);
-        deadline.min(self.spill.retry_at(self.shared)).min(self.asking.expiry(timeout))
+        deadline
+            .min(self.spill.retry_at(self.shared))
+            .min(self.asking.expiry(timeout))
+            .min(self.sources.look_at())
     }
 
     /// Tells the writer when to wake us. False when there is something to do already.
-    fn fall_asleep(&self, deadline: Time) -> bool {
+    fn fall_asleep(&mut self, deadline: Time) -> bool {
         if deadline <= self.shared.now() {
             return false;
         }
-        let tail = self.reader.position();
-        let Some(read) = self.reader.read_count().filter(|_| self.producer.held_records() > 0)
-        else {
-            return self.reader.sleep_unless(tail + 1, u64::MAX);
+        let reader = &self.sources.own().reader;
+        let tail = reader.position();
+        let Some(read) = reader.read_count().filter(|_| self.producer.held_records() > 0) else {
+            return reader.sleep_unless(tail + 1, u64::MAX);
         };
         // Records linger: it is enough to look when a batch may be full, by count or by bytes, or when
         // so much waits that the queue might not hold more.
-        let bytes = (self.config.batch_size as u64).min(self.reader.capacity() / 8);
+        let bytes = (self.config.batch_size as u64).min(reader.capacity() / 8);
         let records = self.producer.records_to_full_batch() as u64;
-        self.reader.sleep_unless(tail + bytes, read + records)
+        reader.sleep_unless(tail + bytes, read + records)
     }
 
     // ------------------------------------------------------------------------------------- records
 
-    /// Hands records from the queue to the producer; true when the queue may hold more.
+    /// Hands records from the queues to the producer; true when they may hold more.
     fn take_records(&mut self) -> bool {
         let now = self.shared.now();
+        if !self.shared.stop.load(Ordering::Acquire) {
+            self.sources.adopt(now, self.dirs, self.instance, self.shared);
+        }
+        let mut more = false;
+        for number in self.sources.numbers() {
+            more |= self.take_records_of(now, number);
+        }
+        more
+    }
+
+    fn take_records_of(&mut self, now: Time, number: usize) -> bool {
         let now_ms = wall_ms();
-        let oldest = now.since(self.drained_at).as_millis() as i64;
+        // The wall clock may have been set meanwhile: no record of our own is older than our last look.
+        // What a dead worker left gets all of its time anew.
+        let oldest = if number == 0 { now.since(self.drained_at).as_millis() as i64 } else { 0 };
         for _ in 0..RECORDS_A_TURN {
-            let slot = match self.reader.read() {
+            let Some(source) = self.sources.source(number) else { return false };
+            let slot = match source.reader.read() {
                 Ok(Some(slot)) => slot,
                 Ok(None) => {
-                    self.drained_at = now;
+                    if number == 0 {
+                        self.drained_at = now;
+                    }
                     return false;
                 }
                 Err(damage) => {
-                    let bytes = self.reader.abandon_rest();
-                    self.shared.lines.put(
-                        now,
-                        Level::Error,
-                        "damage",
-                        "",
-                        format_args!(
-                            "queue {}: {damage}; {bytes} bytes of messages are lost",
-                            self.queue.path().display()
-                        ),
+                    let path = source.queue.path();
+                    let bytes = self.sources.abandon_rest(number);
+                    let text = format_args!(
+                        "queue {}: {damage}; {bytes} bytes of messages are lost",
+                        path.display()
                     );
-                    return true;
+                    self.shared.lines.put(now, Level::Error, "damage", number, text);
+                    return false;
                 }
             };
-            // The wall clock may have been set meanwhile: no record is older than our last look.
             let age = (now_ms - slot.timestamp_ms).clamp(0, oldest) as u64;
-            let born = Time(now.0.saturating_sub(age * 1000));
             let key = slot.key;
             let sent_key_len = if self.config.send_key { key.map(<[u8]>::len) } else { None };
             let record = NewRecord {
-                id: RecordId(slot.position),
+                id: Sources::name(number, slot.position),
                 topic: TopicId(0),
                 partition: u32::try_from(slot.partition).ok(),
                 key_hash: key.map(partitioner::key_hash),
                 bytes: encode::record_size_bound(sent_key_len, slot.payload.len()) as u32,
-                born,
+                born: Time(now.0.saturating_sub(age * 1000)),
             };
             let (topic, ask) = (slot.topic, slot.partition == ASK_PARTITION);
-            match self.topic(now, topic) {
+            match self.topic(now, number, topic) {
                 Some(topic) => {
                     if let Some(record) = self.asking.hold(NewRecord { topic, ..record }, ask) {
                         self.producer.handle_record(now, record);
@@ -317,30 +335,30 @@ impl<'a> Run<'a> {
                 }
                 None => {
                     // Only a damaged file names a topic that its table does not have.
-                    let position = record.id.0;
-                    self.shared.lines.put(
-                        now,
-                        Level::Error,
-                        "damage",
-                        "topic",
-                        format_args!("message at {position} without a topic is lost"),
-                    );
-                    self.reader.done(position);
+                    let text = format_args!("a message whose topic is not in the queue is lost");
+                    self.shared.lines.put(now, Level::Error, "damage", "topic", text);
+                    self.sources.done(record.id);
                 }
             }
         }
         true
     }
 
-    fn topic(&mut self, now: Time, id: u16) -> Option<TopicId> {
-        while self.topics.len() <= id as usize {
-            let name = self.reader.topic(self.topics.len() as u16)?;
-            self.topics.push(self.producer.topic(now, name));
-            if self.config.partitioner.0 {
-                self.publish_partition_counts();
-            }
+    /// The producer's number for topic `id` of queue `number`.
+    fn topic(&mut self, now: Time, number: usize, id: u16) -> Option<TopicId> {
+        let source = self.sources.source(number)?;
+        if let Some(topic) = source.topics.get(id as usize) {
+            return Some(*topic);
         }
-        Some(self.topics[id as usize])
+        while source.topics.len() <= id as usize {
+            let name = source.reader.topic(source.topics.len() as u16)?;
+            source.topics.push(self.producer.topic(now, name));
+        }
+        let topic = source.topics[id as usize];
+        if self.config.partitioner.0 && number == 0 {
+            self.publish_partition_counts();
+        }
+        Some(topic)
     }
 
     // ------------------------------------------------------------------------------------- network
@@ -396,9 +414,9 @@ impl<'a> Run<'a> {
 
     fn send_produce(&mut self, conn: ConnId, request: RequestId) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
-        let (config, producer, reader) = (self.config, &self.producer, &self.reader);
+        let (config, producer, sources) = (self.config, &self.producer, &self.sources);
         let bytes = connection.send(request, |correlation_id, versions| {
-            encode::produce(config, versions, correlation_id, producer, reader, conn, request)
+            encode::produce(config, versions, correlation_id, producer, sources, conn, request)
         });
         stats::add(&self.shared.stats.request_bytes_sent, bytes as u64);
     }
@@ -454,7 +472,7 @@ impl<'a> Run<'a> {
         match outcome.fate {
             Fate::Delivered => {
                 for record in &outcome.records {
-                    self.reader.done(record.id.0);
+                    self.sources.done(record.id);
                 }
                 stats::add(&self.shared.stats.succ_msg_cnt, outcome.records.len() as u64);
             }
@@ -476,11 +494,11 @@ impl<'a> Run<'a> {
             return;
         }
         let (events, stats) = (&self.shared.events, &self.shared.stats);
-        let (reader, spill) = (&mut self.reader, &mut self.spill);
+        let (sources, spill) = (&mut self.sources, &mut self.spill);
         self.handover.take_verdicts(
             events,
             |id, in_doubt| {
-                reader.done(id.0);
+                sources.done(id);
                 stats::add(&stats.fail_msg_cnt, 1);
                 stats::add(&stats.fail_in_doubt_cnt, u64::from(in_doubt));
             },
@@ -489,7 +507,7 @@ impl<'a> Run<'a> {
                 spill.add(refused.topic, vec![refused.record], reason, refused.in_doubt);
             },
         );
-        self.handover.give(events, &self.reader);
+        self.handover.give(events, &self.sources);
     }
 
     fn tell(&self, now: Time, notice: Notice) {
@@ -542,9 +560,10 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn publish_partition_counts(&self) {
+    fn publish_partition_counts(&mut self) {
         let count = |topic: &TopicId| self.producer.partition_count(*topic).unwrap_or(0);
-        self.shared.events.set_partition_counts(self.topics.iter().map(count).collect());
+        let counts = self.sources.own().topics.iter().map(count).collect();
+        self.shared.events.set_partition_counts(counts);
     }
 
     fn publish_stats(&self) {

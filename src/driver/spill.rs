@@ -1,6 +1,7 @@
 //! Messages that could not be delivered, on their way from the queue to the backup files. They keep their
 //! place in the queue until their line is written; when the disk takes none, they wait and it is tried again.
 
+use super::sources::Sources;
 use super::{Level, Shared};
 use crate::backup::format::{self, Line};
 use crate::backup::{BackupDir, BackupError};
@@ -60,7 +61,7 @@ impl<'a> Spill<'a> {
     }
 
     /// Writes what waits, a bounded amount at a time.
-    pub fn write(&mut self, now: Time, reader: &mut Reader, shared: &Shared) {
+    pub fn write(&mut self, now: Time, sources: &mut Sources, shared: &Shared) {
         if now < self.retry_at {
             return;
         }
@@ -81,7 +82,7 @@ impl<'a> Spill<'a> {
             let mut count = 0;
             for record in waiting.records.iter().take(left) {
                 // As in encode::produce: a slot in use is whole, or the thread starts over.
-                let slot = reader.get(record.id.0).expect("a slot in use is whole");
+                let slot = sources.get(record.id).expect("a slot in use is whole");
                 let line = Line {
                     timestamp_ms: slot.timestamp_ms,
                     topic: &waiting.topic,
@@ -104,7 +105,7 @@ impl<'a> Spill<'a> {
                 return;
             }
             for record in waiting.records.drain(..count) {
-                reader.done(record.id.0);
+                sources.done(record.id);
             }
             stats::add(&shared.stats.fail_msg_cnt, count as u64);
             if waiting.in_doubt {

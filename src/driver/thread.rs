@@ -9,7 +9,7 @@
 use super::{Events, Level, Lines, Run, Shared, spill};
 use crate::backup::{BackupDir, BackupError};
 use crate::config::Config;
-use crate::queue::{Queue, QueueDir, QueueError, Writer, recovery};
+use crate::queue::{Queue, QueueDir, QueueError, Writer};
 use crate::stats::{self, Stats};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -68,12 +68,25 @@ impl Driver {
             start: Instant::now(),
         });
         let queue = Arc::new(make_queue(&config, instance, &shared)?);
+        let mut dirs = vec![queue.dir().clone()];
+        // Another worker's queue may lie in the other of the two places.
+        for parent in [&config.queue_path, &config.backpath] {
+            let path = QueueDir::path_below(parent);
+            if path != dirs[0].path()
+                && path.exists()
+                && let Ok(dir) = QueueDir::open(parent)
+            {
+                dirs.push(Arc::new(dir));
+            }
+        }
         let writer = queue.writer(config.queue_buffering_max_messages, config.message_max_bytes);
         let finished = Arc::new((Mutex::new(false), Condvar::new()));
         let thread = spawn(Body {
             config,
             shared: shared.clone(),
             queue: queue.clone(),
+            dirs,
+            instance: instance.to_owned(),
             backup,
             finished: finished.clone(),
         });
@@ -129,17 +142,7 @@ fn make_queue(config: &Config, instance: &str, shared: &Shared) -> Result<Queue,
         let dir = Arc::new(QueueDir::open(parent)?);
         let started = shared.start.elapsed().as_nanos() as u64 ^ super::wall_ms() as u64;
         let name = format!("{instance}-{}-{started:x}", std::process::id());
-        let queue = Queue::create(dir.clone(), &name, bytes, super::wall_ms())?;
-        let others = recovery::list(&dir, instance)?;
-        let left = others.iter().filter(|other| recovery::is_orphan(&dir, other)).count();
-        if left > 0 {
-            let text = format_args!(
-                "{left} queue files of workers that were killed lie in {}; they may hold messages",
-                dir.path().display()
-            );
-            shared.lines.put(shared.now(), Level::Warn, "orphans", "", text);
-        }
-        Ok(queue)
+        Queue::create(dir, &name, bytes, super::wall_ms())
     };
     match make(&config.queue_path) {
         Ok(queue) => Ok(queue),
@@ -158,6 +161,9 @@ struct Body {
     config: Config,
     shared: Arc<Shared>,
     queue: Arc<Queue>,
+    /// Where dead workers' files may lie.
+    dirs: Vec<Arc<QueueDir>>,
+    instance: String,
     backup: BackupDir,
     finished: Arc<(Mutex<bool>, Condvar)>,
 }
@@ -230,7 +236,10 @@ impl Body {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let result = runtime.block_on(async {
-            Run::new(&self.config, &self.shared, &self.queue, &mut self.backup).serve().await
+            let (dirs, instance) = (&self.dirs, &self.instance);
+            Run::new(&self.config, &self.shared, &self.queue, dirs, instance, &mut self.backup)
+                .serve()
+                .await
         });
         // A name resolution that hangs must not hold up the end.
         runtime.shutdown_background();

@@ -184,7 +184,7 @@ impl QueueDir {
     /// enter, and a link in its place.
     pub fn open(parent: &Path) -> Result<QueueDir, QueueError> {
         let uid = process::geteuid();
-        let path = parent.join(format!("lkfk-{}", uid.as_raw()));
+        let path = Self::path_below(parent);
         match fs::mkdir(&path, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(system("cannot make directory", &path)(errno)),
@@ -203,7 +203,12 @@ impl QueueDir {
         Ok(QueueDir { fd, path })
     }
 
-    /// Path of the directory, for messages.
+    /// Where the directory of this user lies below `parent`.
+    pub fn path_below(parent: &Path) -> PathBuf {
+        parent.join(format!("lkfk-{}", process::geteuid().as_raw()))
+    }
+
+    /// Path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -218,8 +223,8 @@ pub struct Queue {
     pub(super) map: Arc<Mapping>,
     dir: Arc<QueueDir>,
     name: String,
-    /// Keeps the lock.
-    file: OwnedFd,
+    /// Keeps the lock for as long as the queue is open.
+    _lock: OwnedFd,
 }
 
 impl Queue {
@@ -252,7 +257,7 @@ impl Queue {
             Ok(map)
         });
         match made {
-            Ok(map) => Ok(Queue { map: Arc::new(map), dir, name, file }),
+            Ok(map) => Ok(Queue { map: Arc::new(map), dir, name, _lock: file }),
             Err(err) => {
                 // What is left is an empty name of our own making; failing to remove it loses nothing.
                 let _ = fs::unlinkat(&dir.fd, &unfinished, AtFlags::empty());
@@ -311,7 +316,7 @@ impl Queue {
     ) -> Result<Queue, QueueError> {
         let map = Mapping::new(&file, len as usize)
             .map_err(system("cannot map", &dir.path.join(&name)))?;
-        Ok(Queue { map: Arc::new(map), dir, name, file })
+        Ok(Queue { map: Arc::new(map), dir, name, _lock: file })
     }
 
     /// The writing end. Taken once, by the maker of the file. `max_bytes` bounds key plus payload of a
@@ -340,9 +345,15 @@ impl Queue {
         self.dir.path.join(&self.name)
     }
 
-    /// True while the file still has its name (an operator may have removed it).
-    pub fn is_linked(&self) -> bool {
-        fs::fstat(&self.file).is_ok_and(|stat| stat.st_nlink > 0)
+    /// The directory it lies in.
+    pub fn dir(&self) -> &Arc<QueueDir> {
+        &self.dir
+    }
+
+    /// Gives the file a name under which nobody adopts it, for a person to look at.
+    pub fn keep_aside(&self) -> Result<(), QueueError> {
+        fs::renameat(&self.dir.fd, &self.name, &self.dir.fd, format!("{}.damaged", self.name))
+            .map_err(system("cannot rename", &self.path()))
     }
 
     /// Removes the file's name; the memory goes with the last end of the queue.

@@ -33,11 +33,6 @@ pub fn list(dir: &QueueDir, prefix: &str) -> Result<Vec<String>, QueueError> {
     Ok(names)
 }
 
-/// True when the file's owner is gone and nobody has adopted it yet.
-pub fn is_orphan(dir: &QueueDir, name: &str) -> bool {
-    open_and_lock(dir, name).is_ok()
-}
-
 fn open_and_lock(dir: &QueueDir, name: &str) -> Result<OwnedFd, QueueError> {
     let path = dir.path().join(name);
     let system = |what: &'static str| {

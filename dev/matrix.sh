@@ -1,0 +1,203 @@
+#!/usr/bin/env bash
+# lkfk with real brokers of all ages: matrix.sh [VERSION...], without arguments all of VERSIONS. With
+# each: a thousand messages and back; a thousand more while the broker is killed and started again; two
+# hundred from a producer that is told the version instead of asking for it. Every message must arrive,
+# in the partition that its key gives, in order, and with its time where Kafka keeps that. Prints a
+# table, and fails unless all of it is as it must be. LKFK_CPATH, when set, is the directory of the
+# lkfk.so to test; else it is built.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/stage.sh"
+
+# One a line: the release, and the highest version of Produce that it and lkfk speak.
+VERSIONS='0.8.2.2 0
+0.9.0.1 1
+0.10.2.2 2
+0.11.0.3 3
+1.1.1 5
+2.8.2 9
+3.9.1 11
+4.3.1 13
+4.4.0 13'
+
+PARTITIONS=5
+MESSAGES=1000
+SECONDS_OF_LOAD=4
+UNASKED=200
+
+# --- One version, a process of its own: what it finds out is in $STAGE/matrix/VERSION ---
+
+check_version() {
+  local version=$1 produce begun
+  produce=$(sed -n "s/^$version //p" <<<"$VERSIONS")
+  RESULT=$STAGE/matrix/$version BROKER=matrix-$version SINCE=$(date +%s)000
+  mkdir -p "$STAGE/matrix"
+  dev/kafka.sh fetch "$version"
+  begun=$EPOCHREALTIME
+  dev/kafka.sh start "$BROKER" "$version"
+  dev/kafka.sh topic "$BROKER" matrix "$PARTITIONS"
+  BOOTSTRAP=$(sed -n 's/^BOOTSTRAP=//p' "$STAGE/kafka/$BROKER/env")
+
+  start_nginx
+  timed round_trip check_round_trip "$produce"
+  timed restart check_restart
+  stop_nginx
+  start_nginx request_required_acks=-1 api_version_request=false \
+    "broker_version_fallback='$version'"
+  timed unasked check_unasked "$produce"
+  stop_nginx
+
+  dev/kafka.sh stop "$BROKER"
+  rm -rf "$STAGE/kafka/$BROKER"
+  tell total "$(since "$begun")"
+}
+
+check_round_trip() {
+  get "/log?from=1&to=$MESSAGES"
+  get /flush
+  judge "$MESSAGES"
+  if (( DOUBLED > 0 )); then die "$DOUBLED messages are there twice"; fi
+  find_connection
+  tell produce "$PRODUCE"
+  [[ $PRODUCE == "$1" ]] || die "Produce v$PRODUCE was used, and not v$1"
+}
+
+# What was on its way at the moment of the kill may be there twice.
+check_restart() {
+  local code=0
+  spawn - curl --silent --show-error --fail --max-time 60 \
+    "$URL/log?from=$(( MESSAGES + 1 ))&to=$(( 2 * MESSAGES ))&seconds=$SECONDS_OF_LOAD"
+  sleep 1
+  dev/kafka.sh kill "$BROKER"
+  dev/kafka.sh start "$BROKER"
+  attend || code=$?
+  if (( code )); then die 'not all messages were accepted'; fi
+  get /flush
+  judge "$(( 2 * MESSAGES ))"
+  tell doubled "$DOUBLED"
+}
+
+check_unasked() {
+  get "/log?from=$(( 2 * MESSAGES + 1 ))&to=$(( 2 * MESSAGES + UNASKED ))"
+  get /flush
+  judge "$(( 2 * MESSAGES + UNASKED ))"
+  find_connection
+  [[ $CONNECTION == *"Produce v$1, not asked"* ]] || die "not told but asked: $CONNECTION"
+}
+
+# judge COUNT: all that is in the topic must be the messages from 1 to COUNT. Sets DOUBLED.
+judge() {
+  local backup verdict times=with
+  backup=$(find "$PREFIX/backup" -type f -size +0 -print)
+  if [[ -n $backup ]]; then die "in the backup: $(head -n 3 "$backup")"; fi
+  if [[ ${BROKER#matrix-} == 0.[89].* ]]; then times=without; fi
+  dev/kafka.sh consume "$BROKER" matrix '%p %T %k %s\n' >"$STAGE/matrix/records"
+  verdict=$(luajit dev/matrix/judge.lua "$1" "$PARTITIONS" "$times" "$SINCE" \
+    <"$STAGE/matrix/records") || die "$verdict"
+  DOUBLED=$verdict
+}
+
+# start_nginx LUA-ASSIGNMENT...: with these options.
+start_nginx() {
+  local option
+  PREFIX=$STAGE/nginx/$BROKER
+  rm -rf "$PREFIX"
+  mkdir -p "$PREFIX/backup"
+  cat >"$PREFIX/http.conf" <<CONF
+include cpath.conf;
+lua_package_path '$ROOT/dev/matrix/?.lua;;';
+init_worker_by_lua_block {
+  require("matrix").start {
+    metadata_broker_list = "$BOOTSTRAP",
+    topics = { "matrix" },
+    message_timeout_ms = 60000,
+    queue_buffering_max_ms = 50,
+    queue_path = "$LKFK_SHM",
+    backpath = "$PREFIX/backup/",
+    $(for option in "$@"; do printf '%s,' "$option"; done)
+  }
+}
+server {
+  include listen.conf;
+  location = /log { content_by_lua_block { require("matrix").log() } }
+  location = /flush { content_by_lua_block { require("matrix").flush() } }
+}
+CONF
+  dev/nginx.sh start "$BROKER"
+  URL=http://127.0.0.1:$(sed -n 's/^PORT=//p' "$PREFIX/env")
+}
+
+stop_nginx() {
+  dev/nginx.sh stop "$BROKER"
+}
+
+# Sets CONNECTION to what nginx says of the first connection, and PRODUCE to its version. Log lines are
+# half a second behind.
+find_connection() {
+  local patience=60
+  until CONNECTION=$(grep -m 1 ' connected (.*Produce v' "$PREFIX/error.log"); do
+    if (( patience-- == 0 )); then die 'nginx says nothing of a connection'; fi
+    sleep 0.05
+  done
+  PRODUCE=$(sed 's/.*Produce v\([0-9]*\).*/\1/' <<<"$CONNECTION")
+}
+
+get() {
+  curl --silent --show-error --fail-with-body --max-time 90 "$URL$1" ||
+    die "$1; nginx says: $(tail -n 5 "$PREFIX/error.log")"
+}
+
+# timed NAME COMMAND...: its seconds are the result NAME.
+timed() {
+  local begun=$EPOCHREALTIME
+  "${@:2}"
+  tell "$1" "$(since "$begun")"
+}
+
+tell() {
+  printf '%s=%s\n' "$1" "$2" >>"$RESULT"
+}
+
+# --- All of them ---
+
+# row VERSION: what was found out; what was not is missing.
+row() {
+  local produce='' round_trip='' restart='' doubled='' unasked='' total='' key value
+  while IFS='=' read -r key value; do
+    printf -v "$key" %s "$value"
+  done < <(cat "$STAGE/matrix/$1" 2>/dev/null)
+  printf '  %-10s%8s%12s%12s%10s%10s%10s' "$1" "${produce:+v$produce}" "$(seconds "$round_trip")" \
+    "$(seconds "$restart")" "${doubled:--}" "$(seconds "$unasked")" "$(seconds "$total")"
+}
+
+seconds() {
+  if [[ -n $1 ]]; then printf '%.1f s' "$1"; else printf %s -; fi
+}
+
+if [[ ${1:-} == --one ]]; then
+  stage_join
+  check_version "$2"
+  exit
+fi
+
+stage_begin matrix
+if [[ -z ${LKFK_CPATH:-} ]]; then step 'lkfk.so' cargo build --release; fi
+stage_library
+wanted=${*:-$(cut -d ' ' -f 1 <<<"$VERSIONS")}
+for version in $wanted; do
+  grep -q "^$version " <<<"$VERSIONS" || die "no $version among $(cut -d ' ' -f 1 <<<"$VERSIONS" | xargs)"
+done
+failed=0
+printf '  %-10s%8s%12s%12s%10s%10s%10s\n' Kafka Produce 'round trip' restart doubled unasked all
+for version in $wanted; do
+  if [[ -t 1 ]]; then printf '%s  %s ...%s\r' "$DIM" "$version" "$PLAIN"; fi
+  spawn "$STAGE/log/$version" dev/matrix.sh --one "$version"
+  if attend; then
+    printf '%s\n' "$(row "$version")"
+  else
+    failed=$(( failed + 1 ))
+    printf '%s  %sFAILED%s\n' "$(row "$version")" "$RED" "$PLAIN"
+    tail -n 20 "$STAGE/log/$version" | sed 's/^/    /'
+  fi
+done
+if (( failed )); then die "$failed of $(wc -w <<<"$wanted") versions failed"; fi
+echo "All messages arrived, from $(wc -w <<<"$wanted") versions of Kafka."

@@ -1,0 +1,169 @@
+//! The queues that the driver reads: the worker's own, and those that dead workers left behind.
+//!
+//! A dead worker's file is adopted by whoever sees it first: a worker that starts, or a living one on its next
+//! look round. Its records go through this worker's producer, oldest first, with a fresh time limit. Once all
+//! of them are delivered or in a backup file, it is removed; a damaged one is kept aside under another name.
+//! `flock` makes sure that a living owner's file is never touched and that nobody adopts a file twice.
+
+use super::{Level, Shared};
+use crate::producer::{RecordId, Time, TopicId};
+use crate::queue::{Damage, Queue, QueueDir, QueueError, Reader, Slot, recovery};
+use crate::stats;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Time between looks for dead workers' files.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Files that are adopted at a time; the others wait their turn.
+const ADOPTED: usize = 16;
+/// Bits of a record's name that say where in its file it lies; the rest says which file.
+const POSITION_BITS: u32 = 48;
+
+/// One queue and how far it was read.
+pub(super) struct Source {
+    pub queue: Arc<Queue>,
+    pub reader: Reader,
+    /// The queue's topic ids to the producer's.
+    pub topics: Vec<TopicId>,
+    damaged: bool,
+}
+
+impl Source {
+    fn new(queue: Arc<Queue>) -> Source {
+        Source { reader: queue.reader(), queue, topics: Vec::new(), damaged: false }
+    }
+}
+
+/// All queues. Number 0 is the worker's own.
+pub(super) struct Sources {
+    all: Vec<Option<Source>>,
+    look_at: Time,
+}
+
+impl Sources {
+    pub fn new(own: Arc<Queue>) -> Sources {
+        Sources { all: vec![Some(Source::new(own))], look_at: Time(0) }
+    }
+
+    /// The worker's own queue.
+    pub fn own(&mut self) -> &mut Source {
+        self.all[0].as_mut().expect("the own queue is never dropped")
+    }
+
+    /// Numbers of all queues, adopted ones first: their records are older.
+    pub fn numbers(&self) -> impl DoubleEndedIterator<Item = usize> + use<> {
+        (0..self.all.len()).rev()
+    }
+
+    /// The queue of this number, if there is one.
+    pub fn source(&mut self, number: usize) -> Option<&mut Source> {
+        self.all.get_mut(number)?.as_mut()
+    }
+
+    /// Name of the record at `position` of queue `number`.
+    pub fn name(number: usize, position: u64) -> RecordId {
+        RecordId((number as u64) << POSITION_BITS | position)
+    }
+
+    fn place(id: RecordId) -> (usize, u64) {
+        ((id.0 >> POSITION_BITS) as usize, id.0 & ((1 << POSITION_BITS) - 1))
+    }
+
+    /// A record that was handed out and is not done.
+    pub fn get(&self, id: RecordId) -> Result<Slot<'_>, Damage> {
+        let (number, position) = Self::place(id);
+        match self.all.get(number) {
+            Some(Some(source)) => source.reader.get(position),
+            _ => Err(Damage { position, reason: "its queue is gone" }),
+        }
+    }
+
+    /// Marks a record done.
+    pub fn done(&mut self, id: RecordId) {
+        let (number, position) = Self::place(id);
+        if let Some(source) = self.source(number) {
+            source.reader.done(position);
+        }
+    }
+
+    /// Gives up what is left of a damaged queue; returns how many bytes that was.
+    pub fn abandon_rest(&mut self, number: usize) -> u64 {
+        let Some(source) = self.source(number) else { return 0 };
+        source.damaged = true;
+        source.reader.abandon_rest()
+    }
+
+    /// Gives the space of done records back, and adopted files that are done with to the file system.
+    pub fn release(&mut self, now: Time, shared: &Shared) {
+        for (number, place) in self.all.iter_mut().enumerate() {
+            let Some(source) = place else { continue };
+            source.reader.release();
+            if number == 0 || source.reader.head() < source.reader.tail() {
+                continue;
+            }
+            let result =
+                if source.damaged { source.queue.keep_aside() } else { source.queue.remove() };
+            if let Err(error) = result {
+                shared.lines.put(now, Level::Error, "adopt", "end", error);
+            }
+            *place = None;
+        }
+    }
+
+    /// When [`adopt`](Self::adopt) is due.
+    pub fn look_at(&self) -> Time {
+        self.look_at
+    }
+
+    /// Looks for dead workers' files in `dirs` and adopts them.
+    pub fn adopt(&mut self, now: Time, dirs: &[Arc<QueueDir>], instance: &str, shared: &Shared) {
+        if now < self.look_at {
+            return;
+        }
+        self.look_at = now + LOOK_EVERY;
+        for dir in dirs {
+            let names = match recovery::list(dir, instance) {
+                Ok(names) => names,
+                Err(error) => {
+                    shared.lines.put(now, Level::Warn, "adopt", "list", error);
+                    continue;
+                }
+            };
+            for name in names {
+                self.adopt_one(now, dir, &name, shared);
+            }
+        }
+    }
+
+    fn adopt_one(&mut self, now: Time, dir: &Arc<QueueDir>, name: &str, shared: &Shared) {
+        let free = self.all.iter().position(Option::is_none);
+        if free.is_none() && self.all.len() > ADOPTED {
+            return;
+        }
+        let queue = match Queue::adopt(dir.clone(), name) {
+            Ok(queue) => Arc::new(queue),
+            // Its owner lives, or another worker was quicker.
+            Err(QueueError::InUse { .. }) => return,
+            Err(error) => {
+                let text = format_args!("a dead worker's queue is left as it is: {error}");
+                shared.lines.put(now, Level::Error, "adopt", name, text);
+                return;
+            }
+        };
+        let source = Source::new(queue);
+        let waiting = source.queue.waiting();
+        if source.reader.tail() >> POSITION_BITS != 0 {
+            return;
+        }
+        let text = format_args!(
+            "adopted the queue of worker {}, which is gone: {waiting} messages",
+            source.reader.owner_pid()
+        );
+        shared.lines.put(now, Level::Notice, "adopted", name, text);
+        stats::add(&shared.stats.adopted_cnt, waiting);
+        match free {
+            Some(number) => self.all[number] = Some(source),
+            None => self.all.push(Some(source)),
+        }
+    }
+}
