@@ -7,8 +7,9 @@ source "$(dirname "${BASH_SOURCE[0]}")/stage.sh"
 source dev/bench/machine.sh
 source dev/bench/worker.sh
 
+OLD=3.9.1          # the last Kafka that lua-nginx-kafka can talk to
 # Producer and Kafka version.
-ROWS=('lkfk default' 'librdkafka default' 'lkfk 3.9.1' 'lua-nginx-kafka 3.9.1')
+ROWS=('lkfk default' 'librdkafka default' "lkfk $OLD" "lua-nginx-kafka $OLD")
 
 RATE=50000
 PACED=200000       # messages of a paced run
@@ -18,9 +19,9 @@ KEYS=64
 ROUNDS=3
 WRK=(-t1 -c32 -d4s)
 
-HEADER='                            paced, 50,000 messages/s      flat out               requests/s               p99, ms
-                            in log()    loop  process   messages/s  process   without    with  ratio   without   with'
-ROW='%-16s Kafka %-6s %5.0f ns %4.0f ns %5.0f ns %12s %5.0f ns %9s %7s   %.2f %9.1f %6.1f\n'
+HEADER='                            paced, 50,000 msg/s          flat out          requests/s, p99
+producer        Kafka   in log()     loop  process     msg/s  process   without           with         ratio'
+ROW='%-15s %-6s %6.0f ns %5.0f ns %5.0f ns  %8s %5.0f ns  %5s %5.1f ms  %5s %5.1f ms   %.2f\n'
 
 # --- One producer ---
 
@@ -104,6 +105,7 @@ wrk_round() {
   without=$RATE_SEEN
   wrk_one with
   sample ratio "$(calculate "$RATE_SEEN / $without")"
+  get /taken >/dev/null
 }
 
 # arrived: records in the topic.
@@ -115,6 +117,7 @@ arrived() {
   kcat -Q -b "$BOOTSTRAP" "${arguments[@]}" | awk '{ sum += $NF } END { print sum }'
 }
 
+# measure PRODUCER VERSION: a row of the table.
 measure() {
   local name=$1 round own busy began taken refused lost
   progress "$name: starting"
@@ -122,7 +125,7 @@ measure() {
   progress "$name on Kafka $VERSION: warming up"
   pace 100000 "$RATE"
   pace 500000 0
-  wrk_one with
+  wrk_round
   : >"$SAMPLES"
   progress "$name on Kafka $VERSION: waiting until the machine is quiet"
   await_quiet
@@ -135,18 +138,21 @@ measure() {
   done
   own=$(( $(own_ticks "$BROKER" "$WORKER") - own )) busy=$(( $(busy_ticks) - busy ))
   OTHERS+=("$(calculate "($busy - $own) / 100 / $(since "$began")")")
+  PACED_BROKER+=("$(median paced_broker)") FLAT_BROKER+=("$(median flat_broker)")
   progress
-
   # shellcheck disable=SC2059 # a constant
   printf "$ROW" "$name" "$VERSION" "$(median call)" "$(median loop)" "$(median process)" \
-    "$(thousands "$(median flat_rate)")" "$(median flat_process)" "$(thousands "$(median without)")" \
-    "$(thousands "$(median with)")" "$(median ratio)" "$(median without_p99)" "$(median with_p99)"
-  PACED_BROKER+=("$(median paced_broker)") FLAT_BROKER+=("$(median flat_broker)")
+    "$(kilo "$(median flat_rate)")" "$(median flat_process)" \
+    "$(kilo "$(median without)")" "$(median without_p99)" \
+    "$(kilo "$(median with)")" "$(median with_p99)" "$(median ratio)"
+  MEDIANS+=("$name $2 $(median loop) $(median process) $(median flat_process)")
+
   read -r taken refused < <(get /taken)
-  lost=$(( LOGGED + taken - $(arrived) ))
-  if (( refused > 0 )); then echo "  $refused of $(( taken + refused )) messages refused under wrk"; fi
-  if (( lost > 0 )); then echo "  $lost of $(( LOGGED + taken )) messages did not arrive"; fi
-  if (( lost < 0 )); then echo "  $(( -lost )) of $(( LOGGED + taken )) messages arrived twice"; fi
+  taken=$(( taken + LOGGED ))
+  lost=$(( taken - $(arrived) ))
+  if (( refused > 0 )); then echo "  $(thousands "$refused") refused under wrk: its queue was full"; fi
+  if (( lost > 0 )); then echo "  $(thousands "$lost") of $(thousands "$taken") did not arrive"; fi
+  if (( lost < 0 )); then echo "  $(thousands $(( -lost ))) of $(thousands "$taken") arrived twice"; fi
   if [[ $name == lkfk ]] && (( lost != 0 )); then FAILED=1; fi
   close_row
 }
@@ -161,25 +167,41 @@ installed() {
 
 # --- Lines ---
 
+kilo() {
+  thousands "$(calculate "$1 / 1000")"
+  printf k
+}
+
 largest() {
   printf '%s\n' "$@" | sort -g | tail -n 1
+}
+
+# compare: lkfk with the others on the same broker.
+compare() {
+  printf '%s\n' "${MEDIANS[@]}" | awk '
+    $1 == "lkfk" { loop[$2] = $3; paced[$2] = $4; flat[$2] = $5 }
+    $1 != "lkfk" && $2 in loop && loop[$2] > 0 {
+      printf "%s takes %.1f times the event loop, %.1f times the process paced and %.1f times flat out.\n",
+        $1, $3 / loop[$2], $4 / paced[$2], $5 / flat[$2]
+    }'
 }
 
 explain() {
   cat <<TEXT
 
-Messages of 400 bytes with $KEYS keys, to $PARTITIONS partitions of one broker; batches of at most 500, linger 100 ms,
-acks 1, room for 100,000 messages. One worker; broker, load and worker share the processors. The broker
-writes to memory. Medians of $ROUNDS rounds; what is called net is less a control run that keeps the same pace and
-logs nothing.
-  in log()  time inside the calls, in bursts of a millisecond's messages, less what the clock costs
-  loop      CPU time of nginx's thread, net: what a message takes away from requests
-  process   CPU time of the whole worker, net when paced: its other threads too
-  flat out  as fast as the queue takes them; messages/s until all are acknowledged
-  requests  wrk ${WRK[*]} on a location that answers 13 bytes, with and without a message in
-            log_by_lua for each; the ratio is the median of the rounds' ratios
-The broker used at most $(percent "$(largest "${PACED_BROKER[@]}")") of a core when paced, $(percent "$(largest "${FLAT_BROKER[@]}")") flat out.
-Other programs on this machine used at most $(percent "$(largest "${OTHERS[@]}")") of a core.
+$(compare)
+
+400 bytes, $KEYS keys, $PARTITIONS partitions of one broker; batches of at most 500, linger 100 ms, acks 1, room for
+100,000 messages. One worker; broker, load and worker share the processors; the broker writes to
+memory. Medians of $ROUNDS rounds. Net: less a control run at the same pace that logs nothing.
+  in log()   time inside the calls, in bursts of a millisecond's messages, less what the clock costs
+  loop       CPU time of nginx's thread, net: what a message takes from the requests
+  process    CPU time of the whole worker, its other threads included; net when paced
+  flat out   as much as the queue takes; msg/s until the last is acknowledged
+  requests   wrk ${WRK[*]}, 13 bytes answered, without and with log() in log_by_lua; the ratio is
+             the median of the rounds' ratios
+The broker used at most $(percent "$(largest "${PACED_BROKER[@]}")") of a core when paced, $(percent "$(largest "${FLAT_BROKER[@]}")") flat out; other programs on this machine
+at most $(percent "$(largest "${OTHERS[@]}")").
 $(machine)
 $SOFTWARE${RDKAFKA:+, librdkafka $RDKAFKA}
 TEXT
@@ -187,7 +209,7 @@ TEXT
 
 # --- ---
 
-OTHERS=() PACED_BROKER=() FLAT_BROKER=() FAILED=0 RDKAFKA=''
+MEDIANS=() OTHERS=() PACED_BROKER=() FLAT_BROKER=() FAILED=0 RDKAFKA=''
 stage_begin bench
 if [[ -z ${LKFK_CPATH:-} ]]; then cargo build --quiet --release; fi
 stage_library
@@ -195,6 +217,8 @@ if installed librdkafka; then
   RDKAFKA=$(luajit -e 'local ffi = require "ffi" ffi.cdef "const char *rd_kafka_version_str(void);"
     print(ffi.string(ffi.load("librdkafka.so.1").rd_kafka_version_str()))')
 fi
+dev/kafka.sh fetch
+dev/kafka.sh fetch "$OLD"
 echo "$HEADER"
 for row in "${ROWS[@]}"; do
   read -r producer version <<<"$row"

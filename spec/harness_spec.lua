@@ -52,6 +52,25 @@ describe("harness.run", function()
 end)
 
 
+describe("harness.start", function()
+    local output, pid
+
+    it("shows what a program that runs beside the test writes", function()
+        output = harness.start { "sh", "-c", "echo \"$$ it's\"; exec sleep 60" }
+        pid = harness.eventually(2, function()
+            return output():match("^(%d+) it's\n$")
+        end)
+        assert.is_true(harness.alive(pid))
+    end)
+
+    it("ends it after that test", function()
+        harness.eventually(1, function()
+            return not harness.alive(pid)
+        end)
+    end)
+end)
+
+
 describe("harness.eventually", function()
     it("returns what the function returns at last", function()
         local calls = 0
@@ -194,6 +213,59 @@ describe("harness.nginx", function()
             assert.is_false(harness.alive(pid))
         end
         nginx:start()
+    end)
+
+    it("runs code in a worker, with arguments and results of every kind", function()
+        local function pack(...)
+            return { n = select("#", ...), ... }
+        end
+        local results = pack(nginx:run("return ngx.get_phase(), select('#', ...), ...",
+                                       BYTES, nil, { 1, { [BYTES] = -0.5 } }, true, 1e15, nil))
+        assert.same(pack("content", 6, BYTES, nil, { 1, { [BYTES] = -0.5 } }, true, 1e15, nil),
+                    results)
+    end)
+
+    it("raises what such code raises, and what is wrong with it", function()
+        for code, text in pairs { ["error('no luck')"] = "no luck", ["return ("] = "unexpected" } do
+            local ok, err = pcall(nginx.run, nginx, code)
+            assert.is_false(ok)
+            assert.matches(text, err, 1, true)
+        end
+    end)
+
+    it("reads backup files, and takes no other lines for theirs", function()
+        local function write(text)
+            local file = assert(io.open(nginx.backpath .. "/topic", "wb"))
+            file:write(text)
+            file:close()
+        end
+        assert.same({}, nginx:backup("topic"))
+        local time = "2000-12-31 23:59:59"
+        write(time .. "\ttopic\t\\N\ta\0b\n" .. time .. "\ttopic\t\\\\N\t\\b\\t\\n\\v\\f\\r\n")
+        assert.same({
+            { time = time, topic = "topic", payload = "a\0b" },
+            { time = time, topic = "topic", key = "\\N", payload = "\b\t\n\v\f\r" },
+        }, nginx:backup("topic"))
+        for _, line in ipairs {
+            time .. "\ttopic\tk\tcut", time .. "\ttopic\tk\n", "topic\tk\tp\n",
+            time .. "\ttopic\tk\tp\tmore\n", time .. "\ttopic\tk\t\\x\n",
+        } do
+            write(line)
+            assert.has_error(function() nginx:backup("topic") end)
+        end
+    end)
+
+    it("finds queue files, and counts threads by their name", function()
+        assert.same({}, nginx:queue_files())
+        assert.equal(0, (harness.run { "mkdir", nginx.queue_path .. "/lkfk-7" }))
+        assert.equal(0, (harness.run { "touch", nginx.queue_path .. "/lkfk-7/a.queue" }))
+        assert.same({ "a.queue" }, nginx:queue_files())
+        assert.equal(0, nginx:threads(nginx:pids()[1]))
+        local output = harness.start {
+            "sh", "-c", "printf lkfk >/proc/$$/comm; echo $$; while sleep 0.1; do :; done",
+        }
+        local pid = harness.eventually(2, function() return output():match("(%d+)\n") end)
+        assert.equal(1, nginx:threads(pid))
     end)
 
     it("says why it does not start", function()

@@ -96,6 +96,11 @@ pub fn with_events<T>(use_events: impl FnOnce(&Events) -> T) -> Option<T> {
     Some(use_events(&worker.driver.shared().events))
 }
 
+/// True when the user's configuration has a partitioner, which only the VM that called `init()` can run.
+pub fn has_partitioner() -> bool {
+    lock().as_ref().is_some_and(|worker| worker.config.partitioner.0)
+}
+
 /// Wakes the driver, after an answer was left for it.
 pub fn signal() {
     if let Some(worker) = &*lock() {

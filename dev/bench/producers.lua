@@ -9,7 +9,7 @@ local tonumber, tostring = tonumber, tostring
 local getenv = os.getenv
 local sleep = ngx.sleep
 
-local BATCH, LINGER_MS, QUEUE = 500, 100, 100000
+local BATCH, LINGER_MS, TIMEOUT_MS, QUEUE = 500, 100, 60000, 100000
 
 
 local starters = {}
@@ -22,6 +22,7 @@ function starters.lkfk(brokers)
     request_required_acks = 1,
     batch_num_messages = BATCH,
     queue_buffering_max_ms = LINGER_MS,
+    message_timeout_ms = TIMEOUT_MS,
     queue_buffering_max_messages = QUEUE,
     queue_buffering_max_kbytes = 65536,
     queue_path = getenv "LKFK_SHM",
@@ -37,7 +38,7 @@ function starters.lkfk(brokers)
 end
 
 
--- Debian's package of that name: a lua-resty-kafka of 2019, which Kafka 4 does not understand.
+-- Debian's package of that name: lua-resty-kafka 0.07, whose requests Kafka 4 refuses.
 starters["lua-nginx-kafka"] = function(brokers)
   local host, port = brokers:match "^(.*):(%d+)$"
   local list = { { host = host, port = tonumber(port) } }
@@ -88,6 +89,7 @@ starters.librdkafka = function(brokers)
     ["acks"] = "1",
     ["batch.num.messages"] = BATCH,
     ["linger.ms"] = LINGER_MS,
+    ["message.timeout.ms"] = TIMEOUT_MS,
     ["queue.buffering.max.messages"] = QUEUE,
   } do
     if lib.rd_kafka_conf_set(conf, name, tostring(value), reason, 256) ~= 0 then

@@ -28,6 +28,7 @@ open_worker() {
   cat >"$prefix/http.conf" <<CONF
 include cpath.conf;
 lua_package_path '$ROOT/dev/bench/?.lua;;';
+lua_shared_dict kfk 1m;
 keepalive_requests 1000000000;
 init_worker_by_lua_block { $1 }
 server {

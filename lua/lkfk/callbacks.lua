@@ -30,6 +30,9 @@ local _M = { active = false }
 
 local failed_cb, partitioner, kfk
 
+-- A partitioner is set, but in another VM (lua_code_cache off): that one will be asked.
+local partitioner_elsewhere = false
+
 -- Messages that log() itself could not take, oldest first.
 local pending, pending_first, pending_last = {}, 1, 0
 
@@ -86,6 +89,13 @@ function _M.setup(cf)
 end
 
 
+-- attach(): for a VM that found the producer running.
+function _M.attach()
+    partitioner_elsewhere = core.has_partitioner()
+    _M.active = partitioner_elsewhere
+end
+
+
 local function valid_partition(partition, count)
     return type(partition) == "number" and partition >= 0 and partition < count
            and floor(partition) == partition
@@ -113,7 +123,7 @@ end
 -- -2 to be asked again when the number of partitions is known.
 function _M.partition(id, key)
     if not partitioner then
-        return -1
+        return partitioner_elsewhere and -2 or -1
     end
     local count = core.partition_count(id)
     if not count then

@@ -170,8 +170,11 @@ end
 -- Everything that is not a plain call with a known topic, and everything when the user has
 -- callbacks.
 local function log_slowly(topic, key, payload)
-    if not api and not attach() then
-        return nil, NOT_RUNNING
+    if not api then
+        if not attach() then
+            return nil, NOT_RUNNING
+        end
+        callbacks.attach()
     end
     if type(topic) ~= "string" then
         return nil, "topic must be a string, got " .. type(topic)

@@ -10,6 +10,7 @@ pub(super) fn add_to(lua: &Lua, core: &Table) -> mlua::Result<()> {
     core.set("failure_done", lua.create_function(failure_done)?)?;
     core.set("next_question", lua.create_function(next_question)?)?;
     core.set("answer", lua.create_function(answer)?)?;
+    core.set("has_partitioner", lua.create_function(has_partitioner)?)?;
     core.set("signal", lua.create_function(signal)?)?;
     core.set("append", lua.create_function(append)?)?;
     core.set("back_up", lua.create_function(back_up)?)?;
@@ -59,6 +60,11 @@ fn next_question(lua: &Lua, (): ()) -> mlua::Result<MultiValue> {
 fn answer(_: &Lua, (id, partition): (f64, Option<u32>)) -> mlua::Result<()> {
     worker::with_events(|events| events.give_answer(RecordId(id as u64), partition));
     Ok(())
+}
+
+/// `core.has_partitioner() -> boolean`
+fn has_partitioner(_: &Lua, (): ()) -> mlua::Result<bool> {
+    Ok(worker::has_partitioner())
 }
 
 /// `core.signal()`: wakes the driver to look at what was answered.

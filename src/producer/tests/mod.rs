@@ -4,7 +4,12 @@ mod behaviour;
 mod cluster;
 mod sim;
 
+use super::sink::Sink;
 use super::*;
+use crate::config::{Config, HostPort};
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::produce::ProducedPartition;
+use std::time::Duration;
 
 /// Rules with the product's defaults.
 fn rules() -> Rules {

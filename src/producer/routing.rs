@@ -1,0 +1,90 @@
+//! Records to partitions, and partitions to sinks: where a record waits, until when, and when there is
+//! something to send.
+
+use super::accumulator::Next;
+use super::batch::Record;
+use super::timer::Timer;
+use super::{Fate, Outcome, Producer, Reason, Time, TopicId, partitioner};
+use crate::protocol::error_code::ErrorCode;
+
+impl Producer {
+    /// Gives a record its partition, or lets it wait for metadata.
+    pub(super) fn route(&mut self, now: Time, id: TopicId, record: Record) {
+        let topic = &mut self.topics[id.0 as usize];
+        if topic.partitions.is_empty() {
+            let expiry = record.born + self.rules.message_timeout;
+            topic.waiting.push_back(record);
+            self.timers.schedule(&mut topic.scheduled, Timer::Topic(id), expiry);
+            self.want_metadata(now);
+            return;
+        }
+        let index = match record.partition {
+            Some(index) if (index as usize) < topic.partitions.len() => index,
+            _ => partitioner::choose(topic, record.key_hash, &mut self.random),
+        };
+        let partition = &mut topic.partitions[index as usize];
+        let first = partition.is_empty();
+        let closed = partition.append(record, &self.rules);
+        if closed && topic.sticky == Some(index) {
+            topic.sticky = None;
+        }
+        // Between the first record and a full batch nothing changes that a timer does not know.
+        if first || closed {
+            self.look_at_partition(now, id, index);
+        }
+    }
+
+    /// Expires, lists or schedules a partition, whatever its state asks for.
+    pub(super) fn look_at_partition(&mut self, now: Time, id: TopicId, index: u32) {
+        let topic = &mut self.topics[id.0 as usize];
+        let Some(partition) = topic.partitions.get_mut(index as usize) else { return };
+        if partition.in_flight {
+            return;
+        }
+        for (records, in_doubt) in partition.expire(now, &self.rules) {
+            let fate = Fate::Failed { reason: Reason::TimedOut, in_doubt };
+            self.outcomes.push_back(Outcome { topic: id, partition: Some(index), records, fate });
+        }
+        let next = partition.next(now, &self.rules, self.flushed_at);
+        let timer = Timer::Partition(id, index);
+        let expiry = partition.front_born() + self.rules.message_timeout;
+        match next {
+            Next::At(at) => self.timers.schedule(&mut partition.scheduled, timer, at),
+            Next::Ready => {
+                self.timers.schedule(&mut partition.scheduled, timer, expiry);
+                if partition.listed {
+                    return;
+                }
+                let leader = partition.leader;
+                match leader.and_then(|leader| self.sinks.get_mut(&leader)) {
+                    None => self.want_metadata(now),
+                    Some(sink) => {
+                        partition.listed = true;
+                        sink.ready.push_back((id, index));
+                        self.list_sink(leader.unwrap_or_default());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Fails the records that waited too long for their topic's metadata.
+    pub(super) fn expire_waiting(&mut self, now: Time, id: TopicId) {
+        let topic = &mut self.topics[id.0 as usize];
+        let timeout = self.rules.message_timeout;
+        let late = topic.waiting.partition_point(|record| record.born + timeout <= now);
+        if late > 0 {
+            let records = topic.waiting.drain(..late).collect();
+            let reason = match topic.error {
+                ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => Reason::TopicUnknown,
+                _ => Reason::TimedOut,
+            };
+            let fate = Fate::Failed { reason, in_doubt: false };
+            self.outcomes.push_back(Outcome { topic: id, partition: None, records, fate });
+        }
+        if let Some(front) = topic.waiting.front() {
+            let at = front.born + timeout;
+            self.timers.schedule(&mut topic.scheduled, Timer::Topic(id), at);
+        }
+    }
+}

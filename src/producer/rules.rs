@@ -1,0 +1,65 @@
+//! What the producer needs of the configuration.
+
+use crate::config::{Config, HostPort};
+use std::time::Duration;
+
+/// What the producer needs of the configuration.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// `metadata_broker_list`.
+    pub bootstrap: Vec<HostPort>,
+    /// `request_required_acks`.
+    pub acks: i16,
+    /// `request_timeout_ms`.
+    pub request_timeout: Duration,
+    /// `message_timeout_ms`.
+    pub message_timeout: Duration,
+    /// `queue_buffering_max_ms`.
+    pub linger: Duration,
+    /// `batch_num_messages`.
+    pub batch_records: usize,
+    /// `batch_size`.
+    pub batch_bytes: usize,
+    /// `message_send_max_retries`.
+    pub max_retries: u32,
+    /// `retry_backoff_ms`.
+    pub retry_backoff: Duration,
+    /// `retry_backoff_max_ms`.
+    pub retry_backoff_max: Duration,
+    /// `metadata_refresh_interval_ms`.
+    pub metadata_refresh: Duration,
+    /// `max_in_flight_requests_per_connection`.
+    pub max_in_flight: usize,
+    /// `reconnect_backoff_ms`.
+    pub reconnect_backoff: Duration,
+    /// `reconnect_backoff_max_ms`.
+    pub reconnect_backoff_max: Duration,
+    /// `conn_retry_limit`.
+    pub conn_retry_limit: u32,
+    /// `conn_retry_timeout`.
+    pub conn_rest: Duration,
+}
+
+impl From<&Config> for Rules {
+    fn from(config: &Config) -> Rules {
+        let ms = Duration::from_millis;
+        Rules {
+            bootstrap: config.metadata_broker_list.clone(),
+            acks: config.request_required_acks,
+            request_timeout: ms(config.request_timeout_ms),
+            message_timeout: ms(config.message_timeout_ms),
+            linger: ms(config.queue_buffering_max_ms),
+            batch_records: config.batch_num_messages,
+            batch_bytes: config.batch_size,
+            max_retries: config.message_send_max_retries,
+            retry_backoff: ms(config.retry_backoff_ms),
+            retry_backoff_max: ms(config.retry_backoff_max_ms),
+            metadata_refresh: ms(config.metadata_refresh_interval_ms),
+            max_in_flight: config.max_in_flight_requests_per_connection,
+            reconnect_backoff: ms(config.reconnect_backoff_ms),
+            reconnect_backoff_max: ms(config.reconnect_backoff_max_ms),
+            conn_retry_limit: config.conn_retry_limit,
+            conn_rest: Duration::from_secs(config.conn_retry_timeout),
+        }
+    }
+}

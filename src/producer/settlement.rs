@@ -1,0 +1,140 @@
+//! Answers to fates: what becomes of a batch that was on its way. The decision itself is [`retry`]'s.
+
+use super::batch::Batch;
+use super::retry::{self, Decision};
+use super::sink::Sent;
+use super::{Fate, Notice, Outcome, Producer, Reason, Time, TopicId};
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::produce::ProducedPartition;
+
+impl Producer {
+    /// Decides about a batch that was answered; `told` is `None` for `acks = 0`.
+    pub(super) fn settle(&mut self, now: Time, sent: Sent, told: Option<&ProducedPartition>) {
+        let error = match told {
+            None => ErrorCode::NONE,
+            // Success without an offset is no success.
+            Some(told) if told.error == ErrorCode::NONE && told.base_offset < 0 => {
+                return self.retry_in_doubt(now, sent);
+            }
+            Some(told) => told.error,
+        };
+        if let Some(hint) = told.and_then(|told| told.current_leader.as_ref()) {
+            self.follow_hint(now, &sent, hint.id, hint.epoch);
+        }
+        let records = sent.batch.records.len();
+        match retry::decide(error, records, sent.batch.attempts, &self.rules) {
+            Decision::Delivered => {
+                self.finish(now, sent, Fate::Delivered);
+            }
+            Decision::Split => {
+                self.notices.push_back(Notice::BatchSplit { topic: sent.topic, records });
+                let (first, second) = sent.batch.split();
+                self.release_partition(now, sent.topic, sent.partition, vec![first, second], None);
+            }
+            Decision::Retry { counted, refresh, in_doubt } => {
+                self.retry(now, sent, counted, refresh, in_doubt);
+            }
+            Decision::Fail { in_doubt } => {
+                let in_doubt = in_doubt || sent.batch.in_doubt;
+                self.fail(now, sent, error, in_doubt, told);
+            }
+        }
+    }
+
+    /// Fails a batch; when the broker names the records at fault, only those, and sends the rest again.
+    pub(super) fn fail(
+        &mut self,
+        now: Time,
+        mut sent: Sent,
+        error: ErrorCode,
+        in_doubt: bool,
+        told: Option<&ProducedPartition>,
+    ) {
+        let fate = Fate::Failed { reason: Reason::Broker(error), in_doubt };
+        let faulty: Vec<usize> = told
+            .iter()
+            .flat_map(|told| &told.record_errors)
+            .filter_map(|fault| usize::try_from(fault.batch_index).ok())
+            .filter(|index| *index < sent.batch.records.len())
+            .collect();
+        if faulty.is_empty() {
+            return self.finish(now, sent, fate);
+        }
+        let records = sent.batch.extract(|index, _| faulty.contains(&index));
+        self.in_flight_records -= records.len() as u64;
+        self.outcomes.push_back(Outcome {
+            topic: sent.topic,
+            partition: Some(sent.partition),
+            records,
+            fate,
+        });
+        self.release_partition(now, sent.topic, sent.partition, vec![sent.batch], None);
+    }
+
+    /// Puts a batch back to be sent again after a connection broke or an answer made no sense.
+    pub(super) fn retry_in_doubt(&mut self, now: Time, sent: Sent) {
+        self.retry(now, sent, false, true, true);
+    }
+
+    pub(super) fn retry(
+        &mut self,
+        now: Time,
+        mut sent: Sent,
+        counted: bool,
+        refresh: bool,
+        in_doubt: bool,
+    ) {
+        sent.batch.attempts += u32::from(counted);
+        sent.batch.in_doubt |= in_doubt;
+        let pause = retry::backoff(
+            self.rules.retry_backoff,
+            self.rules.retry_backoff_max,
+            sent.batch.attempts.max(1),
+            &mut self.random,
+        );
+        self.counts.retries += 1;
+        if refresh {
+            self.want_metadata(now);
+        }
+        let again = vec![sent.batch];
+        self.release_partition(now, sent.topic, sent.partition, again, Some(now + pause));
+    }
+
+    /// Reports all records of a batch that was on its way.
+    pub(super) fn finish(&mut self, now: Time, sent: Sent, fate: Fate) {
+        let Sent { topic, partition, batch } = sent;
+        self.in_flight_records -= batch.records.len() as u64;
+        let records = batch.records;
+        self.outcomes.push_back(Outcome { topic, partition: Some(partition), records, fate });
+        self.release_partition(now, topic, partition, Vec::new(), None);
+    }
+
+    /// Ends a partition's time in flight, with `again` to be sent first, not before `pause_until`.
+    pub(super) fn release_partition(
+        &mut self,
+        now: Time,
+        id: TopicId,
+        index: u32,
+        again: Vec<Batch>,
+        pause_until: Option<Time>,
+    ) {
+        self.in_flight_records -= again.iter().map(|b| b.records.len() as u64).sum::<u64>();
+        let topic = &mut self.topics[id.0 as usize];
+        match topic.partitions.get_mut(index as usize) {
+            Some(partition) => {
+                partition.put_back(again.into_iter());
+                partition.in_flight = false;
+                if let Some(at) = pause_until {
+                    partition.not_before = at;
+                }
+                self.look_at_partition(now, id, index);
+            }
+            // The topic was made anew with fewer partitions while the batch was on its way.
+            None => {
+                for record in again.into_iter().flat_map(|batch| batch.records) {
+                    self.route(now, id, record);
+                }
+            }
+        }
+    }
+}
