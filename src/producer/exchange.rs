@@ -9,7 +9,7 @@ use crate::protocol::error_code::ErrorCode;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RecordId(pub u64);
 
-/// A topic, as [`Producer::topic`] numbers them.
+/// A topic, as [`Producer::topic`](super::Producer::topic) numbers them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicId(pub u32);
 
@@ -31,7 +31,7 @@ pub struct NewRecord {
     pub id: RecordId,
     /// Its topic.
     pub topic: TopicId,
-    /// [`partitioner::key_hash`] of its key, `None` for a null key.
+    /// [`key_hash`](super::partitioner::key_hash) of its key, `None` for a null key.
     pub key_hash: Option<u32>,
     /// Where it must go; `None`, or a partition that does not exist, leaves that to the partitioner.
     pub partition: Option<u32>,
@@ -60,14 +60,14 @@ pub enum Action {
         /// Why, for the log.
         reason: CloseReason,
     },
-    /// Ask for metadata of the topics that [`Producer::topics`] lists.
+    /// Ask for metadata of the topics that [`Producer::topics`](super::Producer::topics) lists.
     Metadata {
         /// On this connection.
         conn: ConnId,
         /// Its name.
         request: RequestId,
     },
-    /// Send the batches that [`Producer::request`] shows.
+    /// Send the batches that [`Producer::request`](super::Producer::request) shows.
     Produce {
         /// On this connection.
         conn: ConnId,
