@@ -154,7 +154,7 @@ keys! {
     api_version_request: bool = true, "true", ANY, "", [],
         "Asks each broker which versions it speaks, and finds out by itself those that are too old for the question (0.8 and 0.9). False: none is asked, and all are spoken to as broker_version_fallback says.";
     broker_version_fallback: Release = Release::V0_9, "\"0.9.0\"", ANY, "", [],
-        "Release of Kafka of the brokers that are not asked. One that is too new for a broker may double messages without end: give the cluster's oldest. For brokers that were found out to be 0.8 or 0.9 it is an upper limit.";
+        "Release of Kafka of the brokers that are not asked. One that is too new for a broker may double messages without end: give the cluster's oldest.";
     api_version_fallback_ms: u64 = 1_200_000, "1200000", 0..=604_800_000, "ms", [],
         "How long a broker that was found to be 0.8 or 0.9 is not asked for its versions again. Each new connection makes sure that it still is.";
     exit_timeout_ms: u64 = 1_000, "1000", 0..=300_000, "ms", [],
@@ -346,7 +346,7 @@ mod tests {
     #[test]
     fn a_release_is_taken_in_the_forms_that_librdkafka_takes() {
         let parsed = |release: &str| parse(&[("broker.version.fallback", text(release))]);
-        for (release, produce) in [("0.8.2", 0), ("0.9.0.1", 1), ("0.10.0", 2), ("2.8.2", 9)] {
+        for (release, produce) in [("0.8.2", 0), ("0.9.0.1", 0), ("0.10.0", 2), ("2.8.2", 9)] {
             let versions = parsed(release).unwrap().broker_version_fallback.versions();
             assert_eq!(versions.produce, produce, "{release}");
         }

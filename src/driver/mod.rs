@@ -160,13 +160,10 @@ impl<'a> Run<'a> {
             if self.is_over() {
                 return Ok(());
             }
-            if more {
+            let deadline = self.next_deadline();
+            if more || !self.fall_asleep(deadline) {
                 // Connections run in between.
                 tokio::task::yield_now().await;
-                continue;
-            }
-            let deadline = self.next_deadline();
-            if !self.fall_asleep(deadline) {
                 continue;
             }
             let pause = deadline.since(self.shared.now()).min(LONGEST_SLEEP);
@@ -246,15 +243,19 @@ impl<'a> Run<'a> {
     }
 
     fn next_deadline(&self) -> Time {
-        let mut deadline = self.producer.next_deadline().unwrap_or(Time::NEVER);
-        if self.shared.stop.load(Ordering::Acquire) {
-            deadline = deadline.min(Time(self.shared.stop_by.load(Ordering::Relaxed)));
-        }
         let timeout = Duration::from_millis(self.config.message_timeout_ms);
-        deadline
+        let deadline = self
+            .producer
+            .next_deadline()
+            .unwrap_or(Time::NEVER)
             .min(self.spill.retry_at(self.shared))
-            .min(self.asking.expiry(timeout))
-            .min(self.sources.look_at())
+            .min(self.asking.expiry(timeout));
+        // A driver that stops adopts nothing any more.
+        deadline.min(if self.shared.stop.load(Ordering::Acquire) {
+            Time(self.shared.stop_by.load(Ordering::Relaxed))
+        } else {
+            self.sources.look_at()
+        })
     }
 
     /// Tells the writer when to wake us. False when there is something to do already.
@@ -424,15 +425,15 @@ impl<'a> Run<'a> {
     fn handle_event(&mut self, event: Event) {
         let now = self.shared.now();
         match event {
-            Event::Ready { conn, versions, source, peer } => {
+            Event::Ready { conn, versions, origin, peer } => {
                 let conn = ConnId(conn);
                 let Some(connection) = self.connections.get_mut(&conn) else { return };
                 connection.versions = Some(versions);
                 stats::add(&self.shared.stats.connections_opened, 1);
                 let address = &connection.address;
-                self.old_brokers.handle_ready(now, address, versions, source);
+                self.old_brokers.handle_ready(now, address, origin);
                 let text = format_args!(
-                    "broker {address} connected ({peer}, Produce v{}{source})",
+                    "broker {address} connected ({peer}, Produce v{}{origin})",
                     versions.produce
                 );
                 self.shared.lines.put(now, Level::Notice, "connected", address, text);

@@ -4,7 +4,7 @@
 //! its last byte, and belong to something that was asked. Anything else ends the connection: after one
 //! wrong byte nothing on it can be trusted. What ends it is the last [`Event`] it sends.
 
-use super::handshake::{self, Handshake, Source};
+use super::handshake::{self, Handshake, Origin};
 use super::{NetError, frame, transport};
 use crate::config::HostPort;
 use crate::protocol::api_versions::Versions;
@@ -68,7 +68,7 @@ pub enum Event {
         /// What both sides speak.
         versions: Versions,
         /// How that is known.
-        source: Source,
+        origin: Origin,
         /// The address that took the connection.
         peer: SocketAddr,
     },
@@ -133,10 +133,10 @@ async fn serve(
     let (from, mut to) = stream.into_split();
     let mut from = BufReader::new(from);
     let handshake = handshake::perform(settings.handshake, &settings.client_id, &mut from, &mut to);
-    let (versions, source) = timeout(limit, handshake)
+    let (versions, origin) = timeout(limit, handshake)
         .await
         .map_err(|_| NetError::SetupTimeout { what: "the answer to ApiVersions", limit })??;
-    if events.send(Event::Ready { conn, versions, source, peer }).is_err() {
+    if events.send(Event::Ready { conn, versions, origin, peer }).is_err() {
         return Ok(());
     }
     let due = Due::default();

@@ -38,19 +38,19 @@ const NO_VERSION: i16 = i16::MAX;
 /// [`Assume`]: Self::Assume
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Handshake {
-    /// Ask, in a way that 0.9 can be told by. It gets these versions.
-    Ask(Versions),
+    /// Ask, in a way that 0.9 can be told by.
+    Ask,
     /// Ask a broker that is known to be 0.10 or later.
     AskAlone,
-    /// Make sure that it is 0.8 or 0.9. It gets these versions.
-    Recognise(Versions),
-    /// Say nothing.
+    /// Make sure that it is 0.8 or 0.9.
+    Recognise,
+    /// Say nothing; it speaks these.
     Assume(Versions),
 }
 
 /// How the versions of a connection came to be known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
+pub enum Origin {
     /// The broker told them.
     Told,
     /// It behaves as 0.8 and 0.9 do.
@@ -60,12 +60,12 @@ pub enum Source {
 }
 
 /// What stands behind the version in a log line.
-impl fmt::Display for Source {
+impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Source::Told => "",
-            Source::Recognised => ", Kafka 0.8 or 0.9",
-            Source::Assumed => ", not asked",
+            Origin::Told => "",
+            Origin::Recognised => ", Kafka 0.8 or 0.9",
+            Origin::Assumed => ", not asked",
         })
     }
 }
@@ -76,13 +76,13 @@ pub(super) async fn perform(
     client_id: &str,
     from: impl AsyncRead + Unpin,
     to: impl AsyncWrite + Unpin,
-) -> Result<(Versions, Source), NetError> {
+) -> Result<(Versions, Origin), NetError> {
     let mut exchange = Exchange { client_id, from, to, out: Vec::new(), frame: Vec::new() };
     match handshake {
-        Handshake::Ask(versions) => exchange.ask(Some(versions)).await,
-        Handshake::AskAlone => exchange.ask(None).await,
-        Handshake::Recognise(versions) => exchange.recognise(versions).await,
-        Handshake::Assume(versions) => Ok((versions, Source::Assumed)),
+        Handshake::Ask => exchange.ask(true).await,
+        Handshake::AskAlone => exchange.ask(false).await,
+        Handshake::Recognise => exchange.recognise().await,
+        Handshake::Assume(versions) => Ok((versions, Origin::Assumed)),
     }
 }
 
@@ -98,19 +98,17 @@ struct Exchange<'a, R, W> {
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Exchange<'_, R, W> {
     /// Asks for the broker's versions in the newest form and, when that is too new for it, in the
-    /// oldest. `of_0_9` are for a broker that answers only the other question.
-    async fn ask(&mut self, of_0_9: Option<Versions>) -> Result<(Versions, Source), NetError> {
+    /// oldest. `or_0_9`: it may be one that answers only the other question.
+    async fn ask(&mut self, or_0_9: bool) -> Result<(Versions, Origin), NetError> {
         self.put_api_versions(3, API_VERSIONS_ID);
-        if of_0_9.is_some() {
+        if or_0_9 {
             self.put_metadata(0);
         }
         self.send().await?;
         self.receive().await?;
-        if let Some(versions) = of_0_9
-            && self.frame.first_chunk() == Some(&METADATA_ID.to_be_bytes())
-        {
+        if or_0_9 && self.frame.first_chunk() == Some(&METADATA_ID.to_be_bytes()) {
             self.check_metadata()?;
-            return Ok((versions, Source::Recognised));
+            return Ok((Versions::OLDEST, Origin::Recognised));
         }
         let mut response = self.api_versions(3, API_VERSIONS_ID)?;
         let ask_again = response.error == ErrorCode::UNSUPPORTED_VERSION;
@@ -118,7 +116,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Exchange<'_, R, W> {
             self.put_api_versions(0, API_VERSIONS_AGAIN_ID);
             self.send().await?;
         }
-        if of_0_9.is_some() {
+        if or_0_9 {
             self.receive().await.map_err(instead_of_closed(NetError::ClosedOnMetadata))?;
             self.check_metadata()?;
         }
@@ -126,15 +124,15 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Exchange<'_, R, W> {
             self.receive().await.map_err(instead_of_closed(NetError::Closed))?;
             response = self.api_versions(0, API_VERSIONS_AGAIN_ID)?;
         }
-        Ok((Versions::negotiate(&response)?, Source::Told))
+        Ok((Versions::negotiate(&response)?, Origin::Told))
     }
 
-    async fn recognise(&mut self, versions: Versions) -> Result<(Versions, Source), NetError> {
+    async fn recognise(&mut self) -> Result<(Versions, Origin), NetError> {
         self.put_metadata(NO_VERSION);
         self.send().await?;
         self.receive().await.map_err(instead_of_closed(NetError::NotOld))?;
         self.check_metadata()?;
-        Ok((versions, Source::Recognised))
+        Ok((Versions::OLDEST, Origin::Recognised))
     }
 
     fn put_api_versions(&mut self, version: i16, id: i32) {
@@ -212,7 +210,6 @@ mod tests {
     use crate::protocol::primitives::Put;
     use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 
-    const OF_0_9: Versions = Versions { produce: 1, metadata: 0 };
     /// API, version and correlation id.
     type Request = (i16, i16, i32);
     const ASKED: [Request; 2] = [(18, 3, 0), (3, 0, 1)];
@@ -235,7 +232,7 @@ mod tests {
     fn with_peer(
         handshake: Handshake,
         script: &[(usize, Does)],
-    ) -> (Result<(Versions, Source), NetError>, Vec<Request>) {
+    ) -> (Result<(Versions, Origin), NetError>, Vec<Request>) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let (ours, theirs) = duplex(4096);
@@ -279,48 +276,48 @@ mod tests {
     #[test]
     fn a_broker_that_answers_both_requests_is_spoken_to_as_it_says() {
         let (result, requests) =
-            with_peer(Handshake::Ask(OF_0_9), &[(2, Answer(&[VERSIONS_V3, NO_BROKERS]))]);
+            with_peer(Handshake::Ask, &[(2, Answer(&[VERSIONS_V3, NO_BROKERS]))]);
         let versions = Versions { produce: 11, metadata: 12 };
-        assert_eq!(result.unwrap(), (versions, Source::Told));
+        assert_eq!(result.unwrap(), (versions, Origin::Told));
         assert_eq!(requests, ASKED);
     }
 
     #[test]
     fn a_broker_too_old_for_the_newest_form_is_asked_in_the_oldest() {
         let script = [(2, Answer(&[NOT_V3, NO_BROKERS])), (1, Answer(&[VERSIONS_V0]))];
-        let (result, requests) = with_peer(Handshake::Ask(OF_0_9), &script);
+        let (result, requests) = with_peer(Handshake::Ask, &script);
         let versions = Versions { produce: 2, metadata: 1 };
-        assert_eq!(result.unwrap(), (versions, Source::Told));
+        assert_eq!(result.unwrap(), (versions, Origin::Told));
         assert_eq!(requests, [ASKED[0], ASKED[1], (18, 0, 2)]);
     }
 
     #[test]
     fn a_broker_known_to_tell_is_asked_for_its_versions_only() {
         let (result, requests) = with_peer(Handshake::AskAlone, &[(1, Answer(&[VERSIONS_V3]))]);
-        assert_eq!(result.unwrap().1, Source::Told);
+        assert_eq!(result.unwrap().1, Origin::Told);
         assert_eq!(requests, ASKED[..1]);
         let script = [(1, Answer(&[NOT_V3])), (1, Answer(&[VERSIONS_V0]))];
         let (result, requests) = with_peer(Handshake::AskAlone, &script);
-        assert_eq!(result.unwrap().1, Source::Told);
+        assert_eq!(result.unwrap().1, Origin::Told);
         assert_eq!(requests, [ASKED[0], (18, 0, 2)]);
     }
 
     #[test]
     fn a_broker_that_answers_only_the_second_request_is_0_9() {
-        let (result, _) = with_peer(Handshake::Ask(OF_0_9), &[(2, Answer(&[NO_BROKERS]))]);
-        assert_eq!(result.unwrap(), (OF_0_9, Source::Recognised));
+        let (result, _) = with_peer(Handshake::Ask, &[(2, Answer(&[NO_BROKERS]))]);
+        assert_eq!(result.unwrap(), (Versions::OLDEST, Origin::Recognised));
     }
 
     #[test]
     fn a_broker_that_closes_when_it_is_asked_may_be_anything() {
-        for (handshake, requests) in [(Handshake::Ask(OF_0_9), 2), (Handshake::AskAlone, 1)] {
+        for (handshake, requests) in [(Handshake::Ask, 2), (Handshake::AskAlone, 1)] {
             assert!(matches!(error(handshake, &[(requests, Close)]), NetError::ClosedInHandshake));
         }
     }
 
     #[test]
     fn a_broker_that_closes_after_it_told_its_versions_is_told_apart() {
-        let told = error(Handshake::Ask(OF_0_9), &[(2, Answer(&[VERSIONS_V3])), (0, Close)]);
+        let told = error(Handshake::Ask, &[(2, Answer(&[VERSIONS_V3])), (0, Close)]);
         assert!(matches!(told, NetError::ClosedOnMetadata));
         let refused = error(Handshake::AskAlone, &[(1, Answer(&[NOT_V3])), (1, Close)]);
         assert!(matches!(refused, NetError::Closed));
@@ -328,23 +325,24 @@ mod tests {
 
     #[test]
     fn a_broker_that_does_not_look_at_the_version_is_old_and_one_that_closes_is_not() {
-        let handshake = Handshake::Recognise(OF_0_9);
+        let handshake = Handshake::Recognise;
         let (result, requests) = with_peer(handshake, &[(1, Answer(&[NO_BROKERS]))]);
-        assert_eq!(result.unwrap(), (OF_0_9, Source::Recognised));
+        assert_eq!(result.unwrap(), (Versions::OLDEST, Origin::Recognised));
         assert_eq!(requests, [(3, i16::MAX, 1)]);
         assert!(matches!(error(handshake, &[(1, Close)]), NetError::NotOld));
     }
 
     #[test]
     fn versions_that_are_assumed_cost_no_request() {
-        let (result, requests) = with_peer(Handshake::Assume(OF_0_9), &[]);
-        assert_eq!(result.unwrap(), (OF_0_9, Source::Assumed));
+        let versions = Versions { produce: 2, metadata: 1 };
+        let (result, requests) = with_peer(Handshake::Assume(versions), &[]);
+        assert_eq!(result.unwrap(), (versions, Origin::Assumed));
         assert_eq!(requests, []);
     }
 
     #[test]
     fn answers_that_are_none_end_the_connection() {
-        let ask = Handshake::Ask(OF_0_9);
+        let ask = Handshake::Ask;
         let other_id: &[&[u8]] = &[&[0, 0, 0, 9, 0, 0, 0, 0, 0, 0]];
         assert!(matches!(
             error(ask, &[(2, Answer(other_id))]),
@@ -356,7 +354,7 @@ mod tests {
             NetError::Correlation { got: 0, expected: Some(1) }
         ));
         const CUT: &[&[u8]] = &[NO_BROKERS.split_at(11).0];
-        for handshake in [ask, Handshake::Recognise(OF_0_9)] {
+        for handshake in [ask, Handshake::Recognise] {
             let requests = if handshake == ask { 2 } else { 1 };
             let error = error(handshake, &[(requests, Answer(CUT))]);
             assert!(matches!(error, NetError::Decode { api: "Metadata", .. }), "{error}");

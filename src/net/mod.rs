@@ -8,7 +8,7 @@ pub mod handshake;
 pub mod transport;
 
 pub use connection::{Event, Expected, Outgoing, Settings, run};
-pub use handshake::{Handshake, Source};
+pub use handshake::{Handshake, Origin};
 
 use crate::config::HostPort;
 use crate::protocol::api_versions::NegotiationError;

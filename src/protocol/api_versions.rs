@@ -109,6 +109,10 @@ pub struct Versions {
 }
 
 impl Versions {
+    /// What Kafka 0.8 and 0.9 speak. 0.8 does not look at versions: asked in Produce v1 it appends, and
+    /// answers in v0. The little that v1 adds in 0.9 is not worth telling the two apart.
+    pub const OLDEST: Self = Self { produce: 0, metadata: 0 };
+
     /// Picks the highest versions that both sides speak.
     ///
     /// Kafka 4 offers Produce from 0 but closes the connection on 0 to 2: those are right only where
@@ -126,14 +130,6 @@ impl Versions {
         };
         let produce = pick(response, ApiKey::Produce, produce_needs)?;
         Ok(Self { produce, metadata })
-    }
-
-    /// These versions, where they are no higher than `limit`.
-    pub fn at_most(self, limit: Self) -> Self {
-        Self {
-            produce: self.produce.min(limit.produce),
-            metadata: self.metadata.min(limit.metadata),
-        }
     }
 }
 

@@ -1,9 +1,9 @@
 //! Metadata: the brokers, and who leads which partition.
 //!
 //! Requests and answers v0 to v13 (<https://kafka.apache.org/protocol#The_Messages_Metadata>). What
-//! changed for a producer: v1 racks, and no topics can be asked for, v3 throttle time, v4
-//! auto-creation can be declined, v7 leader epochs, v9 flexible, v10 topic ids, v13 an error for the
-//! whole answer (KIP-1102).
+//! changed for a producer: v1 racks, and no topics can be asked for, v4 auto-creation can be
+//! declined, v6 throttle time, v7 leader epochs, v9 flexible, v10 topic ids, v13 an error for the whole
+//! answer (KIP-1102).
 
 use std::ops::RangeInclusive;
 
@@ -13,6 +13,10 @@ use super::primitives::{DecodeError, Form, Put, Reader};
 
 /// The versions that can be encoded and decoded here.
 pub const VERSIONS: RangeInclusive<i16> = 0..=13;
+
+/// From this version on it is the client that pauses; up to then the throttle time is the pause that
+/// the broker made before it answered (KIP-219).
+const THROTTLED_BY_CLIENT: i16 = 6;
 
 /// Sizes of the smallest elements, in any version.
 pub(super) const SMALLEST_BROKER: usize = 10;
@@ -65,7 +69,7 @@ pub fn put_metadata_request(
 pub struct MetadataResponse {
     /// Of the whole answer, such as [`ErrorCode::REBOOTSTRAP_REQUIRED`]; none before v13.
     pub error: ErrorCode,
-    /// How long the broker wants no more requests; 0 before v3.
+    /// How long the broker wants no more requests; 0 before v6.
     pub throttle_ms: i32,
     /// The brokers that are alive.
     pub brokers: Vec<BrokerMetadata>,
@@ -121,7 +125,10 @@ impl MetadataResponse {
     pub fn decode(version: i16, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         reader.check_version(version, VERSIONS, "Metadata answer")?;
         let form = ApiKey::Metadata.form(version);
-        let throttle_ms = if version >= 3 { reader.i32("throttle time")? } else { 0 };
+        let mut throttle_ms = if version >= 3 { reader.i32("throttle time")? } else { 0 };
+        if version < THROTTLED_BY_CLIENT {
+            throttle_ms = 0;
+        }
         let brokers = reader.array(form, SMALLEST_BROKER, "brokers", |reader| {
             BrokerMetadata::decode(version >= 1, form, reader)
         })?;

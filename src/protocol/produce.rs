@@ -1,8 +1,8 @@
 //! Produce: sends batches, and says what became of each.
 //!
 //! Requests and answers v0 to v13 (<https://kafka.apache.org/protocol#The_Messages_Produce>). What
-//! changed for a producer: v1 throttle time, v2 timestamps, v3 record batches instead of message
-//! sets, v7 zstd, v8 errors per record (KIP-467), v9 flexible, v10 the new leader after a move
+//! changed for a producer: v2 timestamps, v3 record batches instead of message sets, v6 throttle
+//! time, v7 zstd, v8 errors per record (KIP-467), v9 flexible, v10 the new leader after a move
 //! (KIP-951), v13 topic ids instead of names (KIP-516). Kafka 4 offers v0 to v2 and refuses them.
 
 use std::ops::RangeInclusive;
@@ -14,6 +14,10 @@ use super::primitives::{DecodeError, Form, Put, Reader, one_more, varint_len, wr
 
 /// The versions that can be encoded and decoded here.
 pub const VERSIONS: RangeInclusive<i16> = 0..=13;
+
+/// From this version on it is the client that pauses; up to then the throttle time is the pause that
+/// the broker made before it answered (KIP-219).
+const THROTTLED_BY_CLIENT: i16 = 6;
 
 /// From this version on topics go by id.
 const BY_TOPIC_ID: i16 = 13;
@@ -155,7 +159,7 @@ impl<'a> ProduceEncoder<'a> {
 /// What became of each batch of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProduceResponse {
-    /// How long the broker wants no more requests; 0 in v0.
+    /// How long the broker wants no more requests; 0 before v6.
     pub throttle_ms: i32,
     /// The topics of the request, unchecked: some may be missing, foreign or repeated.
     pub topics: Vec<ProducedTopic>,
@@ -227,7 +231,10 @@ impl ProduceResponse {
         let topics = reader.array(form, SMALLEST_TOPIC, "topics", |reader| {
             ProducedTopic::decode(version, form, reader)
         })?;
-        let throttle_ms = if version >= 1 { reader.i32("throttle time")? } else { 0 };
+        let mut throttle_ms = if version >= 1 { reader.i32("throttle time")? } else { 0 };
+        if version < THROTTLED_BY_CLIENT {
+            throttle_ms = 0;
+        }
         let mut node_endpoints = Vec::new();
         reader.tagged_fields(form, |tag, reader| {
             if version >= 10 && tag == 0 {

@@ -13,12 +13,10 @@ pub struct Release([u16; 4]);
 #[error("not a release of Kafka from 0.8 on")]
 pub struct UnknownRelease;
 
-/// What is used with a release, and with all that follow up to the next row: (release, Produce,
-/// Metadata). Releases that changed nothing here, or whose rows nobody checked, have none: a broker
-/// speaks what the releases before it spoke.
+/// What is used from a release on, up to the next row: (release, Produce, Metadata). Releases without a
+/// row speak what the ones before them spoke.
 const TABLE: &[(Release, i16, i16)] = &[
-    (Release::V0_8, 0, 0),
-    (Release::V0_9, 1, 0),
+    (Release::V0_8, Versions::OLDEST.produce, Versions::OLDEST.metadata),
     (Release([0, 10, 0, 0]), 2, 1),
     (Release([0, 10, 1, 0]), 2, 2),
     (Release([0, 11, 0, 0]), 3, 4),
@@ -39,7 +37,7 @@ impl Release {
     /// The last that cannot be asked for its versions.
     pub const V0_9: Self = Self([0, 9, 0, 0]);
 
-    /// The highest versions that both this release and lkfk speak.
+    /// The versions to use with it.
     pub fn versions(self) -> Versions {
         let rows = TABLE.iter().rev();
         let (_, produce, metadata) =
