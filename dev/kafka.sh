@@ -364,9 +364,9 @@ create_topic_in_zookeeper() {
   shift 3
   for setting in "$@"; do options+=(--config "$setting"); done
   java_command "$(value "$name" VERSION)" kafka.admin.TopicCommand
-  answer=$("${JAVA[@]}" kafka.admin.TopicCommand --zookeeper "$(value "$name" ZOOKEEPER)" \
-    --create --topic "$topic" --partitions "$partitions" --replication-factor 1 \
-    "${options[@]}" 2>&1) || true
+  answer=$("${JAVA[@]}" -Dlevel=OFF kafka.admin.TopicCommand \
+    --zookeeper "$(value "$name" ZOOKEEPER)" --create --topic "$topic" \
+    --partitions "$partitions" --replication-factor 1 "${options[@]}" 2>&1) || true
   # Its exit code says nothing in 0.8.
   [[ $answer == *"Created topic \"$topic\""* ]] || die "topic $topic: $(head -n 3 <<<"$answer")"
 }
@@ -388,8 +388,8 @@ tool() {
   bootstrap=$(value "$1" BOOTSTRAP)
   version=$(value "$1" VERSION)
   java_command "$version" "$2"
-  "${JAVA[@]}" -Dorg.slf4j.simpleLogger.defaultLogLevel=error "$2" --bootstrap-server "$bootstrap" \
-    "${@:3}"
+  "${JAVA[@]}" -Dorg.slf4j.simpleLogger.defaultLogLevel=error -Dlevel=ERROR "$2" \
+    --bootstrap-server "$bootstrap" "${@:3}"
 }
 
 # --- ---

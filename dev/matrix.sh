@@ -8,9 +8,9 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/stage.sh"
 
-# One a line: the release, and the highest version of Produce that it and lkfk speak.
+# One a line: the release, and the version of Produce that lkfk speaks to it.
 VERSIONS='0.8.2.2 0
-0.9.0.1 1
+0.9.0.1 0
 0.10.2.2 2
 0.11.0.3 3
 1.1.1 5

@@ -109,7 +109,7 @@ kill_all() {
 forget_ended() {
   local dir
   for dir in "$@"; do
-    if [[ -d $dir && ! -d /proc/${dir##*.} ]]; then rm -rf "$dir"; fi
+    if [[ -d $dir && ! -d /proc/${dir##*.} ]]; then rm -rf "$dir" || true; fi
   done
 }
 
@@ -159,7 +159,7 @@ spawn() {
   shift
   (
     look "$BASHPID"
-    echo "$STARTED" >"$STAGE/pids/$BASHPID"
+    note_pid "$BASHPID"
     if [[ -e $STAGE/over ]]; then exit 1; fi
     exec </dev/null
     if [[ $log != - ]]; then exec >>"$log" 2>&1; fi
@@ -170,7 +170,13 @@ spawn() {
     exec setsid "$@"
   ) &
   SPAWNED=$!
-  if look "$SPAWNED"; then echo "$STARTED" >"$STAGE/pids/$SPAWNED"; fi
+  if look "$SPAWNED"; then note_pid "$SPAWNED"; fi
+}
+
+# note_pid PID: by rename, so that nobody reads a file that is not written yet.
+note_pid() {
+  echo "$STARTED" >"$STAGE/note.$BASHPID.$1"
+  mv "$STAGE/note.$BASHPID.$1" "$STAGE/pids/$1"
 }
 
 # attend: waits for SPAWNED, open to signals, and ends what it left behind in its group.

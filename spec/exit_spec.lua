@@ -49,6 +49,18 @@ local function ended_cleanly(nginx)
 end
 
 
+-- Processor time of a process so far, in seconds.
+local function cpu_seconds(pid)
+    local file = assert(io.open("/proc/" .. pid .. "/stat"))
+    local fields, text = {}, file:read("*a")
+    file:close()
+    for field in text:match("%) (.*)"):gmatch("%S+") do
+        fields[#fields + 1] = field
+    end
+    return (fields[12] + fields[13]) / 100
+end
+
+
 describe("a graceful stop", function()
     it("delivers everything first, whatever the linger", function()
         local topic = kafka:topic("exit-quit", 2)
@@ -94,13 +106,16 @@ describe("a graceful stop", function()
         ended_cleanly(nginx)
     end)
 
-    it("waits exit_timeout_ms for a broker that is slow to answer", function()
+    it("waits exit_timeout_ms for a broker that is slow to answer, and idles meanwhile", function()
         local topic = kafka:topic("exit-slow", 1)
         local nginx = start { producer = { queue_buffering_max_ms = 5, exit_timeout_ms = 8000 } }
         kafka:pause()
         log(nginx, topic, 1, 100)
+        local worker = nginx:pids()[1]
+        local before = cpu_seconds(worker)
         local stopping = ngx.thread.spawn(nginx.stop, nginx)
         ngx.sleep(2)
+        assert.is_true(cpu_seconds(worker) - before < 0.5)
         kafka:resume()
         assert.is_true(ngx.thread.wait(stopping))
         assert.equal(100, #kafka:records(topic))
@@ -245,8 +260,8 @@ end)
 
 it("what a killed worker took, its successor delivers", function()
     local topic = kafka:topic("exit-killed", 1)
-    local nginx = start { producer = { queue_buffering_max_ms = 50000 } }
-    -- Fewer than a batch: none is on its way, so none can be doubled.
+    local nginx = start { producer = { queue_buffering_max_ms = 3000 } }
+    -- None is on its way yet, so none can be doubled.
     log(nginx, topic, 1, 400)
     local victim = nginx:kill_worker()
     harness.eventually(10, function()

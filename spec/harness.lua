@@ -4,9 +4,10 @@
 --   local topic = harness.kafka:topic("log", 2)
 --   local nginx = harness.nginx {
 --     producer = { topics = { topic } },
---     locations = { ["/log"] = 'ngx.say(require("lkfk.kfk").log("log", "key", "payload"))' },
+--     locations = { ["/ping"] = "ngx.print('pong')" },
 --   }
---   assert.equal(200, (nginx:get("/log")))
+--   assert.equal(200, (nginx:get("/ping")))
+--   assert.is_true(nginx:run("return kfk.log(...)", topic, "key", "payload"))
 --   harness.eventually(5, function() assert.equal(1, #harness.kafka:records(topic)) end)
 --
 -- Invariants:

@@ -154,7 +154,7 @@ keys! {
     api_version_request: bool = true, "true", ANY, "", [],
         "Asks each broker which versions it speaks, and finds out by itself those that are too old for the question (0.8 and 0.9). False: none is asked, and all are spoken to as broker_version_fallback says.";
     broker_version_fallback: Release = Release::V0_9, "\"0.9.0\"", ANY, "", [],
-        "Release of Kafka of the brokers that are not asked. One that is too new for a broker may double messages without end: give the cluster's oldest.";
+        "With api_version_request = false: the release of Kafka that all brokers are spoken to as. One that is too new for a broker may double messages without end: give the cluster's oldest.";
     api_version_fallback_ms: u64 = 1_200_000, "1200000", 0..=604_800_000, "ms", [],
         "How long a broker that was found to be 0.8 or 0.9 is not asked for its versions again. Each new connection makes sure that it still is.";
     exit_timeout_ms: u64 = 1_000, "1000", 0..=300_000, "ms", [],

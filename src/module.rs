@@ -82,7 +82,7 @@ fn lkfk_core(lua: &Lua) -> mlua::Result<Table> {
     Ok(core)
 }
 
-/// `core.init(conf, prefix) -> true | nil, err`
+/// `core.init(conf, prefix) -> "started" | "found" | nil, err`
 fn init(lua: &Lua, (conf, prefix): (Table, String)) -> mlua::Result<MultiValue> {
     let entries = match value(mlua::Value::Table(conf), DEPTH) {
         Value::Map(entries) => entries,
@@ -90,7 +90,10 @@ fn init(lua: &Lua, (conf, prefix): (Table, String)) -> mlua::Result<MultiValue> 
         _ => return failure(lua, "the configuration must be a table with named keys"),
     };
     match worker::init(&entries, &prefix) {
-        Ok(()) => Ok(MultiValue::from_vec(vec![mlua::Value::Boolean(true)])),
+        Ok(started) => {
+            let what = lua.create_string(if started { "started" } else { "found" })?;
+            Ok(MultiValue::from_vec(vec![mlua::Value::String(what)]))
+        }
         Err(error) => failure(lua, &error.to_string()),
     }
 }

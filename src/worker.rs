@@ -44,8 +44,8 @@ fn lock() -> MutexGuard<'static, Option<Worker>> {
     WORKER.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Starts the producer, or finds it running with the same configuration.
-pub fn init(entries: &[(String, Value)], prefix: &str) -> Result<(), InitError> {
+/// Starts the producer (`true`), or finds it running with the same configuration (`false`).
+pub fn init(entries: &[(String, Value)], prefix: &str) -> Result<bool, InitError> {
     let config = Config::parse(entries, prefix)?;
     let mut worker = lock();
     if let Some(worker) = &*worker {
@@ -53,7 +53,7 @@ pub fn init(entries: &[(String, Value)], prefix: &str) -> Result<(), InitError> 
             () if worker.pid != std::process::id() => Err(InitError::Forked),
             () if worker.stopped => Err(InitError::Stopped),
             () if worker.config != config => Err(InitError::Different),
-            () => Ok(()),
+            () => Ok(false),
         };
     }
     let instance = format!("{:08x}", crc32fast::hash(prefix.as_bytes()));
@@ -61,51 +61,54 @@ pub fn init(entries: &[(String, Value)], prefix: &str) -> Result<(), InitError> 
     let handle = Handle::leak(writer, driver.shared().clone(), &config.topics);
     let pid = std::process::id();
     *worker = Some(Worker { pid, config, driver, handle, stopped: false });
-    Ok(())
+    Ok(true)
+}
+
+/// Calls `f` with the producer, unless there is none or it is another process's: a forked child does not even
+/// have the queue's memory.
+fn with<T>(f: impl FnOnce(&Worker) -> T) -> Option<T> {
+    let worker = lock();
+    worker.as_ref().filter(|worker| worker.pid == std::process::id()).map(f)
 }
 
 /// What FFI callers need, when the producer runs in this process.
 pub fn api() -> Option<&'static ffi::Api> {
-    let worker = lock();
-    worker.as_ref().filter(|worker| worker.pid == std::process::id()).map(|w| w.handle.api())
+    with(|worker| worker.handle.api())
 }
 
 /// Asks for everything logged so far to be sent; returns the position to pass to [`is_done`].
 pub fn flush() -> Option<u64> {
-    let worker = lock();
-    let worker = worker.as_ref().filter(|worker| !worker.stopped)?;
-    let position = worker.handle.tail();
-    worker.driver.flush(position);
-    Some(position)
+    with(|worker| {
+        let position = worker.handle.tail();
+        worker.driver.flush(position);
+        (!worker.stopped).then_some(position)
+    })
+    .flatten()
 }
 
 /// True when everything up to `position` was delivered or is in a backup file.
 pub fn is_done(position: u64) -> bool {
-    lock().as_ref().is_none_or(|worker| worker.driver.is_done(position))
+    with(|worker| worker.driver.is_done(position)).unwrap_or(true)
 }
 
 /// Records in the queue.
 pub fn waiting() -> u64 {
-    lock().as_ref().map_or(0, |worker| worker.handle.waiting())
+    with(|worker| worker.handle.waiting()).unwrap_or(0)
 }
 
 /// What Lua callbacks exchange with the driver; `None` before `init()`.
 pub fn with_events<T>(use_events: impl FnOnce(&Events) -> T) -> Option<T> {
-    let worker = lock();
-    let worker = worker.as_ref().filter(|worker| worker.pid == std::process::id())?;
-    Some(use_events(&worker.driver.shared().events))
+    with(|worker| use_events(&worker.driver.shared().events))
 }
 
 /// True when the user's configuration has a partitioner, which only the VM that called `init()` can run.
 pub fn has_partitioner() -> bool {
-    lock().as_ref().is_some_and(|worker| worker.config.partitioner.0)
+    with(|worker| worker.config.partitioner.0).unwrap_or(false)
 }
 
 /// Wakes the driver, after an answer was left for it.
 pub fn signal() {
-    if let Some(worker) = &*lock() {
-        worker.driver.shared().signal();
-    }
+    with(|worker| worker.driver.shared().signal());
 }
 
 /// Ends the producer: `log()` refuses from now on, what is queued is flushed for `exit_timeout_ms`, the rest

@@ -21,6 +21,8 @@ local type = type
 -- do.
 local SLICE = 0.002
 local PAUSE = 0.001
+-- A callback that has not returned for so long, in seconds, is not waited for any more.
+local GIVEN_UP_AFTER = 60
 -- Failures inside log() that may wait for their callback.
 local PENDING_MAX = 10000
 
@@ -184,32 +186,43 @@ local function run_one()
 end
 
 
-local running = false
+-- When the last callback began, while run() is at work.
+local running_since
+
+
+-- stop(): there will be no more calls of run().
+function _M.stop()
+    core.end_callbacks()
+end
 
 
 -- run(): runs what there is, in slices. Called from a timer; while it runs, further calls do
--- nothing.
+-- nothing, unless a callback has not come back for a minute: then it may have ended its thread.
 function _M.run()
-    if running then
+    update_time()
+    if running_since and now() - running_since < GIVEN_UP_AFTER then
         return
     end
-    running = true
-    update_time()
-    local slice_began = now()
-    local ran = false
-    while run_one() do
-        ran = true
+    running_since = now()
+    local slice_began = running_since
+    local idle = false
+    repeat
+        local ran = run_one()
         update_time()
-        if now() - slice_began >= SLICE then
+        running_since = now()
+        if not ran and idle then
+            break
+        end
+        -- The driver has more, perhaps: it is told, and given a moment, before this ends.
+        idle = not ran
+        if idle or running_since - slice_began >= SLICE then
             core.signal()
             sleep(PAUSE)
+            update_time()
             slice_began = now()
         end
-    end
-    if ran then
-        core.signal()
-    end
-    running = false
+    until false
+    running_since = nil
 end
 
 

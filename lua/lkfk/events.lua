@@ -33,13 +33,18 @@ end
 -- the worker lives, and runs callbacks and publishes statistics where there are any.
 function _M.start(api, callbacks, stats)
     local interval = callbacks and INTERVAL_WITH_CALLBACKS or INTERVAL
-    return timer_every(interval, function()
+    return timer_every(interval, function(premature)
         _M.drain(api)
         if stats then
             stats.publish()
         end
         if callbacks then
             callbacks.run()
+            if premature then
+                -- The worker shuts down: timers do not run any more, though it may live on for
+                -- long.
+                callbacks.stop()
+            end
         end
     end)
 end

@@ -133,12 +133,13 @@ function _M.init(conf)
     if not merged then
         return nil, err
     end
-    local ok
-    ok, err = core.init(merged, ngx.config.prefix())
-    if not ok then
+    local how
+    how, err = core.init(merged, ngx.config.prefix())
+    if not how then
         return nil, err
     end
-    if not anchor then
+    -- With lua_code_cache off a request's VM may find the producer running: it belongs to another.
+    if how == "started" then
         attach()
         callbacks.setup(with_defaults(merged))
         local statistics = false
@@ -149,6 +150,7 @@ function _M.init(conf)
             end
         end
         stop_at_exit(statistics)
+        local ok
         ok, err = events.start(api, callbacks.active and callbacks, statistics and stats)
         if not ok then
             return nil, "cannot start a timer: " .. tostring(err)

@@ -17,6 +17,8 @@ local shared = ngx.shared
 local tonumber = tonumber
 
 local OWN_KEY = "lkfk.worker."
+local TAKEN_KEY = "lkfk.taken."
+local TAKEN_FOR = 10
 
 -- What stats() calls them, and whether they only grow.
 local NAMES = {
@@ -66,14 +68,18 @@ local function remember()
 end
 
 
-local function forget_predecessor()
-    local left = dict:get(own_key)
-    if left then
-        for key, value in left:gmatch("([^=;]+)=([^;]+)") do
-            add(key, -tonumber(value))
+-- Takes out what workers left that are gone. Of several that start at once one does it.
+local function forget_dead_workers()
+    for _, key in pairs(dict:get_keys(0)) do
+        local pid = key:sub(1, #OWN_KEY) == OWN_KEY and tonumber(key:sub(#OWN_KEY + 1))
+        if pid and not core.is_alive(pid) and dict:add(TAKEN_KEY .. pid, true, TAKEN_FOR) then
+            local left = dict:get(key) or ""
+            dict:delete(key)
+            for name, value in left:gmatch("([^=;]+)=([^;]+)") do
+                add(name, -tonumber(value))
+            end
         end
     end
-    dict:delete(own_key)
 end
 
 
@@ -84,8 +90,8 @@ function _M.start(running)
     if not dict then
         return nil, "no lua_shared_dict kfk: no statistics are kept"
     end
-    own_key = OWN_KEY .. (ngx.worker.id() or 0)
-    forget_predecessor()
+    own_key = OWN_KEY .. ngx.worker.pid()
+    forget_dead_workers()
     for _, name in pairs(NAMES) do
         dict:incr(name[2], 0, 0)
     end
@@ -149,7 +155,7 @@ function _M.last_line()
     dict:delete(own_key)
     local parts = {}
     for _, key in pairs(dict:get_keys(0)) do
-        if key:sub(1, #OWN_KEY) ~= OWN_KEY then
+        if key:sub(1, #OWN_KEY) ~= OWN_KEY and key:sub(1, #TAKEN_KEY) ~= TAKEN_KEY then
             parts[#parts + 1] = key .. ":" .. dict:get(key)
         end
     end

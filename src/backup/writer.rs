@@ -1,7 +1,8 @@
 //! Appending to the backup files. Runs on the driver thread.
 //!
 //! A chunk of whole lines is written under the file's lock; when the disk takes only a part of it, the file
-//! is cut back to where it was, so that the next line does not begin in the middle of one.
+//! is cut back to where it was. When a writer was killed before it could do that, the next one ends the
+//! half line first, so that no line ever begins in the middle of another.
 
 use crate::topic_name;
 use rustix::fs::{self, FileType, FlockOperation, Mode, OFlags};
@@ -10,9 +11,14 @@ use rustix::process;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Files kept open; the least useful way to spend more descriptors than this is on topics that failed once.
 const OPEN_FILES: usize = 64;
+
+/// How often, and after which pauses, a file that another process has locked is tried.
+const LOCK_TRIES: u32 = 40;
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// Why messages could not be backed up. They stay in the queue.
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +113,7 @@ impl BackupDir {
             self.files.insert(topic.into(), file);
         }
         let file = &self.files[topic];
-        retry(|| fs::flock(file, FlockOperation::LockExclusive)).map_err(system("cannot lock"))?;
+        lock(file).map_err(system("cannot lock"))?;
         let written = write_whole(file, lines);
         // The descriptor is ours and locked, so unlocking it cannot fail.
         let _ = fs::flock(file, FlockOperation::Unlock);
@@ -121,7 +127,7 @@ impl BackupDir {
 
     fn open_file(&self, topic: &str) -> Result<OwnedFd, BackupError> {
         let path = self.path.join(topic);
-        let flags = OFlags::WRONLY
+        let flags = OFlags::RDWR
             | OFlags::APPEND
             | OFlags::CREATE
             | OFlags::NOFOLLOW
@@ -149,6 +155,13 @@ impl BackupDir {
 /// Appends all of `lines` or leaves the file as it was.
 fn write_whole(file: &OwnedFd, lines: &[u8]) -> Result<(), Errno> {
     let before = fs::fstat(file)?.st_size as u64;
+    if before > 0 {
+        let mut last = [0];
+        retry(|| rustix::io::pread(file, &mut last, before - 1))?;
+        if last != *b"\n" {
+            retry(|| rustix::io::write(file, b"\n"))?;
+        }
+    }
     let mut left = lines;
     while !left.is_empty() {
         match retry(|| rustix::io::write(file, left)) {
@@ -158,6 +171,19 @@ fn write_whole(file: &OwnedFd, lines: &[u8]) -> Result<(), Errno> {
         }
     }
     Ok(())
+}
+
+/// Takes the file's lock. Whoever else has it writes a chunk and lets go; a script, or a process that is
+/// stopped, may keep it, and must not hold up all other topics.
+#[allow(clippy::disallowed_methods, reason = "a bounded wait, on the driver thread")]
+fn lock(file: &OwnedFd) -> Result<(), Errno> {
+    for _ in 0..LOCK_TRIES {
+        match retry(|| fs::flock(file, FlockOperation::NonBlockingLockExclusive)) {
+            Err(Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
+            result => return result,
+        }
+    }
+    Err(Errno::WOULDBLOCK)
 }
 
 fn cut_back(file: &OwnedFd, len: u64, errno: Errno) -> Errno {
@@ -230,6 +256,27 @@ mod tests {
             assert!(dir.append(topic, b"line\n").is_err(), "{topic:?}");
         }
         assert_eq!(std::fs::read(&outside).unwrap(), b"untouched");
+    }
+
+    #[test]
+    fn half_a_line_that_a_killed_writer_left_is_ended_before_the_next_one() {
+        let scratch = Scratch::new("half");
+        std::fs::write(scratch.0.join("t"), b"whole\nhal").unwrap();
+        let mut dir = BackupDir::open(&scratch.0).unwrap();
+        dir.append("t", b"next\n").unwrap();
+        assert_eq!(std::fs::read(scratch.0.join("t")).unwrap(), b"whole\nhal\nnext\n");
+    }
+
+    #[test]
+    fn a_file_that_somebody_else_keeps_locked_is_an_error_and_not_a_wait() {
+        let scratch = Scratch::new("locked");
+        std::fs::write(scratch.0.join("t"), b"").unwrap();
+        let other = std::fs::File::open(scratch.0.join("t")).unwrap();
+        fs::flock(&other, FlockOperation::LockExclusive).unwrap();
+        let mut dir = BackupDir::open(&scratch.0).unwrap();
+        assert!(dir.append("t", b"line\n").is_err());
+        drop(other);
+        dir.append("t", b"line\n").unwrap();
     }
 
     #[test]

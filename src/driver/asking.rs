@@ -40,6 +40,10 @@ impl Asking {
         None
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
     /// When the oldest message has waited for `timeout`.
     pub fn expiry(&self, timeout: Duration) -> Time {
         let oldest = self.held.values().filter_map(|held| held.front());
@@ -63,8 +67,13 @@ impl Asking {
         let mut room = events.questions_room();
         for (topic, held) in &mut self.held {
             let partitions = producer.partition_count(*topic);
+            let expired = |held: &Held| held.record.born + timeout <= now;
+            // Nothing can have changed for a topic of which still nothing is known.
+            if partitions.is_none() && !held.front().is_some_and(expired) {
+                continue;
+            }
             for held in held.iter_mut() {
-                if held.record.born + timeout <= now {
+                if expired(held) {
                     held.choice = Choice::Made;
                 }
                 if held.choice == Choice::Asked

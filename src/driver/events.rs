@@ -9,9 +9,11 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
 
 /// Failures that may wait for the event loop; the others wait in the driver.
-pub(super) const FAILURES: usize = 256;
+const FAILURES: usize = 1024;
 /// Questions that may wait for the event loop.
-pub(super) const QUESTIONS: usize = 1024;
+const QUESTIONS: usize = 1024;
+/// Bytes of messages that may wait for the event loop, of each of the two.
+const MESSAGE_BYTES: usize = 8 << 20;
 /// Bytes that `kfk.fp[topic]:write()` may be ahead of the disk.
 const APPEND_BYTES: usize = 8 << 20;
 
@@ -43,6 +45,10 @@ pub struct Question {
     pub partitions: u32,
 }
 
+fn bytes_of(key: &Option<Vec<u8>>) -> usize {
+    key.as_ref().map_or(0, Vec::len)
+}
+
 #[derive(Default)]
 struct State {
     failures: VecDeque<Failure>,
@@ -56,6 +62,8 @@ struct State {
     /// Waiting messages per topic and partition.
     waiting: Vec<(String, i64, u64)>,
     waiting_wanted: bool,
+    /// Nobody runs callbacks any more.
+    ended: bool,
 }
 
 /// The exchange. Locked only to push or pop.
@@ -119,10 +127,22 @@ impl Events {
         state.waiting.clone()
     }
 
+    /// Nobody runs callbacks any more: nginx lets no timer run once a worker shuts down.
+    pub fn end(&self) {
+        self.state().ended = true;
+    }
+
     // ------------------------------------------------------------------------------------ driver's side
 
-    pub(super) fn failures_room(&self) -> usize {
-        FAILURES.saturating_sub(self.state().failures.len())
+    pub(super) fn has_ended(&self) -> bool {
+        self.state().ended
+    }
+
+    /// True while one more failure may be left here.
+    pub(super) fn has_room_for_failure(&self) -> bool {
+        let failures = &self.state().failures;
+        let bytes = |failure: &Failure| failure.payload.len() + bytes_of(&failure.key);
+        failures.len() < FAILURES && failures.iter().map(bytes).sum::<usize>() < MESSAGE_BYTES
     }
 
     pub(super) fn put_failure(&self, failure: Failure) {
@@ -133,8 +153,11 @@ impl Events {
         std::mem::take(&mut self.state().verdicts)
     }
 
+    /// How many more questions may be left here.
     pub(super) fn questions_room(&self) -> usize {
-        QUESTIONS.saturating_sub(self.state().questions.len())
+        let questions = &self.state().questions;
+        let bytes: usize = questions.iter().map(|question| bytes_of(&question.key)).sum();
+        if bytes < MESSAGE_BYTES { QUESTIONS.saturating_sub(questions.len()) } else { 0 }
     }
 
     pub(super) fn put_question(&self, question: Question) {
@@ -156,7 +179,19 @@ impl Events {
     pub(super) fn put_append_back(&self, topic: String, text: Vec<u8>) {
         let mut state = self.state();
         state.append_bytes += text.len();
-        state.appends.push_front((topic, text));
+        // Behind the other topics' text, before what was added to its own meanwhile.
+        match state.appends.iter_mut().find(|(other, _)| *other == topic) {
+            Some((_, waiting)) => {
+                let later = std::mem::replace(waiting, text);
+                waiting.extend_from_slice(&later);
+            }
+            None => state.appends.push_back((topic, text)),
+        }
+    }
+
+    /// Topic of the text that is to be written next.
+    pub(super) fn append_topic(&self) -> Option<String> {
+        self.state().appends.front().map(|(topic, _)| topic.clone())
     }
 
     pub(super) fn has_appends(&self) -> bool {
@@ -171,12 +206,13 @@ impl Events {
         &self,
         waiting: impl Iterator<Item = (&'a str, Option<u32>, usize)>,
     ) {
-        let mut state = self.state();
-        if std::mem::take(&mut state.waiting_wanted) {
+        if std::mem::take(&mut self.state().waiting_wanted) {
             let rows = waiting.map(|(topic, partition, count)| {
                 (topic.to_owned(), partition.map_or(-1, i64::from), count as u64)
             });
-            state.waiting = rows.collect();
+            // Not under the lock: there may be many partitions.
+            let rows = rows.collect();
+            self.state().waiting = rows;
         }
     }
 

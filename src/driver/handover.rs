@@ -38,13 +38,24 @@ impl Handover {
         self.waiting.is_empty() && self.given.is_empty()
     }
 
+    /// Takes everything back, since nobody runs callbacks any more.
+    pub fn take_all(&mut self, mut refused: impl FnMut(Refused)) {
+        for (_, given) in self.given.drain() {
+            refused(given);
+        }
+        for Waiting { topic, records, reason, in_doubt } in self.waiting.drain(..) {
+            for record in records {
+                refused(Refused { topic: topic.clone(), record, reason, in_doubt });
+            }
+        }
+    }
+
     /// Leaves as many messages for the event loop as it has room for.
     pub fn give(&mut self, events: &Events, sources: &Sources) {
         if self.waiting.is_empty() {
             return;
         }
-        let mut room = events.failures_room();
-        while room > 0
+        while events.has_room_for_failure()
             && let Some(waiting) = self.waiting.front_mut()
         {
             let Some(record) = waiting.records.pop_front() else {
@@ -68,7 +79,6 @@ impl Handover {
             let (topic, reason, in_doubt) =
                 (waiting.topic.clone(), waiting.reason, waiting.in_doubt);
             self.given.insert(record.id, Refused { topic, record, reason, in_doubt });
-            room -= 1;
         }
     }
 

@@ -31,7 +31,7 @@ use crate::queue::layout::ASK_PARTITION;
 use crate::queue::{Queue, QueueDir};
 use crate::stats::{self, Stats};
 use asking::Asking;
-use handover::Handover;
+use handover::{Handover, Refused};
 use old_brokers::OldBrokers;
 use rustix::fd::OwnedFd;
 use sources::Sources;
@@ -194,7 +194,12 @@ impl<'a> Run<'a> {
             events += 1;
         }
         let now = self.shared.now();
-        let timeout = Duration::from_millis(self.config.message_timeout_ms);
+        // With nobody to ask, what waits for an answer goes on without one.
+        let timeout = if self.callbacks_ended() {
+            Duration::ZERO
+        } else {
+            Duration::from_millis(self.config.message_timeout_ms)
+        };
         let lua = &self.shared.events;
         self.asking.turn(now, timeout, lua, &self.sources, &mut self.producer);
         self.take_wishes(now);
@@ -210,6 +215,8 @@ impl<'a> Run<'a> {
         while let Some(notice) = self.producer.poll_notice() {
             self.tell(now, notice);
         }
+        // What a callback wrote is on disk before the verdict of that callback frees the message.
+        self.spill.write_appends(now, self.shared);
         self.hand_over();
         self.spill.write(now, &mut self.sources, self.shared);
         self.sources.release(now, self.shared);
@@ -225,7 +232,10 @@ impl<'a> Run<'a> {
         }
         let reader = &self.sources.own().reader;
         let all_read = reader.position() == reader.tail();
-        let all_done = all_read && self.producer.held_records() == 0 && self.spill.is_empty();
+        let all_done = all_read
+            && self.producer.held_records() == 0
+            && self.spill.is_empty()
+            && !self.shared.events.has_appends();
         all_done || self.shared.now().0 >= self.shared.stop_by.load(Ordering::Relaxed)
     }
 
@@ -265,7 +275,11 @@ impl<'a> Run<'a> {
         }
         let reader = &self.sources.own().reader;
         let tail = reader.position();
-        let Some(read) = reader.read_count().filter(|_| self.producer.held_records() > 0) else {
+        // Only what lingers, and will be looked at soon enough, lets a new record wait for a full batch.
+        let linger = Duration::from_millis(self.config.queue_buffering_max_ms);
+        let soon = deadline.since(self.shared.now()) <= linger;
+        let waits = self.producer.held_records() > 0 || !self.asking.is_empty();
+        let Some(read) = reader.read_count().filter(|_| soon && waits) else {
             return reader.sleep_unless(tail + 1, u64::MAX);
         };
         // Records linger: it is enough to look when a batch may be full, by count or by bytes, or when
@@ -285,7 +299,12 @@ impl<'a> Run<'a> {
         }
         let mut more = false;
         for number in self.sources.numbers() {
+            let before = self.producer.held_records();
             more |= self.take_records_of(now, number);
+            if number > 0 && self.producer.held_records() > before {
+                // They have waited long enough.
+                self.producer.handle_flush(now);
+            }
         }
         more
     }
@@ -316,7 +335,7 @@ impl<'a> Run<'a> {
                     return false;
                 }
             };
-            let age = (now_ms - slot.timestamp_ms).clamp(0, oldest) as u64;
+            let age = now_ms.saturating_sub(slot.timestamp_ms).clamp(0, oldest) as u64;
             let key = slot.key;
             let sent_key_len = if self.config.send_key { key.map(<[u8]>::len) } else { None };
             let record = NewRecord {
@@ -327,7 +346,11 @@ impl<'a> Run<'a> {
                 bytes: encode::record_size_bound(sent_key_len, slot.payload.len()) as u32,
                 born: Time(now.0.saturating_sub(age * 1000)),
             };
-            let (topic, ask) = (slot.topic, slot.partition == ASK_PARTITION);
+            // Another configuration than the dead worker's may have nobody to ask.
+            let ask = self.config.partitioner.0
+                && slot.partition == ASK_PARTITION
+                && !self.shared.events.has_ended();
+            let topic = slot.topic;
             match self.topic(now, number, topic) {
                 Some(topic) => {
                     if let Some(record) = self.asking.hold(NewRecord { topic, ..record }, ask) {
@@ -338,7 +361,7 @@ impl<'a> Run<'a> {
                     // Only a damaged file names a topic that its table does not have.
                     let text = format_args!("a message whose topic is not in the queue is lost");
                     self.shared.lines.put(now, Level::Error, "damage", "topic", text);
-                    self.sources.done(record.id);
+                    self.sources.give_up(number, record.id);
                 }
             }
         }
@@ -479,8 +502,7 @@ impl<'a> Run<'a> {
             }
             Fate::Failed { reason, in_doubt } => {
                 let topic = self.producer.topic_ref(outcome.topic).0.to_owned();
-                // While the worker exits nobody runs callbacks any more.
-                if self.config.failed_cb.0 && !self.shared.stop.load(Ordering::Acquire) {
+                if self.config.failed_cb.0 && !self.callbacks_ended() {
                     self.handover.add(topic, outcome.records, reason, in_doubt);
                 } else {
                     self.spill.add(topic, outcome.records, reason.to_string(), in_doubt);
@@ -491,24 +513,32 @@ impl<'a> Run<'a> {
 
     /// Exchanges failed messages and verdicts with the user's `failed_cb`.
     fn hand_over(&mut self) {
-        if self.handover.is_empty() {
+        let (events, stats) = (&self.shared.events, &self.shared.stats);
+        if self.handover.is_empty() || events.has_appends() {
             return;
         }
-        let (events, stats) = (&self.shared.events, &self.shared.stats);
+        let ended = self.callbacks_ended();
         let (sources, spill) = (&mut self.sources, &mut self.spill);
-        self.handover.take_verdicts(
-            events,
-            |id, in_doubt| {
-                sources.done(id);
-                stats::add(&stats.fail_msg_cnt, 1);
-                stats::add(&stats.fail_in_doubt_cnt, u64::from(in_doubt));
-            },
-            |refused| {
-                let reason = refused.reason.to_string();
-                spill.add(refused.topic, vec![refused.record], reason, refused.in_doubt);
-            },
-        );
-        self.handover.give(events, &self.sources);
+        let mut refuse = |refused: Refused| {
+            let reason = refused.reason.to_string();
+            spill.add(refused.topic, vec![refused.record], reason, refused.in_doubt);
+        };
+        let done = |id, in_doubt| {
+            sources.done(id);
+            stats::add(&stats.fail_msg_cnt, 1);
+            stats::add(&stats.fail_in_doubt_cnt, u64::from(in_doubt));
+        };
+        self.handover.take_verdicts(events, done, &mut refuse);
+        if ended {
+            self.handover.take_all(refuse);
+        } else {
+            self.handover.give(events, &self.sources);
+        }
+    }
+
+    /// True once the event loop runs no callbacks any more.
+    fn callbacks_ended(&self) -> bool {
+        self.shared.stop.load(Ordering::Acquire) || self.shared.events.has_ended()
     }
 
     fn tell(&self, now: Time, notice: Notice) {

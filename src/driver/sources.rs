@@ -16,8 +16,10 @@ use std::time::Duration;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Files that are adopted at a time; the others wait their turn.
 const ADOPTED: usize = 16;
-/// Bits of a record's name that say where in its file it lies; the rest says which file.
+/// Low bits of a record's name that say where in its file it lies; the rest says which file. Positions may
+/// be larger: what counts is where they lie ahead of the file's head, which is less than the file is long.
 const POSITION_BITS: u32 = 48;
+const POSITION_MASK: u64 = (1 << POSITION_BITS) - 1;
 
 /// One queue and how far it was read.
 pub(super) struct Source {
@@ -26,11 +28,18 @@ pub(super) struct Source {
     /// The queue's topic ids to the producer's.
     pub topics: Vec<TopicId>,
     damaged: bool,
+    set_aside: bool,
 }
 
 impl Source {
     fn new(queue: Arc<Queue>) -> Source {
-        Source { reader: queue.reader(), queue, topics: Vec::new(), damaged: false }
+        Source {
+            reader: queue.reader(),
+            queue,
+            topics: Vec::new(),
+            damaged: false,
+            set_aside: false,
+        }
     }
 }
 
@@ -62,28 +71,39 @@ impl Sources {
 
     /// Name of the record at `position` of queue `number`.
     pub fn name(number: usize, position: u64) -> RecordId {
-        RecordId((number as u64) << POSITION_BITS | position)
+        RecordId((number as u64) << POSITION_BITS | (position & POSITION_MASK))
     }
 
-    fn place(id: RecordId) -> (usize, u64) {
-        ((id.0 >> POSITION_BITS) as usize, id.0 & ((1 << POSITION_BITS) - 1))
+    /// Number of the queue, and the position, given that queue's head.
+    fn number(id: RecordId) -> usize {
+        (id.0 >> POSITION_BITS) as usize
+    }
+
+    fn position(id: RecordId, head: u64) -> u64 {
+        head + (id.0.wrapping_sub(head) & POSITION_MASK)
     }
 
     /// A record that was handed out and is not done.
     pub fn get(&self, id: RecordId) -> Result<Slot<'_>, Damage> {
-        let (number, position) = Self::place(id);
-        match self.all.get(number) {
-            Some(Some(source)) => source.reader.get(position),
-            _ => Err(Damage { position, reason: "its queue is gone" }),
+        match self.all.get(Self::number(id)) {
+            Some(Some(source)) => source.reader.get(Self::position(id, source.reader.head())),
+            _ => Err(Damage { position: id.0, reason: "its queue is gone" }),
         }
     }
 
     /// Marks a record done.
     pub fn done(&mut self, id: RecordId) {
-        let (number, position) = Self::place(id);
-        if let Some(source) = self.source(number) {
-            source.reader.done(position);
+        if let Some(source) = self.source(Self::number(id)) {
+            source.reader.done(Self::position(id, source.reader.head()));
         }
+    }
+
+    /// A message's topic is not in the queue's table: the message is given up, and the file kept.
+    pub fn give_up(&mut self, number: usize, id: RecordId) {
+        if let Some(source) = self.source(number) {
+            source.damaged = true;
+        }
+        self.done(id);
     }
 
     /// Gives up what is left of a damaged queue; returns how many bytes that was.
@@ -97,13 +117,21 @@ impl Sources {
     pub fn release(&mut self, now: Time, shared: &Shared) {
         for (number, place) in self.all.iter_mut().enumerate() {
             let Some(source) = place else { continue };
+            if number > 0 && source.damaged && !source.set_aside {
+                // Before its head may reach its tail: an empty queue is removed by whoever finds it.
+                if let Err(error) = source.queue.keep_aside() {
+                    shared.lines.put(now, Level::Error, "adopt", "aside", error);
+                    continue;
+                }
+                source.set_aside = true;
+            }
             source.reader.release();
             if number == 0 || source.reader.head() < source.reader.tail() {
                 continue;
             }
-            let result =
-                if source.damaged { source.queue.keep_aside() } else { source.queue.remove() };
-            if let Err(error) = result {
+            if !source.damaged
+                && let Err(error) = source.queue.remove()
+            {
                 shared.lines.put(now, Level::Error, "adopt", "end", error);
             }
             *place = None;
@@ -152,9 +180,6 @@ impl Sources {
         };
         let source = Source::new(queue);
         let waiting = source.queue.waiting();
-        if source.reader.tail() >> POSITION_BITS != 0 {
-            return;
-        }
         let text = format_args!(
             "adopted the queue of worker {}, which is gone: {waiting} messages",
             source.reader.owner_pid()

@@ -31,13 +31,15 @@ pub(super) struct Spill<'a> {
     backup: &'a mut BackupDir,
     waiting: VecDeque<Waiting>,
     len: usize,
-    retry_at: Time,
+    /// Topics whose file took nothing a moment ago, and when it is tried again. The others go on.
+    paused: HashMap<String, Time>,
     chunk: Vec<u8>,
 }
 
 impl<'a> Spill<'a> {
     pub fn new(backup: &'a mut BackupDir) -> Spill<'a> {
-        Spill { backup, waiting: VecDeque::new(), len: 0, retry_at: Time(0), chunk: Vec::new() }
+        let (waiting, paused) = (VecDeque::new(), HashMap::new());
+        Spill { backup, waiting, len: 0, paused, chunk: Vec::new() }
     }
 
     /// Takes over messages that failed for `reason`.
@@ -54,33 +56,64 @@ impl<'a> Spill<'a> {
         self.len
     }
 
-    /// When [`write`](Self::write) has something to do.
+    /// When there is something to do.
     pub fn retry_at(&self, shared: &Shared) -> Time {
-        let idle = self.waiting.is_empty() && !shared.events.has_appends();
-        if idle { Time::NEVER } else { self.retry_at }
+        let resumes = |topic: &str| self.paused.get(topic).copied().unwrap_or(Time(0));
+        let waiting = self.waiting.iter().map(|waiting| resumes(&waiting.topic));
+        let appends = shared.events.append_topic().map(|topic| resumes(&topic));
+        waiting.chain(appends).min().unwrap_or(Time::NEVER)
+    }
+
+    /// Writes what a user's failed_cb wrote through kfk.fp, as it wrote it.
+    pub fn write_appends(&mut self, now: Time, shared: &Shared) {
+        while let Some(topic) = shared.events.append_topic()
+            && !self.is_paused(&topic, now)
+            && let Some((topic, text)) = shared.events.take_append()
+        {
+            if let Err(error) = self.backup.append(&topic, &text) {
+                shared.lines.put(now, Level::Error, "append", &topic, error);
+                shared.events.put_append_back(topic.clone(), text);
+                self.paused.insert(topic, now + PAUSE);
+            }
+        }
+    }
+
+    fn is_paused(&self, topic: &str, now: Time) -> bool {
+        self.paused.get(topic).is_some_and(|until| *until > now)
     }
 
     /// Writes what waits, a bounded amount at a time.
     pub fn write(&mut self, now: Time, sources: &mut Sources, shared: &Shared) {
-        if now < self.retry_at {
-            return;
-        }
-        // What a user's failed_cb wrote through kfk.fp, as it wrote it.
-        while let Some((topic, text)) = shared.events.take_append() {
-            if let Err(error) = self.backup.append(&topic, &text) {
-                shared.lines.put(now, Level::Error, "append", &topic, error);
-                shared.events.put_append_back(topic, text);
-                self.retry_at = now + PAUSE;
-                return;
+        self.paused.retain(|_, until| *until > now);
+        let mut left = RECORDS_A_TURN;
+        for _ in 0..self.waiting.len() {
+            let Some(mut waiting) = self.waiting.pop_front() else { return };
+            if left > 0 && !self.is_paused(&waiting.topic, now) {
+                left -= self.write_one(now, &mut waiting, left, sources, shared);
+            }
+            if !waiting.records.is_empty() {
+                self.waiting.push_back(waiting);
             }
         }
-        let mut left = RECORDS_A_TURN;
-        while left > 0
-            && let Some(waiting) = self.waiting.front_mut()
-        {
+        if self.chunk.capacity() > 2 * CHUNK {
+            self.chunk = Vec::new();
+        }
+    }
+
+    /// Writes up to `most` of one group; returns how many.
+    fn write_one(
+        &mut self,
+        now: Time,
+        waiting: &mut Waiting,
+        most: usize,
+        sources: &mut Sources,
+        shared: &Shared,
+    ) -> usize {
+        let mut written = 0;
+        while written < most && !waiting.records.is_empty() {
             self.chunk.clear();
             let mut count = 0;
-            for record in waiting.records.iter().take(left) {
+            for record in waiting.records.iter().take(most - written) {
                 // As in encode::produce: a slot in use is whole, or the thread starts over.
                 let slot = sources.get(record.id).expect("a slot in use is whole");
                 let line = Line {
@@ -97,12 +130,11 @@ impl<'a> Spill<'a> {
             }
             if let Err(error) = self.backup.append(&waiting.topic, &self.chunk) {
                 let text = format_args!(
-                    "{error}; {} messages that could not be delivered wait in the queue for it",
-                    self.len
+                    "{error}; messages that could not be delivered wait in the queue for it"
                 );
                 shared.lines.put(now, Level::Error, "backup", &waiting.topic, text);
-                self.retry_at = now + PAUSE;
-                return;
+                self.paused.insert(waiting.topic.clone(), now + PAUSE);
+                break;
             }
             for record in waiting.records.drain(..count) {
                 sources.done(record.id);
@@ -119,14 +151,9 @@ impl<'a> Spill<'a> {
             );
             shared.lines.put(now, Level::Error, "spill", &waiting.topic, text);
             self.len -= count;
-            left -= count;
-            if waiting.records.is_empty() {
-                self.waiting.pop_front();
-            }
+            written += count;
         }
-        if self.chunk.capacity() > 2 * CHUNK {
-            self.chunk = Vec::new();
-        }
+        written
     }
 }
 
@@ -164,7 +191,8 @@ impl<'a> Rest<'a> {
         self.saved
     }
 
-    /// Saves all that is whole. Each message is marked done once its line is written.
+    /// Saves all that is whole and that its topic's file takes; the error is the last one met. Each message
+    /// is marked done once its line is written.
     pub fn save(&mut self) -> Result<(), RestError> {
         let mut result = Ok(());
         while let Some((position, topic)) = match self.reader.read() {
@@ -175,20 +203,25 @@ impl<'a> Rest<'a> {
             }
         } {
             let Some(name) = self.reader.topic(topic).map(str::to_owned) else {
-                return Err(RestError::NoTopic(position));
+                result = Err(RestError::NoTopic(position));
+                continue;
             };
             let slot = self.reader.get(position)?;
             let (lines, positions) = self.chunks.entry(topic).or_default();
             let (timestamp_ms, key, payload) = (slot.timestamp_ms, slot.key, slot.payload);
             format::put(lines, &Line { timestamp_ms, topic: &name, key, payload });
             positions.push(position);
-            if lines.len() >= CHUNK {
-                self.write(topic)?;
+            if lines.len() >= CHUNK
+                && let Err(error) = self.write(topic)
+            {
+                result = Err(error);
             }
         }
         let topics: Vec<u16> = self.chunks.keys().copied().collect();
         for topic in topics {
-            self.write(topic)?;
+            if let Err(error) = self.write(topic) {
+                result = Err(error);
+            }
         }
         self.reader.release();
         result

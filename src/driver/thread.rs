@@ -217,7 +217,10 @@ impl Body {
             if began.elapsed() > GOOD_RUN {
                 pause = FIRST_PAUSE;
             }
-            std::thread::sleep(pause);
+            let until = Instant::now() + pause;
+            while Instant::now() < until && !self.shared.stop.load(Ordering::Acquire) {
+                std::thread::sleep(FIRST_PAUSE / 4);
+            }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
         // The rest is nobody's but the backup's; a fault here leaves it in the queue file.
@@ -235,20 +238,30 @@ impl Body {
     fn run(&mut self) -> std::io::Result<()> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-        let result = runtime.block_on(async {
-            let (dirs, instance) = (&self.dirs, &self.instance);
-            Run::new(&self.config, &self.shared, &self.queue, dirs, instance, &mut self.backup)
-                .serve()
-                .await
-        });
-        // A name resolution that hangs must not hold up the end.
+        let (dirs, instance) = (&self.dirs, &self.instance);
+        // Caught here as well, so that the runtime is not dropped by the panic: that would wait for a name
+        // resolution that hangs.
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            runtime.block_on(async {
+                Run::new(&self.config, &self.shared, &self.queue, dirs, instance, &mut self.backup)
+                    .serve()
+                    .await
+            })
+        }));
         runtime.shutdown_background();
-        result
+        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
     /// Writes what is left in the queue to the backup and removes the file. False when something could not
     /// be saved: then the file stays.
     fn save_rest(&mut self) -> bool {
+        let mut appended = true;
+        while let Some((topic, text)) = self.shared.events.take_append() {
+            if let Err(error) = self.backup.append(&topic, &text) {
+                self.shared.lines.put(self.shared.now(), Level::Error, "append", &topic, error);
+                appended = false;
+            }
+        }
         let mut rest = spill::Rest::new(self.queue.reader(), &mut self.backup);
         let result = rest.save();
         let saved = rest.saved();
@@ -264,7 +277,7 @@ impl Body {
             self.shared.lines.put(self.shared.now(), Level::Error, "save", "", error);
             return false;
         }
-        self.queue.remove().is_ok()
+        self.queue.remove().is_ok() && appended
     }
 }
 

@@ -30,7 +30,7 @@ unsafe impl Sync for Handle {}
 impl Handle {
     /// Makes the handle and gives it to the process.
     pub fn leak(writer: Writer, shared: Arc<Shared>, topics: &[String]) -> &'static Handle {
-        let handle = Box::leak(Box::new(Handle {
+        let handle = Box::into_raw(Box::new(Handle {
             writer: UnsafeCell::new(writer),
             shared,
             allowed: (!topics.is_empty()).then(|| topics.iter().cloned().collect()),
@@ -48,8 +48,12 @@ impl Handle {
                 write_line: exit::lkfk_write_line,
             },
         }));
-        handle.api.handle = handle;
-        handle
+        // SAFETY: the box was just made and is never freed; nobody else has its address yet. What Lua gets
+        // is the raw pointer itself, so that it stays valid beside the shared references handed out here.
+        unsafe {
+            (*handle).api.handle = handle;
+            &*handle
+        }
     }
 
     /// The functions.

@@ -10,6 +10,8 @@ pub(super) fn add_to(lua: &Lua, core: &Table) -> mlua::Result<()> {
     core.set("failure_done", lua.create_function(failure_done)?)?;
     core.set("next_question", lua.create_function(next_question)?)?;
     core.set("answer", lua.create_function(answer)?)?;
+    core.set("end_callbacks", lua.create_function(end_callbacks)?)?;
+    core.set("is_alive", lua.create_function(is_alive)?)?;
     core.set("has_partitioner", lua.create_function(has_partitioner)?)?;
     core.set("signal", lua.create_function(signal)?)?;
     core.set("append", lua.create_function(append)?)?;
@@ -60,6 +62,21 @@ fn next_question(lua: &Lua, (): ()) -> mlua::Result<MultiValue> {
 fn answer(_: &Lua, (id, partition): (f64, Option<u32>)) -> mlua::Result<()> {
     worker::with_events(|events| events.give_answer(RecordId(id as u64), partition));
     Ok(())
+}
+
+/// `core.end_callbacks()`: no timer will run any more.
+fn end_callbacks(_: &Lua, (): ()) -> mlua::Result<()> {
+    worker::with_events(|events| events.end());
+    worker::signal();
+    Ok(())
+}
+
+/// `core.is_alive(pid) -> boolean`: whether there is such a process.
+fn is_alive(_: &Lua, pid: i32) -> mlua::Result<bool> {
+    let pid = rustix::process::Pid::from_raw(pid.max(0));
+    // A process that may not be signalled is there all the same.
+    Ok(pid
+        .is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH)))
 }
 
 /// `core.has_partitioner() -> boolean`

@@ -114,12 +114,27 @@ pub async fn run(
     outgoing: UnboundedReceiver<Outgoing>,
     events: UnboundedSender<Event>,
 ) {
-    let error = match serve(conn, &settings, outgoing, &events).await {
+    let mut last_word = LastWord { conn, error: Some(NetError::Fault), events: events.clone() };
+    last_word.error = Some(match serve(conn, &settings, outgoing, &events).await {
         Ok(()) => NetError::Closed,
         Err(error) => error,
-    };
-    // The driver may be gone already; then nobody wants to know.
-    let _ = events.send(Event::Closed { conn, error });
+    });
+}
+
+/// Says that the connection is over, also when a fault of ours unwinds its task.
+struct LastWord {
+    conn: u64,
+    error: Option<NetError>,
+    events: UnboundedSender<Event>,
+}
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        if let Some(error) = self.error.take() {
+            // The driver may be gone already; then nobody wants to know.
+            let _ = self.events.send(Event::Closed { conn: self.conn, error });
+        }
+    }
 }
 
 async fn serve(

@@ -30,7 +30,7 @@ pub enum NetError {
         source: io::Error,
     },
     /// No address took the connection; the last refusal.
-    #[error("cannot connect to {address} ({peer}): {source}")]
+    #[error("cannot connect ({peer}): {source}")]
     Connect {
         /// As configured or told by metadata.
         address: HostPort,
@@ -86,8 +86,11 @@ pub enum NetError {
         /// What is wrong.
         source: DecodeError,
     },
+    /// An internal fault.
+    #[error("internal fault while the connection was served")]
+    Fault,
     /// An answer to nothing that was asked, or out of order.
-    #[error("answer with correlation id {got}, expected {expected:?}")]
+    #[error("answer with correlation id {got}, {}", expected.map_or("none is due".to_owned(), |id| format!("{id} is due")))]
     Correlation {
         /// What came.
         got: i32,

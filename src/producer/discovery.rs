@@ -29,7 +29,10 @@ impl Producer {
     pub(super) fn something_waits(&self) -> bool {
         self.topics.iter().any(|topic| {
             !topic.waiting.is_empty()
-                || topic.partitions.iter().any(|p| p.leader.is_none() && !p.is_empty())
+                || topic.partitions.iter().any(|partition| {
+                    let led = partition.leader.is_some_and(|id| self.sinks.contains_key(&id));
+                    !led && !partition.is_empty()
+                })
         })
     }
 
@@ -155,6 +158,7 @@ impl Producer {
         let leaving: Vec<BrokerId> =
             self.sinks.iter().filter(|(_, sink)| !sink.current).map(|(id, _)| *id).collect();
         for broker in leaving {
+            self.prune(broker);
             let sink = &self.sinks[&broker];
             if sink.link == Link::Closed && sink.ready.is_empty() {
                 self.sinks.remove(&broker);
@@ -183,8 +187,12 @@ impl Producer {
             }
             return false;
         }
-        for index in change.moved {
-            self.look_at_partition(now, id, index);
+        // Not only those that moved: one whose leader's sink was gone for a while may be ready since then.
+        for index in 0..self.topics[id.0 as usize].partitions.len() {
+            let partition = &self.topics[id.0 as usize].partitions[index];
+            if !partition.is_empty() && !partition.listed {
+                self.look_at_partition(now, id, index as u32);
+            }
         }
         for record in change.homeless {
             self.route(now, id, record);

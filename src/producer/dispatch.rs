@@ -35,6 +35,7 @@ impl Producer {
 
     /// Does one thing for a sink; false when there is nothing to do for now.
     pub(super) fn drive_sink(&mut self, now: Time, broker: BrokerId) -> bool {
+        self.prune(broker);
         let Some(sink) = self.sinks.get_mut(&broker) else { return false };
         match sink.link {
             Link::Connecting(_) => false,
@@ -66,6 +67,18 @@ impl Producer {
                 }
                 self.build_request(now, broker, conn)
             }
+        }
+    }
+
+    /// Takes partitions from the front of a sink's list that moved away since they were put there.
+    pub(super) fn prune(&mut self, broker: BrokerId) {
+        let Some(sink) = self.sinks.get_mut(&broker) else { return };
+        while let Some((id, index)) = sink.ready.front() {
+            let partition = self.topics[id.0 as usize].partitions.get(*index as usize);
+            if partition.is_some_and(|p| p.listed && p.leader == Some(broker)) {
+                return;
+            }
+            sink.ready.pop_front();
         }
     }
 
@@ -164,10 +177,11 @@ impl Producer {
             );
             sink.connect_after = now + pause;
         }
-        let gone = !sink.current && sink.ready.is_empty();
         for sent in lost {
             self.retry_in_doubt(now, sent);
         }
+        self.prune(broker);
+        let gone = self.sinks.get(&broker).is_some_and(|s| !s.current && s.ready.is_empty());
         if gone {
             self.sinks.remove(&broker);
         } else {

@@ -28,8 +28,6 @@ pub(super) struct Topic {
 /// What an answer changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Change {
-    /// Partitions whose leader is another now, or that are new.
-    pub moved: Vec<u32>,
     /// Records of partitions that are no more, oldest first per partition.
     pub homeless: Vec<Record>,
     /// Something is still missing: ask again soon.
@@ -88,7 +86,6 @@ impl Topic {
             if partition.leader != leader {
                 partition.leader = leader;
                 partition.listed = false;
-                change.moved.push(told.index as u32);
             }
         }
         change

@@ -135,18 +135,18 @@ impl Producer {
         (count > 0).then_some(count as u32)
     }
 
-    /// Records that wait to be sent: topic, partition (`None`: no metadata yet), count. Those on their way
-    /// are not among them.
+    /// Records that wait to be sent: topic, partition (`None`: no metadata yet), count, where that is not 0.
+    /// Those on their way are not among them.
     pub fn waiting_records(&self) -> impl Iterator<Item = (&str, Option<u32>, usize)> + '_ {
-        self.topics.iter().flat_map(|topic| {
-            let unassigned = (&*topic.name, None, topic.waiting.len());
-            let partitions = topic.partitions.iter().enumerate();
-            std::iter::once(unassigned).chain(
-                partitions.map(|(index, partition)| {
+        let rows =
+            self.topics.iter().flat_map(|topic| {
+                let unassigned = (&*topic.name, None, topic.waiting.len());
+                let partitions = topic.partitions.iter().enumerate();
+                std::iter::once(unassigned).chain(partitions.map(|(index, partition)| {
                     (&*topic.name, Some(index as u32), partition.records())
-                }),
-            )
-        })
+                }))
+            });
+        rows.filter(|(_, _, count)| *count > 0)
     }
 
     /// Name of the topic with this id of Kafka's.
@@ -278,6 +278,7 @@ impl Producer {
         response: &MetadataResponse,
     ) {
         self.take_in_flight(conn, request);
+        self.relist(conn);
         if self.refresh.asked != Some((conn, request)) {
             return;
         }

@@ -249,8 +249,17 @@ impl Queue {
         let path = dir.path.join(&name);
         let flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = fs::openat(&dir.fd, &unfinished, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(system("cannot make", &path))?;
+        let file = loop {
+            let file = fs::openat(&dir.fd, &unfinished, flags, Mode::RUSR | Mode::WUSR)
+                .map_err(system("cannot make", &path))?;
+            // Somebody who sweeps up may see the file before it is locked: then it is gone, and made anew.
+            fs::flock(&file, FlockOperation::LockExclusive)
+                .map_err(system("cannot lock", &path))?;
+            let stat = fs::fstat(&file).map_err(system("cannot stat", &path))?;
+            if stat.st_nlink > 0 {
+                break file;
+            }
+        };
         let made = Self::fill(&file, &path, data_len, len, created_ms).and_then(|map| {
             fs::renameat(&dir.fd, &unfinished, &dir.fd, &name)
                 .map_err(system("cannot rename", &path))?;
@@ -280,8 +289,6 @@ impl Queue {
         len: u64,
         created_ms: i64,
     ) -> Result<Mapping, QueueError> {
-        fs::flock(file, FlockOperation::NonBlockingLockExclusive)
-            .map_err(system("cannot lock", path))?;
         allocate(file, len).map_err(system("cannot allocate", path))?;
         let map = Mapping::new(file, len as usize).map_err(system("cannot map", path))?;
         let identity = Identity {
@@ -363,16 +370,24 @@ impl Queue {
     }
 }
 
-/// Allocates all bytes of the file, by writing zeros where the file system has no better way.
+/// Allocates all bytes of the file, by writing zeros where the file system has no better way. In steps, since
+/// an interrupted call starts its step over, and nginx may have a timer that interrupts it.
 fn allocate(file: &OwnedFd, len: u64) -> Result<(), Errno> {
-    loop {
-        match fs::fallocate(file, FallocateFlags::empty(), 0, len) {
-            Ok(()) => return Ok(()),
-            Err(Errno::INTR) => continue,
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => break,
+    const STEP: u64 = 16 << 20;
+    let mut done = 0;
+    while done < len {
+        let step = STEP.min(len - done);
+        match fs::fallocate(file, FallocateFlags::empty(), done, step) {
+            Ok(()) => done += step,
+            Err(Errno::INTR) => {}
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => return write_zeros(file, len),
             Err(errno) => return Err(errno),
         }
     }
+    Ok(())
+}
+
+fn write_zeros(file: &OwnedFd, len: u64) -> Result<(), Errno> {
     let mut file = std::fs::File::from(file.try_clone().map_err(|_| Errno::MFILE)?);
     let zeros = [0u8; 64 * 1024];
     let mut left = len;

@@ -239,11 +239,13 @@ impl Reader {
     /// Gives up everything that was not handed out yet, after [`Damage`]: returns how many bytes. How many
     /// records that were cannot be known; the count of done records is set as if all of them were.
     pub fn abandon_rest(&mut self) -> u64 {
+        // In this order: what is written after the tail was read is not given up.
+        let written = self.written();
         let tail = self.map.cursors().tail();
         let bytes = tail - self.next;
         if bytes > 0 {
             self.abandoned.push_back((self.next, tail));
-            self.done = self.written().saturating_sub(self.outstanding).max(self.done);
+            self.done = written.saturating_sub(self.outstanding).max(self.done);
         }
         self.next = tail;
         self.tail_seen = tail;

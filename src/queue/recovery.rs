@@ -26,7 +26,10 @@ pub fn list(dir: &QueueDir, prefix: &str) -> Result<Vec<String>, QueueError> {
         }
         if name.ends_with(SUFFIX) {
             names.push(name.to_owned());
-        } else if name.ends_with(UNFINISHED_SUFFIX) && open_and_lock(dir, name).is_ok() {
+        } else if name.ends_with(UNFINISHED_SUFFIX)
+            && let Ok(_locked) = open_and_lock(dir, name)
+        {
+            // Unlinked while it is locked: a maker that waits for the lock sees that and starts anew.
             let _ = fs::unlinkat(dir.fd(), name, AtFlags::empty());
         }
     }

@@ -137,9 +137,9 @@ impl Writer {
         }
         let length = (SLOT_HEADER + key_bytes.len() + payload.len() + 7) & !7;
 
-        if self.written - self.done_seen >= self.max_messages {
+        if self.written.saturating_sub(self.done_seen) >= self.max_messages {
             self.done_seen = self.map.cursors().done();
-            if self.written - self.done_seen >= self.max_messages {
+            if self.written.saturating_sub(self.done_seen) >= self.max_messages {
                 return Err(PushError::TooManyMessages);
             }
         }

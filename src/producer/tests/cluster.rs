@@ -17,6 +17,8 @@ pub struct Faults {
     pub fatal_error: u64,
     pub record_error: u64,
     pub metadata_error: u64,
+    /// A broker that has just started: it knows itself and no topic.
+    pub metadata_partial: u64,
     pub connect_fails: u64,
     pub throttle: u64,
     pub latency: u64,
@@ -97,12 +99,13 @@ impl Cluster {
         }
     }
 
-    pub fn metadata(&mut self, now: Time) -> MetadataResponse {
+    pub fn metadata(&mut self, now: Time, from: BrokerId) -> MetadataResponse {
         let mut topics = Vec::new();
+        let partial = self.chance(self.faults.metadata_partial);
         for index in 0..self.topics.len() {
             let failed = self.chance(self.faults.metadata_error);
             let topic = &self.topics[index];
-            let unknown = now < self.topics_exist_from;
+            let unknown = partial || now < self.topics_exist_from;
             let error = match (unknown, failed) {
                 (true, _) => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
                 (_, true) => ErrorCode::LEADER_NOT_AVAILABLE,
@@ -128,6 +131,7 @@ impl Cluster {
             brokers: self
                 .up
                 .keys()
+                .filter(|id| !partial || **id == from)
                 .map(|id| BrokerMetadata {
                     id: *id,
                     host: format!("b{id}"),

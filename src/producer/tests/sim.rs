@@ -61,6 +61,7 @@ impl Sim {
             fatal_error: pick(&mut random, &[0, 0, 10]),
             record_error: pick(&mut random, &[0, 0, 30]),
             metadata_error: pick(&mut random, &[0, 50]),
+            metadata_partial: pick(&mut random, &[0, 0, 300]),
             connect_fails: pick(&mut random, &[0, 50, 300]),
             throttle: pick(&mut random, &[0, 0, 100]),
             latency: pick(&mut random, &[500, 20_000, 400_000]),
@@ -213,7 +214,7 @@ impl Sim {
             Event::MetadataArrives(conn, request) => {
                 let Some(&broker) = self.open.get(&conn) else { return };
                 if self.cluster.up[&broker] {
-                    let response = self.cluster.metadata(now);
+                    let response = self.cluster.metadata(now, broker);
                     let delay = self.cluster.delay();
                     self.at(delay, Event::Metadata(conn, request, response));
                 }

@@ -1,0 +1,223 @@
+-- Workers that are killed, and a whole nginx: what they had accepted arrives all the same.
+
+local harness = require "spec.harness"
+
+local kafka = harness.kafka
+-- Long enough never to be over within a test.
+local LONG = 100000
+-- Long enough for a kill before a batch is sent.
+local LINGER = 1500
+
+
+-- -> the pid of the worker that took them.
+local function log(nginx, topic, first, last)
+    return nginx:run([[
+        local topic, first, last = ...
+        for i = first, last do assert(kfk.log(topic, nil, i)) end
+        return ngx.worker.pid()
+    ]], topic, first, last)
+end
+
+
+-- Payload -> how often it is in Kafka.
+local function times(topic)
+    local found = {}
+    for _, record in ipairs(kafka:records(topic)) do
+        found[record.payload] = (found[record.payload] or 0) + 1
+    end
+    return found
+end
+
+
+-- Payloads that are in Kafka more than once.
+local function doubles(found)
+    local count = 0
+    for _, many in pairs(found) do
+        count = count + (many > 1 and 1 or 0)
+    end
+    return count
+end
+
+
+-- -> the pids whose queues were adopted, sorted, as the log has them. Of an adopter that was killed
+-- itself it may have nothing.
+local function adopted(nginx)
+    local pids = {}
+    for pid in nginx:error_log():gmatch("adopted the queue of worker (%d+), which is gone") do
+        pids[#pids + 1] = tonumber(pid)
+    end
+    table.sort(pids)
+    return pids
+end
+
+
+local function await_one_queue_each(nginx)
+    harness.eventually(10, function()
+        assert.equal(nginx.workers, #nginx:queue_files())
+    end)
+end
+
+
+it("workers that are killed under load lose nothing that they accepted", function()
+    local KILLS, WORKERS = 6, 2
+    local topic = kafka:topic("kill-load", 3)
+    local nginx = harness.nginx {
+        workers = WORKERS,
+        http = "lua_shared_dict accepted 1m;",
+        producer = { queue_buffering_max_ms = 20, message_timeout_ms = LONG },
+        -- Each worker logs "pid:1", "pid:2", ..., and says how far it has come.
+        init_worker = ([[
+            local kfk, accepted = require "lkfk.kfk", ngx.shared.accepted
+            local pid, last = ngx.worker.pid(), 0
+            ngx.timer.every(0.002, function()
+                for _ = 1, 10 do
+                    if not accepted:get("stop") and kfk.log(%q, last, pid .. ":" .. last + 1) then
+                        last = last + 1
+                        accepted:set(pid, last)
+                    end
+                end
+            end)
+        ]]):format(topic),
+    }
+    local killed = {}
+    for i = 1, KILLS do
+        ngx.sleep(0.4)
+        killed[i] = nginx:kill_worker(i % WORKERS + 1)
+    end
+    ngx.sleep(0.4)
+    local accepted = nginx:run([[
+        local dict, values = ngx.shared.accepted, {}
+        dict:set("stop", true)
+        ngx.sleep(0.1)
+        for _, key in ipairs(dict:get_keys(0)) do values[key] = dict:get(key) end
+        return values
+    ]])
+    await_one_queue_each(nginx)
+    nginx:stop()
+    assert.same({}, nginx:queue_files())
+    assert.same({}, nginx:backup(topic))
+
+    local found, sum, workers = times(topic), 0, 0
+    for pid, last in pairs(accepted) do
+        if pid ~= "stop" then
+            workers, sum = workers + 1, sum + last
+            for i = 1, last do
+                local payload = ("%d:%d"):format(pid, i)
+                assert.is_truthy(found[payload], payload)
+            end
+        end
+    end
+    assert.equal(WORKERS + KILLS, workers)
+    assert.is_true(sum > 1000, sum)
+    io.stdout:write(("        %d messages, %d doubled\n"):format(sum, doubles(found)))
+    -- What lives is not adopted.
+    local dead = {}
+    for _, pid in ipairs(killed) do
+        dead[pid] = true
+    end
+    local pids = adopted(nginx)
+    assert.is_true(#pids > 0)
+    for _, pid in ipairs(pids) do
+        assert.is_true(dead[pid], pid)
+    end
+end)
+
+
+it("a live worker sends what a dead one left, and does not wait for a successor", function()
+    local topic = kafka:topic("kill-adopted", 1)
+    local nginx = harness.nginx { workers = 2, producer = { queue_buffering_max_ms = LINGER } }
+    local victim = log(nginx, topic, 1, 20)
+    -- The master starts nobody.
+    nginx:signal("STOP")
+    nginx:signal("KILL", victim)
+    harness.eventually(5, function()
+        assert.same({ victim }, adopted(nginx))
+    end)
+    harness.eventually(5, function()
+        assert.equal(20, #kafka:records(topic))
+    end)
+    harness.eventually(5, function()
+        assert.equal(1, #nginx:queue_files())
+    end)
+    nginx:signal("CONT")
+    await_one_queue_each(nginx)
+    nginx:stop()
+    assert.equal(20, #kafka:records(topic))
+    assert.same({}, nginx:queue_files())
+end)
+
+
+describe("an nginx that crashed", function()
+    local function crash(topic, conf)
+        conf.message_timeout_ms, conf.batch_num_messages = LONG, 10000
+        local nginx = harness.nginx { workers = 2, producer = conf }
+        for i = 1, 20 do
+            log(nginx, topic, i * 100 - 99, i * 100)
+        end
+        local victims = nginx:pids()
+        nginx:kill()
+        assert.equal(2, #nginx:queue_files())
+        assert.equal(0, #kafka:records(topic))
+        nginx:start()
+        harness.eventually(5, function()
+            assert.same(victims, adopted(nginx))
+        end)
+        return nginx
+    end
+
+    local function check(nginx, topic)
+        local found = times(topic)
+        for i = 1, 2000 do
+            assert.equal(1, found[tostring(i)], "message " .. i)
+        end
+        assert.same({}, nginx:queue_files())
+        assert.same({}, nginx:backup(topic))
+    end
+
+    it("sends what it had accepted when it starts again", function()
+        local topic = kafka:topic("kill-crash", 2)
+        local nginx = crash(topic, { queue_buffering_max_ms = LINGER })
+        await_one_queue_each(nginx)
+        nginx:stop()
+        check(nginx, topic)
+    end)
+
+    it("sends it when it is stopped, too, whatever the linger", function()
+        local topic = kafka:topic("kill-crash-stop", 2)
+        local nginx = crash(topic, { queue_buffering_max_ms = LONG })
+        nginx:stop()
+        check(nginx, topic)
+    end)
+end)
+
+
+it("queue files of another nginx in the same directory are left alone", function()
+    local topic = kafka:topic("kill-others", 1)
+    local theirs = harness.nginx { producer = { queue_buffering_max_ms = LINGER } }
+    log(theirs, topic, 1, 10)
+    theirs:kill()
+    local left = theirs:queue_files()
+    assert.equal(1, #left)
+
+    local ours = harness.nginx {
+        producer = { queue_buffering_max_ms = 5, queue_path = theirs.queue_path },
+    }
+    log(ours, topic, 11, 20)
+    assert.is_true(ours:run("return kfk.flush(10)"))
+    -- It looks round once a second.
+    ngx.sleep(2.2)
+    assert.equal(2, #theirs:queue_files())
+    ours:stop()
+    assert.same(left, theirs:queue_files())
+    assert.same({}, adopted(ours))
+    assert.equal(10, #kafka:records(topic))
+
+    theirs:start()
+    harness.eventually(10, function()
+        assert.equal(20, #kafka:records(topic))
+    end)
+    theirs:stop()
+    assert.equal(1, #adopted(theirs))
+    assert.equal(20, #kafka:records(topic))
+    assert.same({}, theirs:queue_files())
+end)

@@ -1,0 +1,334 @@
+-- The shapes that nginx comes in: single process, daemon, many workers, other users, neighbours.
+
+local ffi = require "ffi"
+local lfs = require "lfs"
+local harness = require "spec.harness"
+local process = require "spec.harness.process"
+
+local kafka = harness.kafka
+
+pcall(ffi.cdef, "unsigned int getuid(void);")
+
+local UID = tonumber(ffi.C.getuid())
+-- In init_worker: each worker logs its pid.
+local LOG_PID = [[
+    assert(require("lkfk.kfk").log(%q, nil, ngx.worker.pid()))
+]]
+
+
+-- What each worker has logged has arrived, once; nothing is left behind.
+local function check(nginx, topic, pids)
+    local expected = {}
+    for i, pid in ipairs(pids) do
+        expected[i] = tostring(pid)
+    end
+    table.sort(expected)
+    harness.eventually(10, function()
+        local payloads = {}
+        for i, record in ipairs(kafka:records(topic)) do
+            payloads[i] = record.payload
+        end
+        table.sort(payloads)
+        assert.same(expected, payloads)
+    end)
+    assert.equal(#pids, #nginx:queue_files())
+    for _, pid in ipairs(pids) do
+        assert.equal(1, nginx:threads(pid))
+    end
+end
+
+
+local function check_end(nginx)
+    assert.same({}, nginx:queue_files())
+    for _, level in ipairs { "error", "crit", "alert", "emerg" } do
+        assert.is_nil(nginx:error_log():match("[^\n]*%[" .. level .. "%][^\n]*"))
+    end
+    assert.is_nil(nginx:error_log():match("[^\n]*exited on signal[^\n]*"))
+end
+
+
+-- change(path, from, to): replaces text that stands there once.
+local function change(path, from, to)
+    local text, count = process.read(path):gsub(from, to)
+    assert.equal(1, count, from)
+    process.write(path, text)
+end
+
+
+-- prepare(topic, options) -> an nginx of the harness that was stopped again, and the words of the
+-- command that runs its program on its files: the harness starts it in one shape only.
+local function prepare(topic, options)
+    options.init_worker = "if ngx.worker.id() then " .. LOG_PID:format(topic) .. " end"
+    local nginx = harness.nginx(options)
+    local program = assert(lfs.symlinkattributes("/proc/" .. nginx.master .. "/exe", "target"))
+    nginx:stop()
+    return nginx, {
+        program, "-p", nginx.prefix, "-c", nginx.prefix .. "/nginx.conf",
+        "-e", nginx.prefix .. "/error.log",
+    }
+end
+
+
+-- Waits for a master that the harness did not start; it ends with the test at the latest.
+local function await_master(nginx)
+    harness.eventually(10, function()
+        nginx.master = tonumber(process.read(nginx.prefix .. "/nginx.pid"))
+        assert.equal(nginx.workers, #nginx:pids())
+    end)
+    local pid = nginx.master
+    process.finally(function()
+        if harness.alive(pid) then
+            harness.run { "kill", "-QUIT", pid }
+            process.eventually(10, function()
+                return not harness.alive(pid)
+            end)
+        end
+    end)
+end
+
+
+local function quit(nginx)
+    nginx:signal("QUIT")
+    harness.eventually(10, function()
+        assert.is_false(harness.alive(nginx.master))
+    end)
+    nginx.master = nil
+end
+
+
+it("a single process, with master_process off", function()
+    local topic = kafka:topic("shape-single", 1)
+    local nginx = harness.nginx {
+        -- The harness counts children.
+        workers = 0,
+        main = "master_process off;",
+        producer = { queue_buffering_max_ms = 5 },
+        init_worker = LOG_PID:format(topic),
+    }
+    check(nginx, topic, { nginx.master })
+    nginx:stop()
+    check_end(nginx)
+end)
+
+
+for _, count in ipairs { 1, 4 } do
+    it(count .. " workers", function()
+        local topic = kafka:topic("shape-workers-" .. count, 2)
+        local nginx = harness.nginx {
+            workers = count,
+            producer = { queue_buffering_max_ms = 5 },
+            init_worker = LOG_PID:format(topic),
+        }
+        assert.equal(count, #nginx:pids())
+        check(nginx, topic, nginx:pids())
+        nginx:stop()
+        check_end(nginx)
+    end)
+end
+
+
+it("as many workers as processors, with worker_processes auto", function()
+    local topic = kafka:topic("shape-auto", 2)
+    local nginx = harness.nginx {
+        producer = { queue_buffering_max_ms = 5 },
+        init_worker = LOG_PID:format(topic),
+    }
+    local first = nginx:pids()
+    nginx:stop()
+    change(nginx.prefix .. "/main.conf", "worker_processes 1;", "worker_processes auto;")
+    nginx.workers = tonumber(process.must { "nproc" })
+    nginx:start()
+    local pids = nginx:pids()
+    harness.eventually(10, function()
+        assert.equal(1 + #pids, #kafka:records(topic))
+    end)
+    assert.equal(#pids, #nginx:queue_files())
+    assert.is_nil(process.parent_of(first[1]))
+    nginx:stop()
+    check_end(nginx)
+end)
+
+
+it("a daemon", function()
+    local topic = kafka:topic("shape-daemon", 1)
+    local nginx, command = prepare(topic, { producer = { queue_buffering_max_ms = 5 } })
+    change(nginx.prefix .. "/nginx.conf", "daemon off;", "daemon on;")
+    local before = #kafka:records(topic)
+    assert.equal(0, (harness.run(command)))
+    await_master(nginx)
+    harness.eventually(10, function()
+        assert.equal(before + 1, #kafka:records(topic))
+    end)
+    assert.equal(1, nginx:threads(nginx:pids()[1]))
+    quit(nginx)
+    check_end(nginx)
+end)
+
+
+it("nginx -t starts nothing", function()
+    local topic = kafka:topic("shape-test", 1)
+    local nginx, command = prepare(topic, {
+        producer = { queue_buffering_max_ms = 5 },
+        init = 'require "lkfk.kfk"',
+    })
+    local before, log = #kafka:records(topic), #nginx:error_log()
+    command[#command + 1] = "-t"
+    local code, _, err = harness.run(command)
+    assert.equal(0, code, err)
+    assert.matches("test is successful", err, 1, true)
+    assert.is_nil(nginx:error_log():sub(log + 1):find("[lkfk]", 1, true))
+    assert.same({}, nginx:queue_files())
+    assert.equal(before, #kafka:records(topic))
+end)
+
+
+-- Where nginx cannot have one (it takes a patch of OpenResty's), a worker says that it is one.
+it("a privileged agent has no producer, and its init() is content", function()
+    local topic = kafka:topic("shape-agent", 1)
+    local nginx = harness.nginx {
+        workers = 2,
+        http = "lua_shared_dict agent 1m;",
+        init = [[
+            local process = require "ngx.process"
+            if not process.enable_privileged_agent() then
+                process.type = function()
+                    return ngx.worker.id() == 1 and "privileged agent" or "worker"
+                end
+            end
+        ]],
+        producer = { queue_buffering_max_ms = 5 },
+        init_worker = ([[
+            local agent, kfk = ngx.shared.agent, require "lkfk.kfk"
+            local ok, err = kfk.log(%q, nil, ngx.worker.pid())
+            if require("ngx.process").type() == "privileged agent" then
+                agent:set("again", kfk.init { metadata_broker_list = { "127.0.0.1:1" } })
+                agent:set("log", tostring(ok) .. " " .. tostring(err))
+                agent:set("pid", ngx.worker.pid())
+            end
+        ]]):format(topic),
+    }
+    local agent
+    harness.eventually(5, function()
+        agent = nginx:run("return ngx.shared.agent:get('pid')")
+        return agent
+    end)
+    assert.is_true(nginx:run("return ngx.shared.agent:get('again')"))
+    assert.matches("^nil not running", nginx:run("return ngx.shared.agent:get('log')"))
+    assert.equal(nginx.master, process.parent_of(agent))
+    assert.equal(0, nginx:threads(agent))
+    local workers = {}
+    for _, pid in ipairs(nginx:pids()) do
+        if pid ~= agent then
+            workers[#workers + 1] = pid
+        end
+    end
+    check(nginx, topic, workers)
+    nginx:stop()
+    check_end(nginx)
+end)
+
+
+it("nginx's cache processes have no producer", function()
+    local topic = kafka:topic("shape-cache", 1)
+    local nginx = harness.nginx {
+        -- Relative to the prefix.
+        http = "proxy_cache_path cache keys_zone=cache:1m;",
+        producer = { queue_buffering_max_ms = 5 },
+        init_worker = LOG_PID:format(topic),
+    }
+    local children = process.must { "pgrep", "-P", nginx.master }
+    local others = 0
+    for pid in children:gmatch("%d+") do
+        if tonumber(pid) ~= nginx:pids()[1] then
+            others = others + 1
+            assert.equal(0, nginx:threads(pid))
+        end
+    end
+    assert.is_true(others >= 1)
+    check(nginx, topic, nginx:pids())
+    nginx:stop()
+    check_end(nginx)
+end)
+
+
+it("two nginxes with one directory for their queues keep apart", function()
+    local topic = kafka:topic("shape-two", 1)
+    local first = harness.nginx { workers = 2, producer = { queue_buffering_max_ms = 5 } }
+    local second = harness.nginx {
+        workers = 2,
+        producer = { queue_buffering_max_ms = 5, queue_path = first.queue_path },
+    }
+    assert.equal(4, #first:queue_files())
+    -- Each looks round at least twice.
+    for i = 1, 22 do
+        for _, nginx in ipairs { first, second } do
+            nginx:run("assert(kfk.log(...))", topic, nil, nginx.name .. " " .. i)
+        end
+        ngx.sleep(0.1)
+    end
+    assert.equal(4, #first:queue_files())
+    second:stop()
+    assert.equal(2, #first:queue_files())
+    first:stop()
+    for _, nginx in ipairs { first, second } do
+        assert.is_nil(nginx:error_log():find("adopted", 1, true))
+        check_end(nginx)
+    end
+    local seen = {}
+    for _, record in ipairs(kafka:records(topic)) do
+        assert.is_nil(seen[record.payload])
+        seen[record.payload] = true
+    end
+    for i = 1, 22 do
+        assert.is_true(seen[first.name .. " " .. i] and seen[second.name .. " " .. i])
+    end
+end)
+
+
+-- The master of a root's nginx keeps root's rights, its workers do not.
+it("workers that are not root own their queues and backups alone", function()
+    local topic = kafka:topic("shape-user", 1)
+    local nginx, command = prepare(topic, {
+        producer = { queue_buffering_max_ms = 5, topics = { topic } },
+    })
+    local owner = UID
+    if UID == 0 then
+        owner = tonumber(process.must { "id", "-u", "nobody" })
+        local group = process.must({ "id", "-gn", "nobody" }):match("%S+")
+        change(nginx.prefix .. "/nginx.conf", "user [^;]*;", "user nobody " .. group .. ";")
+        process.must { "chown", "nobody:" .. group, nginx.queue_path, nginx.backpath }
+        process.must { "chmod", "700", nginx.queue_path, nginx.backpath }
+    end
+    local before = #kafka:records(topic)
+    harness.start(command)
+    await_master(nginx)
+    harness.eventually(10, function()
+        assert.equal(before + 1, #kafka:records(topic))
+    end)
+    nginx:run("assert(not kfk.log('shape-user-backup', 'key', 'payload'))")
+    harness.eventually(5, function()
+        assert.equal(1, #nginx:backup("shape-user-backup"))
+    end)
+
+    local worker = nginx:pids()[1]
+    assert.equal(owner, lfs.attributes("/proc/" .. worker, "uid"))
+    local queues = nginx.queue_path .. "/lkfk-" .. owner
+    for path, mode in pairs {
+        [queues] = "rwx------",
+        [queues .. "/" .. nginx:queue_files()[1]] = "rw-------",
+        [nginx.backpath .. "/shape-user-backup"] = "rw-------",
+    } do
+        local attributes = lfs.attributes(path)
+        assert.same({ owner, mode }, { attributes.uid, attributes.permissions }, path)
+    end
+    -- A dead worker's file is its successor's.
+    nginx:run("assert(kfk.log(..., nil, 'left behind'))", topic)
+    nginx:kill_worker()
+    harness.eventually(10, function()
+        -- Its successor has logged its pid, too.
+        assert.is_true(#kafka:records(topic) >= before + 3)
+        assert.equal(1, #nginx:queue_files())
+    end)
+    quit(nginx)
+    assert.same({}, nginx:queue_files())
+end)
