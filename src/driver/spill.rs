@@ -130,7 +130,8 @@ impl<'a> Spill<'a> {
             }
             if let Err(error) = self.backup.append(&waiting.topic, &self.chunk) {
                 let text = format_args!(
-                    "{error}; messages that could not be delivered wait in the queue for it"
+                    "{error}; {} messages that could not be delivered wait in the queue for it",
+                    waiting.records.len()
                 );
                 shared.lines.put(now, Level::Error, "backup", &waiting.topic, text);
                 self.paused.insert(waiting.topic.clone(), now + PAUSE);
