@@ -114,7 +114,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Exchange<'_, R, W> {
         let ask_again = response.error == ErrorCode::UNSUPPORTED_VERSION;
         if ask_again {
             self.put_api_versions(0, API_VERSIONS_AGAIN_ID);
-            self.send().await?;
+            self.send().await.map_err(instead_of_closed(NetError::Closed))?;
         }
         if or_0_9 {
             self.receive().await.map_err(instead_of_closed(NetError::ClosedOnMetadata))?;

@@ -56,8 +56,8 @@ use random::Random;
 use sink::{Link, Sink};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use timer::{Timer, Timers};
-/// Partitions among which the fullest batch is looked for, each time the caller goes to sleep.
-const FULLEST_AMONG: usize = 256;
+/// Partitions among which open batches are looked for, each time the caller goes to sleep.
+const OPEN_AMONG: usize = 256;
 
 /// The state machine. See the module for its contract.
 pub struct Producer {
@@ -181,14 +181,15 @@ impl Producer {
         self.counts
     }
 
-    /// How many more records may come before it is worth looking at them: as many as the fullest open
-    /// batch lacks, but no fewer than an eighth of a batch, so that many partitions which fill evenly do
-    /// not cause a look each.
+    /// How many more records may come before it is worth looking at them: as many as the one open batch
+    /// lacks. When several fill at a time one of them is nearly full always, and to look for each would cost
+    /// more than it gains: then half a batch, at least.
     pub fn records_to_full_batch(&self) -> usize {
-        let eighth = self.rules.batch_records.div_ceil(8);
         let partitions = self.topics.iter().flat_map(|topic| &topic.partitions);
-        let fullest = partitions.take(FULLEST_AMONG).map(Partition::open_records).max();
-        (self.rules.batch_records - fullest.unwrap_or(0)).max(eighth)
+        let open = partitions.take(OPEN_AMONG).map(Partition::open_records).filter(|n| *n > 0);
+        let (count, fullest) = open.fold((0, 0), |(count, most), n| (count + 1, n.max(most)));
+        let least = if count > 1 { self.rules.batch_records.div_ceil(2) } else { 1 };
+        (self.rules.batch_records - fullest).max(least)
     }
 
     // ---------------------------------------------------------------------------------- events in
