@@ -5,6 +5,9 @@
 # make docs      CONFIGURATION.md and STATISTICS.md from the code, and the Rust documentation
 # make bench     the numbers of the manual, measured here
 # make demo      nginx and Kafka with a load, and what became of it; KEEP=1 leaves it up
+# make million   1,000,000 messages at 50,000/s, read back and judged
+# make outage    a broker away for OUTAGE=60 seconds under load, and what became of every message
+# make matrix    a round trip and a broker's death with each of nine Kafka versions, 0.8.2.2 to 4.4.0
 # make fuzz      each fuzz target for FUZZ_SECONDS
 # make clean
 
@@ -43,6 +46,15 @@ docs:
 bench:
 	dev/bench.sh
 
+million:
+	dev/million.sh
+
+outage:
+	dev/outage.sh
+
+matrix:
+	dev/matrix.sh
+
 demo:
 	dev/demo.sh
 
@@ -55,4 +67,4 @@ fuzz:
 clean:
 	$(CARGO) clean
 
-.PHONY: build install test lint docs bench demo fuzz clean
+.PHONY: build install test lint docs bench million outage matrix demo fuzz clean
