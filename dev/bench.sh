@@ -72,11 +72,11 @@ pace() {
 }
 
 paced_round() {
-  local thread process
+  local call thread process
   pace "$PACED" "$RATE" idle
-  thread=$THREAD process=$PROCESS
+  call=$CALL thread=$THREAD process=$PROCESS
   pace "$PACED" "$RATE"
-  sample call "$CALL"
+  sample call "$(calculate "$CALL - $call")"
   sample loop "$(calculate "$THREAD - $thread")"
   sample process "$(calculate "$PROCESS - $process")"
   sample paced_broker "$CORES"
@@ -193,10 +193,10 @@ $(compare)
 
 400 bytes, $KEYS keys, $PARTITIONS partitions of one broker; batches of at most 500, linger 100 ms, acks 1, room for
 100,000 messages. One worker; broker, load and worker share the processors; the broker writes to
-memory. Medians of $ROUNDS rounds. Net: less a control run at the same pace that logs nothing.
-  in log()   time inside the calls, in bursts of a millisecond's messages, less what the clock costs
-  loop       CPU time of nginx's thread, net: what a message takes from the requests
-  process    CPU time of the whole worker, its other threads included; net when paced
+memory. Medians of $ROUNDS rounds. Paced, all is less what a control run that logs nothing takes.
+  in log()   CPU time inside the calls, in bursts of a millisecond's messages
+  loop       CPU time of nginx's thread: what a message takes from the requests
+  process    CPU time of the whole worker, its other threads included
   flat out   as much as the queue takes; msg/s until the last is acknowledged
   requests   wrk ${WRK[*]}, 13 bytes answered, without and with log() in log_by_lua; the ratio is
              the median of the rounds' ratios

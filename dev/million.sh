@@ -45,12 +45,11 @@ progress 'waiting until the machine is quiet'
 await_quiet
 
 own=$(own_ticks "$BROKER" "$WORKER") busy=$(busy_ticks) began=$EPOCHREALTIME
-pace 'control run before' - "$CONTROL" ' '
-controls=$PROCESS
+pace 'control run' - "$CONTROL" ' '
+call=$CALL call_median=$CALL_MEDIAN threads=$(calculate "$PROCESS - $THREAD")
 pace "$(thousands "$COUNT") messages" million "$COUNT"
-call=$CALL call_median=$CALL_MEDIAN process=$PROCESS acked=$ACKED
-pace 'control run after' - "$CONTROL" ' '
-process=$(calculate "$process - ($controls + $PROCESS) / 2")
+call=$(calculate "$CALL - $call") call_median=$(calculate "$CALL_MEDIAN - $call_median")
+process=$(calculate "$call + $PROCESS - $THREAD - $threads")
 own=$(( $(own_ticks "$BROKER" "$WORKER") - own )) busy=$(( $(busy_ticks) - busy ))
 others=$(calculate "($busy - $own) / 100 / $(since "$began")")
 
@@ -62,15 +61,15 @@ progress
 [[ $verdict == arrived=* ]] || die 'the records could not be read back'
 
 cat <<TEXT
-$(thousands "$COUNT") messages of 400 bytes with $KEYS keys, $(thousands "$acked")/s, to $PARTITIONS partitions of Kafka $VERSION
-  event loop     $(printf %6.0f "$call") ns a message, $(printf %.0f "$call_median") in the middle one of the bursts
-  whole process  $(printf %6.0f "$process") ns a message
+$(thousands "$COUNT") messages of 400 bytes with $KEYS keys, $(thousands "$ACKED")/s, to $PARTITIONS partitions of Kafka $VERSION
+  event loop     $(printf %4.0f "$call") ns a message, $(printf %.0f "$call_median") in the median burst
+  whole process  $(printf %4.0f "$process") ns a message
   read back      ${verdict//_/ }
 
-Event loop: time inside of kfk.log(), called from Lua that is compiled and warm, in bursts of a
-millisecond's messages, less what the clock costs. Whole process: CPU time of the worker with all its
-threads, less that of a control run that makes the same payloads at the same pace and logs nothing.
-Order: each message says how many of its key came before; disordered ones follow a later one of the key.
+Event loop: CPU time inside of kfk.log(), called from Lua that is compiled and warm, in bursts of a
+millisecond's messages. Whole process: that, and the CPU time of the worker's other threads. Both
+less what a control run takes that makes the same payloads at the same pace and logs nothing.
+Order: each message says how many of its key came before; disordered ones follow a later one.
 Other programs on this machine used $(percent "$others") of a core.
 $(machine)
 $SOFTWARE

@@ -154,7 +154,7 @@ describe("failed_cb", function()
 
     it("may sleep, use cosockets, and log", function()
         local topic = kafka:topic("cb-yields", 1)
-        local nginx = start({ message_timeout_ms = 400, allow_auto_create_topics = false }, [[
+        local nginx = start({ message_timeout_ms = 2000, allow_auto_create_topics = false }, [[
             failed_cb = function(_, msg)
                 ngx.sleep(0.02)
                 local socket = ngx.socket.tcp()

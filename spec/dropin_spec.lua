@@ -1,5 +1,5 @@
--- lkfk in the place of ngx_lua_lkfk: the three steps of its README, the snippets as they stand there,
--- and a Kafka of its time.
+-- lkfk in the place of ngx_lua_lkfk: the three steps of its README, with the snippets as they stand
+-- there, and a Kafka of its time.
 
 local lfs = require "lfs"
 local harness = require "spec.harness"

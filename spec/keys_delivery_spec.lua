@@ -190,6 +190,8 @@ it("request_timeout_ms", function()
         assert.is_true(nginx:run("return kfk.flush(10)"))
         assert.equal(2, stats(nginx).succ_msg_cnt)
     end
+    assert.matches("%[warn%][^\n]*broker " .. kafka.bootstrap .. ": no answer within "
+                   .. "request_timeout_ms, connection closed", nginxes.short:error_log())
 end)
 
 

@@ -112,15 +112,25 @@ describe("ngx.shared.kfk", function()
     it("is right again after a worker was killed", function()
         local topic = kafka:topic("status-killed", 2)
         -- Long enough to see it all wait.
-        local nginx = start({ queue_buffering_max_ms = 6000 }, TEN_EACH:format(topic))
-        local waiting = by_partition(topic)
-        await(nginx, with(waiting, NOTHING_DONE))
+        local nginx = start({ queue_buffering_max_ms = 5000 }, TEN_EACH:format(topic))
+        await(nginx, with(by_partition(topic), NOTHING_DONE))
+        kafka:pause()
         nginx:kill_worker(2)
-        harness.eventually(3, function()
+        harness.eventually(4, function()
             assert.matches("adopted the queue", nginx:error_log(), 1, true)
         end)
-        -- Another worker has what it had.
-        await(nginx, with(waiting, NOTHING_DONE))
+        -- Another worker has what it had: it waits, or is on its way.
+        harness.eventually(4, function()
+            local values = nginx:run(READ)
+            local waiting = values.waitbuf
+            for key, value in pairs(values) do
+                waiting = waiting + (key:find(topic, 1, true) and value or 0)
+            end
+            assert.same({ 40, 40, 0, 0 }, {
+                waiting, values.msg_cnt, values.succ_msg_cnt, values.fail_msg_cnt,
+            })
+        end)
+        kafka:resume()
         await(nginx, ALL_DONE)
         assert.equal(40, #kafka:records(topic))
     end)

@@ -41,17 +41,4 @@ function _M.thread()
 end
 
 
--- What is measured where nothing happens between two looks at the clock.
-function _M.cost()
-  local wall = _M.wall
-  local spent = 0
-  local n = 10000
-  for _ = 1, n do
-    local from = wall()
-    spent = spent + (wall() - from)
-  end
-  return spent / n
-end
-
-
 return _M

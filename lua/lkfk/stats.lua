@@ -12,6 +12,7 @@ local core = require "lkfk.core"
 
 local ngx = ngx
 local concat = table.concat
+local max = math.max
 local pairs = pairs
 local shared = ngx.shared
 local tonumber = tonumber
@@ -22,7 +23,6 @@ local TAKEN_FOR = 10
 
 -- What stats() calls them, and whether they only grow.
 local NAMES = {
-    { "queue_messages", "msg_cnt", false },
     { "succ_msg_cnt", "succ_msg_cnt", true },
     { "fail_msg_cnt", "fail_msg_cnt", true },
     { "waitbuf", "waitbuf", false },
@@ -95,6 +95,7 @@ function _M.start(running)
     for _, name in pairs(NAMES) do
         dict:incr(name[2], 0, 0)
     end
+    dict:incr("msg_cnt", 0, 0)
     return true
 end
 
@@ -120,6 +121,9 @@ function _M.publish()
             set_gauge(key, value)
         end
     end
+    -- With what is left of adopted queues, which queue_messages leaves out.
+    set_gauge("msg_cnt", max(0, values.msg_cnt + values.adopted_cnt - values.succ_msg_cnt
+                                - values.fail_msg_cnt))
     if core.waiting_by_partition then
         local waiting = core.waiting_by_partition()
         for key, value in pairs(waiting) do
@@ -143,14 +147,13 @@ function _M.last_line()
     end
     local values = _M.read(api)
     for _, name in pairs(NAMES) do
-        local value, key = values[name[1]], name[2]
-        local before = name[3] and counters[key] or gauges[key]
-        add(key, value - (before or 0))
-    end
-    for key, value in pairs(gauges) do
-        if key ~= "msg_cnt" and key ~= "waitbuf" then
-            add(key, -value)
+        if name[3] then
+            add(name[2], values[name[1]] - (counters[name[2]] or 0))
         end
+    end
+    -- A worker that is gone has nothing that waits or is on its way.
+    for key, value in pairs(gauges) do
+        add(key, -value)
     end
     dict:delete(own_key)
     local parts = {}

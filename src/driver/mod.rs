@@ -22,8 +22,8 @@ use crate::backup::BackupDir;
 use crate::config::Config;
 use crate::net::{self, Event};
 use crate::producer::{
-    Action, ConnId, Fate, NewRecord, Notice, Outcome, Producer, RequestId, Rules, Time, TopicId,
-    partitioner,
+    Action, CloseReason, ConnId, Fate, NewRecord, Notice, Outcome, Producer, RequestId, Rules,
+    Time, TopicId, partitioner,
 };
 use crate::protocol::api_versions::Versions;
 use crate::protocol::error_code::ErrorCode;
@@ -415,12 +415,16 @@ impl<'a> Run<'a> {
                 if let Some(connection) = self.connections.remove(&conn) {
                     connection.task.abort();
                     let level = match reason {
-                        crate::producer::CloseReason::NotNeeded => Level::Info,
-                        crate::producer::CloseReason::RequestTimeout => Level::Warn,
+                        CloseReason::NotNeeded => Level::Info,
+                        CloseReason::RequestTimeout => Level::Warn,
                     };
                     let address = connection.address;
                     let text = format_args!("broker {address}: {reason}, connection closed");
-                    self.shared.lines.put(now, level, "close", &address, text);
+                    let kind = match reason {
+                        CloseReason::NotNeeded => "not needed",
+                        CloseReason::RequestTimeout => "request timeout",
+                    };
+                    self.shared.lines.put(now, level, kind, &address, text);
                 }
             }
             Action::Metadata { conn, request } => self.send_metadata(conn, request),
