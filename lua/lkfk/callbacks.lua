@@ -19,7 +19,7 @@ local type = type
 
 -- How long callbacks may hold the event loop before others get their turn, and for how long those
 -- do.
-local SLICE = 0.002
+local SLICE = 0.001
 local PAUSE = 0.001
 -- A callback that has not returned for so long, in seconds, is not waited for any more.
 local GIVEN_UP_AFTER = 60
