@@ -23,9 +23,12 @@ ledger() {
   while IFS='=' read -r name value; do printf -v "L_$name" %s "$value"; done < <(get /ledger)
 }
 
-# status KEY: megabytes, from the worker's /proc/PID/status.
+# status KEY [LESS]: megabytes, from the worker's /proc/PID/status.
 status() {
-  awk -v key="$1:" '$1 == key { print $2 / 1024 }' "/proc/$WORKER/status"
+  awk -v key="$1:" -v less="${2:-}:" '
+    $1 == key { kb += $2 }
+    $1 == less { kb -= $2 }
+    END { print kb / 1024 }' "/proc/$WORKER/status"
 }
 
 # window PHASE: one line, after five seconds of load.
@@ -55,7 +58,7 @@ outage() {
   location = / { return 200 'hello, world\\n'; log_by_lua_block { require('outage').log() } }
   location = /ledger { content_by_lua_block { require('outage').ledger() } }
   location = /flush { content_by_lua_block { require('outage').flush() } }"
-  REST=$(calculate "$(status VmRSS) - $(status RssShmem)")
+  REST=$(status VmRSS RssShmem)
   progress
   cat <<TEXT
 $1
@@ -83,7 +86,7 @@ judge() {
   queue=$(calculate "$(cat "$LKFK_SHM"/lkfk-*/*.queue | wc -c) / 1048576")
   eval "$({
     dev/kafka.sh consume bench outage 'K %s\n'
-    cat "$STAGE"/nginx/bench/backup/* | awk -F '\t' '{ print "B", $4 }'
+    find "$STAGE/nginx/bench/backup" -type f -exec cat {} + | awk -F '\t' '{ print "B", $4 }'
   } | awk -v run="$RUN" -v n="$L_accepted" -f dev/bench/outage.awk)"
   progress
   cat <<TEXT

@@ -29,9 +29,9 @@ own_ticks() {
   echo $(( ticks + $(ticks_of "$@") ))
 }
 
-# await_quiet: returns when others use less than a tenth of a core, after a minute anyhow.
+# await_quiet: returns when others use less than a tenth of a core, after 15 seconds anyhow.
 await_quiet() {
-  local from to patience=60
+  local from to patience=15
   while (( patience-- > 0 )); do
     from=$(busy_ticks)
     sleep 1

@@ -30,5 +30,5 @@ pub mod produce;
 pub mod record_batch;
 pub mod release;
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
