@@ -74,7 +74,7 @@ read_run() {
 # --- Numbers ---
 
 calculate() {
-  awk "BEGIN { print $1 }"
+  awk "BEGIN { print ($1) }"
 }
 
 # thousands NUMBER: with commas.
