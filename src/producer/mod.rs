@@ -183,13 +183,17 @@ impl Producer {
 
     /// How many more records may come before it is worth looking at them: as many as the one open batch
     /// lacks. When several fill at a time one of them is nearly full always, and to look for each would cost
-    /// more than it gains: then half a batch, at least.
+    /// more than it gains: then half of what they lack together. Their linger bounds the wait.
     pub fn records_to_full_batch(&self) -> usize {
         let partitions = self.topics.iter().flat_map(|topic| &topic.partitions);
         let open = partitions.take(OPEN_AMONG).map(Partition::open_records).filter(|n| *n > 0);
-        let (count, fullest) = open.fold((0, 0), |(count, most), n| (count + 1, n.max(most)));
-        let least = if count > 1 { self.rules.batch_records.div_ceil(2) } else { 1 };
-        (self.rules.batch_records - fullest).max(least)
+        let lacks = open.map(|n| self.rules.batch_records - n);
+        let (count, total) = lacks.fold((0, 0), |(count, sum), n| (count + 1, sum + n));
+        match count {
+            0 => self.rules.batch_records,
+            1 => total,
+            _ => total.div_ceil(2),
+        }
     }
 
     // ---------------------------------------------------------------------------------- events in
