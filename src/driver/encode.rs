@@ -4,7 +4,8 @@
 use super::sources::Sources;
 use crate::config::Config;
 use crate::net::Expected;
-use crate::producer::{ConnId, Producer, RequestId, Sent};
+use crate::net::frame_pool::FramePool;
+use crate::producer::{Producer, Sent};
 use crate::protocol::api_versions::Versions;
 use crate::protocol::header::{ApiKey, finish_frame, put_request_header};
 use crate::protocol::message_set::{MessageFormat, MessageSetEncoder, message_size_bound};
@@ -41,23 +42,22 @@ pub(super) fn metadata(
     (frame, Some(Expected { correlation_id, api: ApiKey::Metadata, version }))
 }
 
-/// A Produce request with the batches of `request`, and the answer it gets.
+/// A Produce request with the batches of `sent`, and the answer it gets.
 pub(super) fn produce(
     config: &Config,
     versions: Versions,
     correlation_id: i32,
     producer: &Producer,
     sources: &Sources,
-    conn: ConnId,
-    request: RequestId,
+    frames: &FramePool,
+    sent: &[Sent],
 ) -> (Vec<u8>, Option<Expected>) {
-    let sent = producer.request(conn, request);
     let ids_known = sent.iter().all(|sent| producer.topic_ref(sent.topic).1 != [0; 16]);
     // A broker that was upgraded a moment ago may offer what the metadata in hand cannot serve.
     let version =
         if ids_known { versions.produce } else { versions.produce.min(PRODUCE_BY_TOPIC_ID - 1) };
     let bytes: usize = sent.iter().map(|sent| BATCH_OVERHEAD + sent.batch.bytes).sum();
-    let mut frame = Vec::with_capacity(bytes + ENVELOPE);
+    let mut frame = frames.take(bytes + ENVELOPE);
     let by_topic: Vec<&[Sent]> = sent.chunk_by(|a, b| a.topic == b.topic).collect();
     let mut encoder = ProduceEncoder::begin(
         &mut frame,

@@ -20,6 +20,7 @@ pub use thread::{Driver, StartError};
 
 use crate::backup::BackupDir;
 use crate::config::Config;
+use crate::net::frame_pool::FramePool;
 use crate::net::{self, Event};
 use crate::producer::{
     Action, CloseReason, ConnId, Fate, NewRecord, Notice, Outcome, Producer, RequestId, Rules,
@@ -103,6 +104,7 @@ struct Run<'a> {
     /// When the queue was last seen empty: what is read next was written after that.
     drained_at: Time,
     connections: HashMap<ConnId, Connection>,
+    frames: FramePool,
     old_brokers: OldBrokers,
     events_in: UnboundedSender<Event>,
     events: UnboundedReceiver<Event>,
@@ -139,6 +141,7 @@ impl<'a> Run<'a> {
             producer,
             drained_at: now,
             connections: HashMap::new(),
+            frames: FramePool::default(),
             old_brokers: OldBrokers::new(config),
             events_in,
             events,
@@ -398,6 +401,7 @@ impl<'a> Run<'a> {
                         self.config.socket_connection_setup_timeout_ms,
                     ),
                     keepalive: self.config.socket_keepalive_enable,
+                    frames: self.frames.clone(),
                     handshake: self.old_brokers.handshake(now, &address.to_string()),
                 };
                 let events = self.events_in.clone();
@@ -443,8 +447,9 @@ impl<'a> Run<'a> {
     fn send_produce(&mut self, conn: ConnId, request: RequestId) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         let (config, producer, sources) = (self.config, &self.producer, &self.sources);
+        let (frames, sent) = (&self.frames, producer.request(conn, request));
         let bytes = connection.send(request, |correlation_id, versions| {
-            encode::produce(config, versions, correlation_id, producer, sources, conn, request)
+            encode::produce(config, versions, correlation_id, producer, sources, frames, sent)
         });
         stats::add(&self.shared.stats.request_bytes_sent, bytes as u64);
     }

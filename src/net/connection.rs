@@ -4,6 +4,7 @@
 //! its last byte, and belong to something that was asked. Anything else ends the connection: after one
 //! wrong byte nothing on it can be trusted. What ends it is the last [`Event`] it sends.
 
+use super::frame_pool::FramePool;
 use super::handshake::{self, Handshake, Origin};
 use super::{NetError, frame, transport};
 use crate::config::HostPort;
@@ -32,6 +33,8 @@ pub struct Settings {
     pub setup_timeout: Duration,
     /// `socket_keepalive_enable`.
     pub keepalive: bool,
+    /// Where the frames go once they are written.
+    pub frames: FramePool,
     /// How to find out what the broker speaks.
     pub handshake: Handshake,
 }
@@ -157,7 +160,7 @@ async fn serve(
     let due = Due::default();
     // Both ends run until one of them is over; dropping the other ends it too.
     tokio::select! {
-        result = write(conn, outgoing, to, &due, events) => result,
+        result = write(conn, outgoing, to, &due, events, &settings.frames) => result,
         result = read(conn, from, &due, events) => result,
     }
 }
@@ -178,12 +181,14 @@ async fn write(
     mut to: OwnedWriteHalf,
     due: &Due,
     events: &UnboundedSender<Event>,
+    frames: &FramePool,
 ) -> Result<(), NetError> {
     while let Some(Outgoing { frame, request, answer }) = outgoing.recv().await {
         if let Some(expected) = answer {
             due.queue().push_back((expected, request));
         }
         to.write_all(&frame).await?;
+        frames.give(frame);
         if answer.is_none() && events.send(Event::Written { conn, request }).is_err() {
             break;
         }

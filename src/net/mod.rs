@@ -4,6 +4,7 @@
 
 pub mod connection;
 pub mod frame;
+pub mod frame_pool;
 pub mod handshake;
 pub mod transport;
 
