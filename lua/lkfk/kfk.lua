@@ -238,11 +238,13 @@ function _M.flush(timeout)
     if type(timeout) ~= "number" or timeout ~= timeout or timeout < 0 then
         return nil, "flush() takes a number of seconds"
     end
+    -- Asked before the driver is told to hurry, so that the answer does not hang on how fast it is.
+    local nothing_waits = core.waiting() == 0
     local position = core.flush()
     if not position then
         return nil, NOT_RUNNING
     end
-    if core.is_done(position) then
+    if nothing_waits then
         return true
     end
     local phase = get_phase()
