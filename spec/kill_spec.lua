@@ -20,9 +20,9 @@ end
 
 
 -- Payload -> how often it is in Kafka.
-local function times(topic)
+local function times(records)
     local found = {}
-    for _, record in ipairs(kafka:records(topic)) do
+    for _, record in ipairs(records) do
         found[record.payload] = (found[record.payload] or 0) + 1
     end
     return found
@@ -58,13 +58,15 @@ local function await_one_queue_each(nginx)
 end
 
 
-it("workers that are killed under load lose nothing that they accepted", function()
-    local KILLS, WORKERS = 6, 2
-    local topic = kafka:topic("kill-load", 3)
+-- Kills workers that log, and checks that all they accepted is in Kafka.
+-- -> what is in Kafka, in order: { payload =, partition = }.
+local function kill_under_load(topic, kills, conf)
+    local WORKERS = 2
+    conf.queue_buffering_max_ms, conf.message_timeout_ms = 20, LONG
     local nginx = harness.nginx {
         workers = WORKERS,
         http = "lua_shared_dict accepted 1m;",
-        producer = { queue_buffering_max_ms = 20, message_timeout_ms = LONG },
+        producer = conf,
         -- Each worker logs "pid:1", "pid:2", ..., and says how far it has come.
         init_worker = ([[
             local kfk, accepted = require "lkfk.kfk", ngx.shared.accepted
@@ -80,7 +82,7 @@ it("workers that are killed under load lose nothing that they accepted", functio
         ]]):format(topic),
     }
     local killed = {}
-    for i = 1, KILLS do
+    for i = 1, kills do
         ngx.sleep(0.4)
         killed[i] = nginx:kill_worker(i % WORKERS + 1)
     end
@@ -97,7 +99,8 @@ it("workers that are killed under load lose nothing that they accepted", functio
     assert.same({}, nginx:queue_files())
     assert.same({}, nginx:backup(topic))
 
-    local found, sum, workers = times(topic), 0, 0
+    local records = kafka:records(topic)
+    local found, sum, workers = times(records), 0, 0
     for pid, last in pairs(accepted) do
         if pid ~= "stop" then
             workers, sum = workers + 1, sum + last
@@ -107,7 +110,7 @@ it("workers that are killed under load lose nothing that they accepted", functio
             end
         end
     end
-    assert.equal(WORKERS + KILLS, workers)
+    assert.equal(WORKERS + kills, workers)
     assert.is_true(sum > 1000, sum)
     io.stdout:write(("        %d messages, %d doubled\n"):format(sum, doubles(found)))
     -- What lives is not adopted.
@@ -119,6 +122,26 @@ it("workers that are killed under load lose nothing that they accepted", functio
     assert.is_true(#pids > 0)
     for _, pid in ipairs(pids) do
         assert.is_true(dead[pid], pid)
+    end
+    return records
+end
+
+
+it("workers that are killed under load lose nothing that they accepted", function()
+    kill_under_load(kafka:topic("kill-load", 3), 6, {})
+end)
+
+
+it("with idempotence they double nothing either, and keep the order of each partition", function()
+    local conf = { request_required_acks = -1, enable_idempotence = true }
+    local records = kill_under_load(kafka:topic("kill-idempotent", 3), 12, conf)
+    assert.equal(0, doubles(times(records)))
+    local last = {}
+    for _, record in ipairs(records) do
+        local worker, number = record.payload:match "^(%d+):(%d+)$"
+        local stream = worker .. " " .. record.partition
+        assert.is_true(tonumber(number) > (last[stream] or 0), stream .. ": " .. record.payload)
+        last[stream] = tonumber(number)
     end
 end)
 
@@ -166,7 +189,7 @@ describe("an nginx that crashed", function()
     end
 
     local function check(nginx, topic)
-        local found = times(topic)
+        local found = times(kafka:records(topic))
         for i = 1, 2000 do
             assert.equal(1, found[tostring(i)], "message " .. i)
         end

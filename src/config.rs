@@ -99,6 +99,8 @@ keys! {
         "Topics that may be logged to; their metadata is asked for at start. For any other topic log() returns nil, and the message goes to failed_cb or, without one, to the backup file, with \"topic unknown\". Empty: every topic may.";
     request_required_acks: i16 = 1, "1", value::Acks, "", ["acks"],
         "Who must have a message before it counts as sent: 1 the partition's leader, -1 (or \"all\") all in-sync replicas, 0 nobody: then a message counts as sent once it is written to the socket, and what a broker loses is lost.";
+    enable_idempotence: Option<bool> = None, "true with request_required_acks = -1, if the brokers allow it", ANY, "", [],
+        "Numbers the messages, so that brokers drop what reaches them twice: no doubles and no other order after lost answers, moved leaders, a reload or kill -9 of a worker. Needs request_required_acks = -1 and Kafka 0.11. true: nothing is sent to brokers that do not allow it.";
     request_timeout_ms: u64 = 5_000, "5000", 1..=900_000, "ms", [],
         "How long a broker may take to answer; also sent to it as the limit for the replicas. When it is over the connection is closed and the request repeated.";
     message_timeout_ms: u64 = 5_000, "5000", 1..=2_147_483_647, "ms", ["delivery_timeout_ms"],
@@ -128,7 +130,7 @@ keys! {
     message_max_bytes: usize = 1_000_000, "1000000", 1_000..=268_435_456, "bytes", ["max_request_size"],
         "Largest message, key included, that log() takes. At most a quarter of the queue. The broker has a limit of its own (message.max.bytes).";
     max_in_flight_requests_per_connection: usize = 5, "5", 1..=1_000, "requests", ["max_in_flight"],
-        "Requests to one broker that may wait for their answers. Of one partition only one batch is ever on the way, so that its order is kept.";
+        "Requests to one broker that may wait for their answers. Of one partition only one batch is ever on the way, so that its order is kept; with enable_idempotence up to five.";
     send_key: bool = true, "true", ANY, "", [],
         "Sends the key to Kafka. The original used it to choose the partition only; false restores that.";
     failed_cb: Callback = Callback(false), "writes to the backup file", value::Signature("kfk, msg"), "", [],
@@ -209,6 +211,12 @@ impl Config {
                 (self.message_max_bytes * 4).div_ceil(1024),
             ));
         }
+        if self.enable_idempotence == Some(true) && self.request_required_acks != -1 {
+            return conflict(format!(
+                "enable_idempotence needs request_required_acks = -1, not {}",
+                self.request_required_acks
+            ));
+        }
         for (low, high, names) in [
             (self.retry_backoff_ms, self.retry_backoff_max_ms, "retry_backoff"),
             (self.reconnect_backoff_ms, self.reconnect_backoff_max_ms, "reconnect_backoff"),
@@ -282,7 +290,9 @@ mod tests {
             let shown = match key.default {
                 "true" => Value::Bool(true),
                 "{}" | "prefix .. \"/backup/\"" => continue,
-                _ if key.name == "failed_cb" || key.name == "partitioner" => continue,
+                _ if ["failed_cb", "partitioner", "enable_idempotence"].contains(&key.name) => {
+                    continue;
+                }
                 quoted if quoted.starts_with('"') => text(quoted.trim_matches('"')),
                 number => Value::Int(number.parse().unwrap()),
             };

@@ -49,6 +49,7 @@ stats! {
     succ_msg_cnt: Counter, "messages", "Acknowledged as request_required_acks asks.";
     fail_msg_cnt: Counter, "messages", "Given up and written to a backup file.";
     fail_in_doubt_cnt: Counter, "messages", "Among those: may be in Kafka as well, because an answer was lost.";
+    resent_in_doubt_cnt: Counter, "messages", "Sent again although they may be in Kafka, because the broker had forgotten who sent them.";
     adopted_cnt: Counter, "messages", "Taken over from workers that were killed.";
     rejected_cnt: Counter, "messages", "Refused by log(): queue full, too large, bad topic.";
     waitbuf: Gauge, "messages", "On their way to a broker.";

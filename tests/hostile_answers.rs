@@ -176,7 +176,7 @@ fn check(api: ApiKey, version: i16, answer: &[u8]) {
 }
 
 fn any_answer() -> impl Strategy<Value = (ApiKey, i16, Vec<u8>)> {
-    use lkfk::protocol::{api_versions, metadata, produce};
+    use lkfk::protocol::{api_versions, init_producer_id, metadata, produce};
     let api_versions = api_versions::VERSIONS.prop_flat_map(|version| {
         oracle::api_versions(version).prop_map(move |answer| {
             (ApiKey::ApiVersions, version, with_header(false, &oracle::encode(&answer, version)))
@@ -197,7 +197,13 @@ fn any_answer() -> impl Strategy<Value = (ApiKey, i16, Vec<u8>)> {
             (ApiKey::Produce, version, with_header(version >= 9, &body))
         })
     });
-    prop_oneof![api_versions, metadata, produce]
+    let producer_id = init_producer_id::VERSIONS.prop_flat_map(|version| {
+        oracle::init_producer_id(version).prop_map(move |answer| {
+            let bytes = with_header(version >= 2, &oracle::encode(&answer, version));
+            (ApiKey::InitProducerId, version, bytes)
+        })
+    });
+    prop_oneof![api_versions, metadata, produce, producer_id]
 }
 
 fn with_header(flexible: bool, body: &[u8]) -> Vec<u8> {

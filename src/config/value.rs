@@ -120,6 +120,16 @@ impl FromValue for bool {
     }
 }
 
+impl FromValue for Option<bool> {
+    type Bounds = ();
+    fn takes(bounds: &()) -> String {
+        bool::takes(bounds)
+    }
+    fn from_value(value: &Value, bounds: &()) -> Result<Self, String> {
+        bool::from_value(value, bounds).map(Some)
+    }
+}
+
 impl FromValue for String {
     type Bounds = Length;
     fn takes(bounds: &Length) -> String {

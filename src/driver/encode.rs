@@ -8,6 +8,7 @@ use crate::net::frame_pool::FramePool;
 use crate::producer::{Producer, Sent};
 use crate::protocol::api_versions::Versions;
 use crate::protocol::header::{ApiKey, finish_frame, put_request_header};
+use crate::protocol::init_producer_id::put_init_producer_id_request;
 use crate::protocol::message_set::{MessageFormat, MessageSetEncoder, message_size_bound};
 use crate::protocol::metadata::put_metadata_request;
 use crate::protocol::produce::{ProduceEncoder, TopicRef};
@@ -23,6 +24,20 @@ const ENVELOPE: usize = 512;
 /// record comes; a message set takes more than a batch.
 pub(super) const fn record_size_bound(key_len: Option<usize>, payload_len: usize) -> usize {
     message_size_bound(key_len, payload_len)
+}
+
+/// An InitProducerId request in `version`, and the answer it gets.
+pub(super) fn init_producer_id(
+    config: &Config,
+    version: i16,
+    correlation_id: i32,
+) -> (Vec<u8>, Option<Expected>) {
+    let mut frame = Vec::with_capacity(ENVELOPE);
+    let api = ApiKey::InitProducerId;
+    let start = put_request_header(&mut frame, api, version, correlation_id, &config.client_id);
+    put_init_producer_id_request(&mut frame, version);
+    finish_frame(&mut frame, start);
+    (frame, Some(Expected { correlation_id, api, version }))
 }
 
 /// A Metadata request and the answer it gets.
@@ -83,7 +98,8 @@ pub(super) fn produce(
                 });
                 match MessageFormat::of_produce(version) {
                     None => {
-                        let mut batch = BatchEncoder::begin(out, ProducerStamp::NONE);
+                        let stamp = sent.batch.stamp.unwrap_or(ProducerStamp::NONE);
+                        let mut batch = BatchEncoder::begin(out, stamp);
                         records.for_each(|(time, key, payload)| batch.push(time, key, payload));
                         batch.finish()
                     }

@@ -23,13 +23,16 @@ use crate::config::Config;
 use crate::net::frame_pool::FramePool;
 use crate::net::{self, Event};
 use crate::producer::{
-    Action, CloseReason, ConnId, Fate, NewRecord, Notice, Outcome, Producer, RequestId, Rules,
-    Time, TopicId, partitioner,
+    Action, CloseReason, ConnId, Fate, Idempotence, NewRecord, Notice, Outcome, Producer, RecordId,
+    RequestId, Rules, Time, TopicId, idempotence, partitioner,
 };
 use crate::protocol::api_versions::Versions;
 use crate::protocol::error_code::ErrorCode;
+use crate::protocol::init_producer_id::InitProducerIdResponse;
+use crate::protocol::record_batch::ProducerStamp;
 use crate::queue::layout::ASK_PARTITION;
-use crate::queue::{Queue, QueueDir};
+use crate::queue::stamps::Stamp;
+use crate::queue::{Queue, QueueDir, Slot};
 use crate::stats::{self, Stats};
 use asking::Asking;
 use handover::{Handover, Refused};
@@ -209,11 +212,13 @@ impl<'a> Run<'a> {
         if self.producer.next_deadline().is_some_and(|at| at <= now) {
             self.producer.handle_timeout(now);
         }
-        while let Some(action) = self.producer.poll(now) {
+        loop {
+            // What was acknowledged is marked done before more is sent, see the producer's contract.
+            while let Some(outcome) = self.producer.poll_outcome() {
+                self.settle(outcome);
+            }
+            let Some(action) = self.producer.poll(now) else { break };
             self.act(now, action);
-        }
-        while let Some(outcome) = self.producer.poll_outcome() {
-            self.settle(outcome);
         }
         while let Some(notice) = self.producer.poll_notice() {
             self.tell(now, notice);
@@ -302,6 +307,7 @@ impl<'a> Run<'a> {
         }
         let mut more = false;
         for number in self.sources.numbers() {
+            self.repeat_open_batches(now, number);
             let before = self.producer.held_records();
             more |= self.take_records_of(now, number);
             if number > 0 && self.producer.held_records() > before {
@@ -310,6 +316,45 @@ impl<'a> Run<'a> {
             }
         }
         more
+    }
+
+    /// Hands the batches to the producer that were sent from a queue before this run of ours.
+    fn repeat_open_batches(&mut self, now: Time, number: usize) {
+        let Some(source) = self.sources.source(number) else { return };
+        for batch in std::mem::take(&mut source.open_batches) {
+            let mut records = Vec::with_capacity(batch.positions.len());
+            for position in batch.positions {
+                let id = Sources::name(number, position);
+                // The scan that found the batch checked its slots.
+                let slot = self.sources.get(id).expect("a slot in use is whole");
+                records.push(new_record(self.config, id, now, &slot));
+            }
+            let stamp = ProducerStamp {
+                producer_id: batch.producer_id,
+                epoch: batch.epoch,
+                base_sequence: batch.base_sequence,
+            };
+            match self.topic(now, number, batch.topic) {
+                Some(topic) => {
+                    self.producer.handle_repeat(now, topic, batch.partition, stamp, records);
+                }
+                None => self.lose_topicless(now, number, records.into_iter().map(|r| r.id)),
+            }
+        }
+    }
+
+    /// Only a damaged file names a topic that its table does not have.
+    fn lose_topicless(
+        &mut self,
+        now: Time,
+        number: usize,
+        records: impl IntoIterator<Item = RecordId>,
+    ) {
+        for id in records {
+            let text = format_args!("a message whose topic is not in the queue is lost");
+            self.shared.lines.put(now, Level::Error, "damage", "topic", text);
+            self.sources.give_up(number, id);
+        }
     }
 
     fn take_records_of(&mut self, now: Time, number: usize) -> bool {
@@ -339,16 +384,9 @@ impl<'a> Run<'a> {
                 }
             };
             let age = now_ms.saturating_sub(slot.timestamp_ms).clamp(0, oldest) as u64;
-            let key = slot.key;
-            let sent_key_len = if self.config.send_key { key.map(<[u8]>::len) } else { None };
-            let record = NewRecord {
-                id: Sources::name(number, slot.position),
-                topic: TopicId(0),
-                partition: u32::try_from(slot.partition).ok(),
-                key_hash: key.map(partitioner::key_hash),
-                bytes: encode::record_size_bound(sent_key_len, slot.payload.len()) as u32,
-                born: Time(now.0.saturating_sub(age * 1000)),
-            };
+            let id = Sources::name(number, slot.position);
+            let born = Time(now.0.saturating_sub(age * 1000));
+            let record = new_record(self.config, id, born, &slot);
             // Another configuration than the dead worker's may have nobody to ask.
             let ask = self.config.partitioner.0
                 && slot.partition == ASK_PARTITION
@@ -360,12 +398,7 @@ impl<'a> Run<'a> {
                         self.producer.handle_record(now, record);
                     }
                 }
-                None => {
-                    // Only a damaged file names a topic that its table does not have.
-                    let text = format_args!("a message whose topic is not in the queue is lost");
-                    self.shared.lines.put(now, Level::Error, "damage", "topic", text);
-                    self.sources.give_up(number, record.id);
-                }
+                None => self.lose_topicless(now, number, [record.id]),
             }
         }
         true
@@ -432,6 +465,9 @@ impl<'a> Run<'a> {
                 }
             }
             Action::Metadata { conn, request } => self.send_metadata(conn, request),
+            Action::InitProducerId { conn, request } => {
+                self.send_init_producer_id(now, conn, request);
+            }
             Action::Produce { conn, request } => self.send_produce(conn, request),
         }
     }
@@ -444,8 +480,38 @@ impl<'a> Run<'a> {
         });
     }
 
+    fn send_init_producer_id(&mut self, now: Time, conn: ConnId, request: RequestId) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        let offered = connection.versions.and_then(|versions| versions.init_producer_id);
+        let Some(version) = offered else {
+            let response = InitProducerIdResponse {
+                throttle_ms: 0,
+                error: ErrorCode::UNSUPPORTED_VERSION,
+                producer_id: -1,
+                epoch: -1,
+            };
+            return self.producer.handle_producer_id(now, conn, request, &response);
+        };
+        connection.send(request, |correlation_id, _| {
+            encode::init_producer_id(self.config, version, correlation_id)
+        });
+    }
+
     fn send_produce(&mut self, conn: ConnId, request: RequestId) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
+        // On record before it is sent, so that whoever finds the file repeats what the broker knows.
+        for sent in self.producer.request(conn, request) {
+            let Some(ProducerStamp { producer_id, epoch, base_sequence }) = sent.batch.stamp else {
+                continue;
+            };
+            for (index, record) in sent.batch.records.iter().enumerate() {
+                let batch_records = if index == 0 { sent.batch.records.len() as u32 } else { 0 };
+                let sequence = idempotence::advance(base_sequence, index);
+                let partition = sent.partition;
+                let stamp = Stamp { producer_id, epoch, sequence, batch_records, partition };
+                self.sources.stamp(record.id, &stamp);
+            }
+        }
         let (config, producer, sources) = (self.config, &self.producer, &self.sources);
         let (frames, sent) = (&self.frames, producer.request(conn, request));
         let bytes = connection.send(request, |correlation_id, versions| {
@@ -484,6 +550,10 @@ impl<'a> Run<'a> {
                 if self.config.partitioner.0 {
                     self.publish_partition_counts();
                 }
+            }
+            Event::ProducerId { conn, request, response } => {
+                let (conn, request) = (ConnId(conn), RequestId(request));
+                self.producer.handle_producer_id(now, conn, request, &response);
             }
             Event::Closed { conn, error } => {
                 let conn = ConnId(conn);
@@ -566,6 +636,25 @@ impl<'a> Run<'a> {
                 );
                 lines.put(now, Level::Warn, "rests", &address, text);
             }
+            Notice::NoProducerId { error, mode } => {
+                let then = match mode {
+                    Idempotence::Required => "nothing is sent, since enable_idempotence is true",
+                    _ => "going on without idempotence: lost answers may double messages",
+                };
+                let text = format_args!(
+                    "no producer id: {error}; {then}. Idempotence needs Kafka 0.11 and, below 2.8, the \
+                     IdempotentWrite right on the cluster; enable_idempotence = false does without it"
+                );
+                lines.put(now, Level::Warn, "producer id", "", text);
+            }
+            Notice::ResentInDoubt { topic, partition, records, error } => {
+                let topic = self.producer.topic_ref(topic).0;
+                let text = format_args!(
+                    "topic {topic} partition {partition}: {error}; {records} messages that may be there \
+                     are sent again as new ones, and may be doubled"
+                );
+                lines.put(now, Level::Warn, "in doubt", topic, text);
+            }
             Notice::BatchSplit { topic, records } => {
                 let topic = self.producer.topic_ref(topic).0;
                 let text = format_args!(
@@ -615,6 +704,7 @@ impl<'a> Run<'a> {
         stats::set(&stats.batch_records_max, counts.batch_records_max);
         stats::set(&stats.requests_sent, counts.requests);
         stats::set(&stats.batches_retried, counts.retries);
+        stats::set(&stats.resent_in_doubt_cnt, counts.resent_in_doubt);
         stats::set(&stats.metadata_requests_sent, counts.metadata_requests);
         stats::set(&stats.connections_broken, counts.broken_connections);
         stats::set(&stats.spill_waiting, self.spill.len() as u64);
@@ -648,6 +738,19 @@ impl Connection {
         let bytes = frame.len();
         let _ = self.outgoing.send(net::Outgoing { frame, request: request.0, answer });
         bytes
+    }
+}
+
+/// What the producer is to know of a record; its topic is still to be named.
+fn new_record(config: &Config, id: RecordId, born: Time, slot: &Slot<'_>) -> NewRecord {
+    let sent_key_len = if config.send_key { slot.key.map(<[u8]>::len) } else { None };
+    NewRecord {
+        id,
+        topic: TopicId(0),
+        partition: u32::try_from(slot.partition).ok(),
+        key_hash: slot.key.map(partitioner::key_hash),
+        bytes: encode::record_size_bound(sent_key_len, slot.payload.len()) as u32,
+        born,
     }
 }
 

@@ -192,7 +192,8 @@ mod tests {
             ("api_version_request", Value::Bool(false)),
             ("broker_version_fallback", Value::Text(b"0.10.0".to_vec())),
         ]);
-        let assumed = Handshake::Assume(Versions { produce: 2, metadata: 1 });
+        let assumed =
+            Handshake::Assume(Versions { produce: 2, metadata: 1, init_producer_id: None });
         assert_eq!(known.handshake(Time(0), "b:1"), assumed);
         known.handle_failure("b:1", &closed());
         known.handle_ready(Time(1), "b:2", Origin::Assumed);

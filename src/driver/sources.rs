@@ -1,12 +1,14 @@
 //! The queues that the driver reads: the worker's own, and those that dead workers left behind.
 //!
 //! A dead worker's file is adopted by whoever sees it first: a worker that starts, or a living one on its next
-//! look round. Its records go through this worker's producer, oldest first, with a fresh time limit. Once all
+//! look round. Its records go through this worker's producer, oldest first, with a fresh time limit;
+//! batches that it had sent are repeated as they were. Once all
 //! of them are delivered or in a backup file, it is removed; a damaged one is kept aside under another name.
 //! `flock` makes sure that a living owner's file is never touched and that nobody adopts a file twice.
 
 use super::{Level, Shared};
 use crate::producer::{RecordId, Time, TopicId};
+use crate::queue::stamps::{OpenBatch, Stamp};
 use crate::queue::{Damage, Queue, QueueDir, QueueError, Reader, Slot, recovery};
 use crate::stats;
 use std::sync::Arc;
@@ -27,19 +29,17 @@ pub(super) struct Source {
     pub reader: Reader,
     /// The queue's topic ids to the producer's.
     pub topics: Vec<TopicId>,
+    /// What was sent from it before, and is to be repeated as it was.
+    pub open_batches: Vec<OpenBatch>,
     damaged: bool,
     set_aside: bool,
 }
 
 impl Source {
     fn new(queue: Arc<Queue>) -> Source {
-        Source {
-            reader: queue.reader(),
-            queue,
-            topics: Vec::new(),
-            damaged: false,
-            set_aside: false,
-        }
+        let mut reader = queue.reader();
+        let open_batches = reader.take_open_batches();
+        Source { reader, queue, open_batches, topics: Vec::new(), damaged: false, set_aside: false }
     }
 }
 
@@ -88,6 +88,13 @@ impl Sources {
         match self.all.get(Self::number(id)) {
             Some(Some(source)) => source.reader.get(Self::position(id, source.reader.head())),
             _ => Err(Damage { position: id.0, reason: "its queue is gone" }),
+        }
+    }
+
+    /// Writes down that a record is about to be sent.
+    pub fn stamp(&mut self, id: RecordId, stamp: &Stamp) {
+        if let Some(source) = self.source(Self::number(id)) {
+            source.reader.stamp(Self::position(id, source.reader.head()), stamp);
         }
     }
 

@@ -180,11 +180,12 @@ pub(super) struct Rest<'a> {
     /// Lines and positions per topic, until a chunk is full.
     chunks: HashMap<u16, (Vec<u8>, Vec<u64>)>,
     saved: u64,
+    open: u64,
 }
 
 impl<'a> Rest<'a> {
     pub fn new(reader: Reader, backup: &'a mut BackupDir) -> Rest<'a> {
-        Rest { reader, backup, chunks: HashMap::new(), saved: 0 }
+        Rest { reader, backup, chunks: HashMap::new(), saved: 0, open: 0 }
     }
 
     /// Messages saved so far.
@@ -192,10 +193,18 @@ impl<'a> Rest<'a> {
         self.saved
     }
 
-    /// Saves all that is whole and that its topic's file takes; the error is the last one met. Each message
+    /// Messages that stay in the queue: they were sent, and only who finds their stamps can send them again
+    /// without doubling them.
+    pub fn open(&self) -> u64 {
+        self.open
+    }
+
+    /// Saves all that is whole, was not sent with a stamp, and that its topic's file takes; the error is the last one met. Each message
     /// is marked done once its line is written.
     pub fn save(&mut self) -> Result<(), RestError> {
         let mut result = Ok(());
+        let open = self.reader.take_open_batches();
+        self.open = open.iter().map(|batch| batch.positions.len() as u64).sum();
         while let Some((position, topic)) = match self.reader.read() {
             Ok(slot) => slot.map(|slot| (slot.position, slot.topic)),
             Err(damage) => {

@@ -264,7 +264,7 @@ impl Body {
         }
         let mut rest = spill::Rest::new(self.queue.reader(), &mut self.backup);
         let result = rest.save();
-        let saved = rest.saved();
+        let (saved, open) = (rest.saved(), rest.open());
         if saved > 0 {
             stats::add(&self.shared.stats.fail_msg_cnt, saved);
             let text = format_args!(
@@ -276,6 +276,15 @@ impl Body {
         if let Err(error) = result {
             self.shared.lines.put(self.shared.now(), Level::Error, "save", "", error);
             return false;
+        }
+        if open > 0 {
+            let path = self.queue.path();
+            let text = format_args!(
+                "exit: {open} messages were sent and not acknowledged; they stay in {} for the next worker",
+                path.display()
+            );
+            self.shared.lines.put(self.shared.now(), Level::Notice, "open", "", text);
+            return appended;
         }
         self.queue.remove().is_ok() && appended
     }

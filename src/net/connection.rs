@@ -10,6 +10,7 @@ use super::{NetError, frame, transport};
 use crate::config::HostPort;
 use crate::protocol::api_versions::Versions;
 use crate::protocol::header::{ApiKey, read_response_header};
+use crate::protocol::init_producer_id::InitProducerIdResponse;
 use crate::protocol::metadata::MetadataResponse;
 use crate::protocol::primitives::{DecodeError, Reader};
 use crate::protocol::produce::ProduceResponse;
@@ -99,6 +100,15 @@ pub enum Event {
         request: u64,
         /// The answer.
         response: MetadataResponse,
+    },
+    /// An answer to InitProducerId.
+    ProducerId {
+        /// Connection.
+        conn: u64,
+        /// Request.
+        request: u64,
+        /// The answer.
+        response: InitProducerIdResponse,
     },
     /// The connection is over, or never came to be. Always the last event.
     Closed {
@@ -228,6 +238,7 @@ fn decode(conn: u64, frame: &[u8], due: Option<(Expected, u64)>) -> Result<Event
         ApiKey::Produce => "Produce",
         ApiKey::Metadata => "Metadata",
         ApiKey::ApiVersions => "ApiVersions",
+        ApiKey::InitProducerId => "InitProducerId",
     };
     let wrong = |source: DecodeError| NetError::Decode { api: name, source };
     let got = read_response_header(&mut reader, api, version).map_err(wrong)?;
@@ -242,6 +253,10 @@ fn decode(conn: u64, frame: &[u8], due: Option<(Expected, u64)>) -> Result<Event
         ApiKey::Metadata => {
             let response = MetadataResponse::decode(version, &mut reader).map_err(wrong)?;
             Event::Metadata { conn, request, response }
+        }
+        ApiKey::InitProducerId => {
+            let response = InitProducerIdResponse::decode(version, &mut reader).map_err(wrong)?;
+            Event::ProducerId { conn, request, response }
         }
         ApiKey::ApiVersions => return Err(NetError::Correlation { got, expected: None }),
     })

@@ -1,14 +1,16 @@
 //! What waits in one partition: closed batches, oldest first, and at the back one that may still take
 //! records.
 //!
-//! Invariants: batches leave in the order they were made, and while one is on the way none of its
-//! partition is sent, so that a repetition cannot overtake. No batch in the queue is empty.
+//! Invariants: batches leave in the order they were made. Without idempotence none is sent while one of the
+//! partition is on the way, so that a repetition cannot overtake; with it, see [`idempotence`](super::idempotence).
+//! No batch in the queue is empty.
 
 use super::Rules;
 use super::batch::{Batch, Record};
+use super::idempotence::{self, Identity, Sequence, is_older};
 use super::timer::Scheduled;
 use super::{BrokerId, Time};
-use crate::protocol::record_batch::BATCH_OVERHEAD;
+use crate::protocol::record_batch::{BATCH_OVERHEAD, ProducerStamp};
 use std::collections::VecDeque;
 
 /// One partition's accumulator, and what is known of its leader.
@@ -17,9 +19,15 @@ pub(super) struct Partition {
     pub leader: Option<BrokerId>,
     /// Epoch of that leader, -1 when the broker does not say.
     pub leader_epoch: i32,
-    queue: VecDeque<Batch>,
-    /// A batch of this partition is in a request that has no outcome yet.
-    pub in_flight: bool,
+    pub(super) queue: VecDeque<Batch>,
+    /// Batches of this partition in requests that have no outcome yet.
+    in_flight: Vec<Option<ProducerStamp>>,
+    /// Where they went.
+    sent_to: Option<BrokerId>,
+    /// What is on the way is there for another time.
+    repeating: bool,
+    /// The numbers of its batches.
+    pub sequence: Sequence,
     /// Nothing is sent before this.
     pub not_before: Time,
     /// Stands in its leader's list of partitions with something to send.
@@ -62,21 +70,42 @@ impl Partition {
         closed_one
     }
 
-    /// Puts batches that were on the way back in front, in their order.
+    /// Puts batches that were on the way back, in their order: in front, or after those that come before it
+    /// by their number.
     pub fn put_back(&mut self, batches: impl DoubleEndedIterator<Item = Batch>) {
-        for batch in batches.rev() {
-            if !batch.records.is_empty() {
-                self.queue.push_front(Batch { closed: true, ..batch });
-            }
+        for batch in batches.rev().filter(|batch| !batch.records.is_empty()) {
+            let older = |queued: &Batch| match (&queued.stamp, &batch.stamp) {
+                (Some(queued), Some(ours)) => is_older(queued, ours),
+                _ => false,
+            };
+            let place = self.queue.iter().rposition(older).map_or(0, |place| place + 1);
+            self.queue.insert(place, Batch { closed: true, ..batch });
         }
     }
 
-    /// Whether something can be sent at `now`, and if not, when to look again. Expiry is part of the
-    /// answer; a batch on the way is not looked at, its outcome will be.
-    pub fn next(&self, now: Time, rules: &Rules, flushed_at: Option<Time>) -> Next {
+    /// True when the batch that is next must wait for what is on the way. `idempotent`: several may be.
+    fn is_blocked(&self, idempotent: bool) -> bool {
+        let Some(front) = self.queue.front() else { return true };
+        match self.in_flight.len() {
+            0 => self.sequence.is_behind_gap(front),
+            _ if !idempotent || self.sequence.is_unsure() => true,
+            _ if self.repeating || front.stamp.is_some() => true,
+            // The new leader would refuse what comes before the old one's answers.
+            _ if self.sent_to != self.leader => true,
+            count => count >= idempotence::IN_FLIGHT,
+        }
+    }
+
+    /// Whether something can be sent at `now`, and if not, when to look again.
+    pub fn next(
+        &self,
+        now: Time,
+        rules: &Rules,
+        flushed_at: Option<Time>,
+        idempotent: bool,
+    ) -> Next {
         let Some(front) = self.queue.front() else { return Next::At(Time::NEVER) };
-        let expiry = front.born() + rules.message_timeout;
-        if self.in_flight {
+        if self.is_blocked(idempotent) {
             return Next::At(Time::NEVER);
         }
         let linger_over = match flushed_at {
@@ -85,17 +114,40 @@ impl Partition {
         };
         let due = if front.closed || self.queue.len() > 1 { Time(0) } else { linger_over };
         let due = due.max(self.not_before);
-        if due <= now { Next::Ready } else { Next::At(due.min(expiry)) }
+        if due <= now { Next::Ready } else { Next::At(due) }
     }
 
-    /// Takes the batch to be sent next. The caller marks the partition in flight.
-    pub fn take(&mut self) -> Option<Batch> {
-        self.queue.pop_front()
+    /// Takes the batch to be sent next, which is on the way from then on. `None` also while there is no
+    /// producer id for it.
+    pub fn take(&mut self, identity: &Identity) -> Option<Batch> {
+        let front = self.queue.front_mut()?;
+        let repeating = front.stamp.is_some();
+        if !self.sequence.stamp(identity, front) {
+            return None;
+        }
+        self.repeating = repeating;
+        let batch = self.queue.pop_front()?;
+        self.in_flight.push(batch.stamp);
+        self.sent_to = self.leader;
+        Some(batch)
     }
 
-    /// Birth of the oldest record.
-    pub fn front_born(&self) -> Time {
-        self.queue.front().map_or(Time::NEVER, Batch::born)
+    /// A batch with this stamp is not on the way any more.
+    pub fn land(&mut self, stamp: Option<ProducerStamp>) {
+        if let Some(place) = self.in_flight.iter().position(|sent| *sent == stamp) {
+            self.in_flight.remove(place);
+        }
+    }
+
+    /// Batches on the way.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// True when a batch with a number before this one has no fate yet.
+    pub fn has_older(&self, stamp: &ProducerStamp) -> bool {
+        let queued = self.queue.iter().filter_map(|batch| batch.stamp.as_ref());
+        self.in_flight.iter().flatten().chain(queued).any(|other| is_older(other, stamp))
     }
 
     /// Encoded size of the batch to be sent next.
@@ -103,22 +155,57 @@ impl Partition {
         self.queue.front().map_or(0, |batch| BATCH_OVERHEAD + batch.bytes)
     }
 
+    /// True when a batch is not given up for its age: it may be in the log, and the broker would say so.
+    /// Nor are those that follow it in number, while it is open whether there is a gap before them.
+    fn stays(&self, batch: &Batch, topic_is_gone: bool) -> bool {
+        batch.stamp.as_ref().is_some_and(|stamp| {
+            !self.in_flight.is_empty()
+                || !topic_is_gone && (batch.in_doubt || self.has_older(stamp))
+        })
+    }
+
+    /// When the oldest record that may be given up for its age is to be.
+    pub fn expiry(&self, rules: &Rules, topic_is_gone: bool) -> Time {
+        let mut batches = self.queue.iter();
+        let first = batches.find(|batch| !self.stays(batch, topic_is_gone));
+        first.map_or(Time::NEVER, Batch::born) + rules.message_timeout
+    }
+
     /// Takes out the records that have waited for `message_timeout` at `now`; each group says whether it is in
     /// doubt.
-    pub fn expire(&mut self, now: Time, rules: &Rules) -> Vec<(Vec<Record>, bool)> {
+    pub fn expire(
+        &mut self,
+        now: Time,
+        rules: &Rules,
+        topic_is_gone: bool,
+    ) -> Vec<(Vec<Record>, bool)> {
         let mut expired = Vec::new();
-        while let Some(front) = self.queue.front_mut() {
-            if front.born() + rules.message_timeout > now {
+        let mut place = 0;
+        let mut log_is_gone = false;
+        while let Some(batch) = self.queue.get(place) {
+            if self.stays(batch, topic_is_gone) {
+                place += 1;
+                continue;
+            }
+            // With one that may be in the log go all that may follow it there: none of them could be told
+            // from a double any more.
+            let with_it = log_is_gone && batch.stamp.is_some() && batch.in_doubt;
+            if batch.born() + rules.message_timeout > now && !with_it {
                 break;
             }
-            let late = front.extract(|_, record| record.born + rules.message_timeout <= now);
-            let in_doubt = front.in_doubt;
-            let emptied = front.records.is_empty();
-            expired.push((late, in_doubt));
+            let batch = &mut self.queue[place];
+            log_is_gone |= batch.stamp.is_some() && batch.in_doubt;
+            // What was numbered together is given up together: a part of it would not be known again.
+            let whole = batch.stamp.is_some();
+            let late =
+                batch.extract(|_, record| whole || record.born + rules.message_timeout <= now);
+            self.sequence.leave_gap(batch);
+            let emptied = batch.records.is_empty();
+            expired.push((late, batch.in_doubt));
             if !emptied {
                 break;
             }
-            self.queue.pop_front();
+            self.queue.remove(place);
         }
         expired
     }

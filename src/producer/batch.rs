@@ -1,6 +1,8 @@
 //! A batch: records of one partition that are sent, repeated and acknowledged together.
 
-use super::{RecordId, Time};
+use super::idempotence::advance;
+use super::{NewRecord, RecordId, Time};
+use crate::protocol::record_batch::ProducerStamp;
 
 /// A record as the producer knows it: everything but its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +19,18 @@ pub struct Record {
     pub partition: Option<u32>,
 }
 
+impl Record {
+    pub(super) fn new(now: Time, new: &NewRecord) -> Record {
+        Record {
+            id: new.id,
+            born: new.born.min(now),
+            bytes: new.bytes,
+            key_hash: new.key_hash,
+            partition: new.partition,
+        }
+    }
+}
+
 /// Records of one partition, oldest first, never empty once queued.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -28,6 +42,8 @@ pub struct Batch {
     pub(super) closed: bool,
     /// Answers with an error that counts as a try.
     pub(super) attempts: u32,
+    /// By which a broker knows it again; `None` before it is first sent, and without idempotence.
+    pub stamp: Option<ProducerStamp>,
     /// An earlier request with these records was left without an answer, or answered in a way that leaves
     /// open whether they were written.
     pub(super) in_doubt: bool,
@@ -66,6 +82,11 @@ impl Batch {
         for record in self.records.split_off(self.records.len() / 2) {
             second.push(record);
         }
+        // The halves share its numbers, so what follows keeps its own.
+        second.stamp = self.stamp.map(|stamp| ProducerStamp {
+            base_sequence: advance(stamp.base_sequence, self.records.len()),
+            ..stamp
+        });
         self.bytes -= second.bytes;
         self.closed = true;
         (self, second)

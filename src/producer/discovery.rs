@@ -29,6 +29,7 @@ impl Producer {
     pub(super) fn something_waits(&self) -> bool {
         self.topics.iter().any(|topic| {
             !topic.waiting.is_empty()
+                || !topic.repeats.is_empty()
                 || topic.partitions.iter().any(|partition| {
                     let led = partition.leader.is_some_and(|id| self.sinks.contains_key(&id));
                     !led && !partition.is_empty()
@@ -174,7 +175,8 @@ impl Producer {
         let sinks = &self.sinks;
         let topic = &mut self.topics[id.0 as usize];
         let known_error = topic.error;
-        let change = topic.update(told, |broker| sinks.get(&broker).is_some_and(|s| s.current));
+        let change =
+            topic.update(now, told, |broker| sinks.get(&broker).is_some_and(|s| s.current));
         if told.error != ErrorCode::NONE && told.error != known_error {
             self.notices.push_back(Notice::TopicError { topic: id, error: told.error });
         }
@@ -190,14 +192,18 @@ impl Producer {
         // Not only those that moved: one whose leader's sink was gone for a while may be ready since then.
         for index in 0..self.topics[id.0 as usize].partitions.len() {
             let partition = &self.topics[id.0 as usize].partitions[index];
-            if !partition.is_empty() && !partition.listed {
+            if !partition.is_empty() {
                 self.look_at_partition(now, id, index as u32);
             }
         }
+        self.expire_waiting(now, id);
         for record in change.homeless {
             self.route(now, id, record);
         }
         if !self.topics[id.0 as usize].partitions.is_empty() {
+            for (index, batch) in std::mem::take(&mut self.topics[id.0 as usize].repeats) {
+                self.route_repeat(now, id, index, batch);
+            }
             let waiting = std::mem::take(&mut self.topics[id.0 as usize].waiting);
             for record in waiting {
                 self.route(now, id, record);

@@ -85,19 +85,19 @@ impl Producer {
     /// Fills a request from the sink's list; false when nothing on it is still to be sent from here.
     pub(super) fn build_request(&mut self, now: Time, broker: BrokerId, conn: ConnId) -> bool {
         let mut batches = Vec::new();
+        let mut again = Vec::new();
         let mut bytes = 0;
         let Some(sink) = self.sinks.get_mut(&broker) else { return false };
         while let Some(&(id, index)) = sink.ready.front() {
             let topic = &mut self.topics[id.0 as usize];
             let partition = topic.partitions.get_mut(index as usize);
             // A partition that moved away, or was listed twice around a move, is somebody else's.
-            let Some(partition) =
-                partition.filter(|p| p.listed && !p.in_flight && p.leader == Some(broker))
-            else {
+            let Some(partition) = partition.filter(|p| p.listed && p.leader == Some(broker)) else {
                 sink.ready.pop_front();
                 continue;
             };
-            if partition.next(now, &self.rules, self.flushed_at) != Next::Ready {
+            let idempotent = self.identity.is_on();
+            if partition.next(now, &self.rules, self.flushed_at, idempotent) != Next::Ready {
                 sink.ready.pop_front();
                 partition.listed = false;
                 continue;
@@ -108,8 +108,9 @@ impl Producer {
             }
             sink.ready.pop_front();
             partition.listed = false;
-            let Some(batch) = partition.take() else { continue };
-            partition.in_flight = true;
+            // Without a producer id it waits for one.
+            let Some(batch) = partition.take(&self.identity) else { continue };
+            again.push((id, index));
             bytes += front;
             if topic.sticky == Some(index) {
                 topic.sticky = None;
@@ -132,6 +133,10 @@ impl Producer {
         self.timers.schedule(&mut sink.scheduled, Timer::Sink(broker), deadline);
         self.counts.requests += 1;
         self.actions.push_back(Action::Produce { conn, request });
+        // With idempotence the next batch of a partition may follow in the next request.
+        for (id, index) in again {
+            self.look_at_partition(now, id, index);
+        }
         true
     }
 
@@ -180,6 +185,7 @@ impl Producer {
         for sent in lost {
             self.retry_in_doubt(now, sent);
         }
+        self.forget_asked_identity(now, conn);
         self.prune(broker);
         let gone = self.sinks.get(&broker).is_some_and(|s| !s.current && s.ready.is_empty());
         if gone {

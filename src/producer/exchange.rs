@@ -2,6 +2,7 @@
 
 use super::Time;
 use super::batch::Record;
+use super::idempotence::Idempotence;
 use crate::config::HostPort;
 use crate::protocol::error_code::ErrorCode;
 
@@ -62,6 +63,13 @@ pub enum Action {
     },
     /// Ask for metadata of the topics that [`Producer::topics`](super::Producer::topics) lists.
     Metadata {
+        /// On this connection.
+        conn: ConnId,
+        /// Its name.
+        request: RequestId,
+    },
+    /// Ask for a producer id; answer with `handle_producer_id`, also when the broker knows no such request.
+    InitProducerId {
         /// On this connection.
         conn: ConnId,
         /// Its name.
@@ -145,6 +153,24 @@ pub enum Notice {
         /// Its address.
         address: HostPort,
     },
+    /// There is no producer id to be had.
+    NoProducerId {
+        /// Why.
+        error: ErrorCode,
+        /// What that means: [`Idempotence::Preferred`] goes on without, [`Idempotence::Required`] waits.
+        mode: Idempotence,
+    },
+    /// Records that may be in the log are sent again in a way that does not keep them from being doubled.
+    ResentInDoubt {
+        /// The topic.
+        topic: TopicId,
+        /// The partition.
+        partition: u32,
+        /// How many.
+        records: usize,
+        /// The broker's reason.
+        error: ErrorCode,
+    },
     /// A batch was too large for the broker and was cut in two.
     BatchSplit {
         /// The topic.
@@ -167,6 +193,8 @@ pub struct Counts {
     pub batch_records_max: u64,
     /// Metadata requests sent.
     pub metadata_requests: u64,
+    /// Records sent again though they may be in the log.
+    pub resent_in_doubt: u64,
     /// Connections that broke or could not be made.
     pub broken_connections: u64,
 }

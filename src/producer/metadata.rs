@@ -1,12 +1,13 @@
 //! What is known of topics and their leaders, and when it is asked for again.
 
 use super::accumulator::Partition;
-use super::batch::Record;
+use super::batch::{Batch, Record};
 use super::timer::Scheduled;
 use super::{ConnId, RequestId, Time};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::metadata::TopicMetadata;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// A topic in use.
 #[derive(Debug)]
@@ -18,10 +19,14 @@ pub(super) struct Topic {
     pub partitions: Vec<Partition>,
     /// Records that came before.
     pub waiting: VecDeque<Record>,
+    /// Batches of another producer's that came before, with their partitions.
+    pub repeats: VecDeque<(u32, Batch)>,
     /// Where records without a key go at the moment.
     pub sticky: Option<u32>,
     /// The last answer's error about the topic as a whole.
     pub error: ErrorCode,
+    /// Since when all answers said that there is no such topic.
+    unknown_since: Option<Time>,
     pub scheduled: Scheduled,
 }
 
@@ -41,17 +46,33 @@ impl Topic {
             id: [0; 16],
             partitions: Vec::new(),
             waiting: VecDeque::new(),
+            repeats: VecDeque::new(),
             sticky: None,
             error: ErrorCode::NONE,
+            unknown_since: None,
             scheduled: Scheduled::default(),
         }
     }
 
+    /// True when no broker knew the topic for `limit`: then there is no log either.
+    pub fn is_gone(&self, now: Time, limit: Duration) -> bool {
+        self.unknown_since.is_some_and(|since| since + limit <= now)
+    }
+
     /// Takes over what a broker says of this topic. An answer without partitions, or with an error, leaves
     /// what is known as it was: the topic may only be invisible for a while.
-    pub fn update(&mut self, told: &TopicMetadata, is_broker: impl Fn(i32) -> bool) -> Change {
+    pub fn update(
+        &mut self,
+        now: Time,
+        told: &TopicMetadata,
+        is_broker: impl Fn(i32) -> bool,
+    ) -> Change {
         let mut change = Change { incomplete: true, ..Change::default() };
         self.error = told.error;
+        self.unknown_since = match told.error {
+            ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => self.unknown_since.or(Some(now)),
+            _ => None,
+        };
         let count = told.partitions.iter().filter(|p| p.index >= 0).count();
         // Indices run from 0; anything else is not an answer to build on.
         let whole = told.partitions.iter().all(|p| (p.index as usize) < count);

@@ -8,6 +8,8 @@
 //! - Time never runs backwards. Chance comes from the seed, so equal calls give equal runs.
 //! - Every record handed in comes out exactly once, as delivered or as failed.
 //! - Per partition, records are sent in the order they came; a batch that is repeated is not overtaken.
+//! - Outcomes are to be carried out before the actions that come with them: a broker remembers a partition's
+//!   last five batches, and whoever reads what we left must not find more of them open.
 //! - A record on its way is never given up: its fate waits for the answer, the request's time limit, or
 //!   the end of the connection.
 //! - A late event of an earlier connection or request does no harm: both are named by numbers that are
@@ -27,6 +29,7 @@ pub mod batch;
 mod discovery;
 mod dispatch;
 mod exchange;
+pub mod idempotence;
 mod metadata;
 pub mod partitioner;
 pub mod random;
@@ -44,6 +47,7 @@ pub use exchange::{
     Action, BrokerId, CloseReason, ConnId, Counts, Fate, NewRecord, Notice, Outcome, Reason,
     RecordId, RequestId, TopicId,
 };
+pub use idempotence::Idempotence;
 pub use rules::Rules;
 pub use sink::Sent;
 pub use timer::Time;
@@ -51,6 +55,7 @@ pub use timer::Time;
 use crate::protocol::metadata::MetadataResponse;
 use crate::protocol::produce::{ProduceResponse, ProducedTopicRef};
 use accumulator::Partition;
+use idempotence::Identity;
 use metadata::{Refresh, Topic};
 use random::Random;
 use sink::{Link, Sink};
@@ -68,6 +73,7 @@ pub struct Producer {
     sinks: BTreeMap<BrokerId, Sink>,
     connections: HashMap<ConnId, BrokerId>,
     refresh: Refresh,
+    identity: Identity,
     flushed_at: Option<Time>,
     timers: Timers,
     /// Sinks that may have something to do.
@@ -91,6 +97,7 @@ impl Producer {
             .map(|(index, address)| (-1 - index as BrokerId, Sink::new(address.clone())))
             .collect();
         Producer {
+            identity: Identity::new(rules.idempotence),
             rules,
             random: Random::new(seed),
             topics: Vec::new(),
@@ -140,7 +147,8 @@ impl Producer {
     pub fn waiting_records(&self) -> impl Iterator<Item = (&str, Option<u32>, usize)> + '_ {
         let rows =
             self.topics.iter().flat_map(|topic| {
-                let unassigned = (&*topic.name, None, topic.waiting.len());
+                let repeats: usize = topic.repeats.iter().map(|(_, b)| b.records.len()).sum();
+                let unassigned = (&*topic.name, None, topic.waiting.len() + repeats);
                 let partitions = topic.partitions.iter().enumerate();
                 std::iter::once(unassigned).chain(partitions.map(|(index, partition)| {
                     (&*topic.name, Some(index as u32), partition.records())
@@ -200,13 +208,7 @@ impl Producer {
 
     /// Takes a record.
     pub fn handle_record(&mut self, now: Time, new: NewRecord) {
-        let record = Record {
-            id: new.id,
-            born: new.born.min(now),
-            bytes: new.bytes,
-            key_hash: new.key_hash,
-            partition: new.partition,
-        };
+        let record = Record::new(now, &new);
         self.held_records += 1;
         self.route(now, new.topic, record);
     }
@@ -221,6 +223,7 @@ impl Producer {
         sink.link = Link::Up(conn);
         self.list_sink(broker);
         self.look_at_metadata(now);
+        self.look_at_identity(now);
     }
 
     /// A connection could not be made, or broke.
@@ -359,6 +362,11 @@ impl Producer {
                         && sink.scheduled.fired(at)
                     {
                         self.look_at_sink(now, broker);
+                    }
+                }
+                Timer::ProducerId => {
+                    if self.identity.scheduled.fired(at) {
+                        self.look_at_identity(now);
                     }
                 }
                 Timer::Metadata => {

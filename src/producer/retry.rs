@@ -3,13 +3,15 @@
 //! | class | decision | counted |
 //! |---|---|---|
 //! | none, duplicate sequence | delivered | |
+//! | refused for its sequence number | see [`idempotence`](super::idempotence) | |
 //! | batch too large for the broker | split in two and send again; a single record fails | no |
 //! | leader moved, partition or topic not known there | send again after a metadata refresh | no |
 //! | retriable otherwise | send again after a pause | yes |
 //! | anything else | fail | |
 //!
 //! What is not counted is bounded by `message_timeout_ms`. A connection that breaks belongs to the third
-//! class and leaves the batch in doubt.
+//! class and leaves the batch in doubt. A batch in doubt that has a sequence number does not fail: it is sent
+//! again until the broker says what has become of it.
 
 use super::Rules;
 use super::random::Random;
@@ -22,6 +24,7 @@ pub(super) enum Decision {
     Delivered,
     Split,
     Retry { counted: bool, refresh: bool, in_doubt: bool },
+    OutOfSequence,
     Fail { in_doubt: bool },
 }
 
@@ -29,6 +32,10 @@ pub(super) enum Decision {
 pub(super) fn decide(error: ErrorCode, records: usize, attempts: u32, rules: &Rules) -> Decision {
     match error {
         ErrorCode::NONE | ErrorCode::DUPLICATE_SEQUENCE_NUMBER => return Decision::Delivered,
+        ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER
+        | ErrorCode::UNKNOWN_PRODUCER_ID
+        | ErrorCode::INVALID_PRODUCER_EPOCH
+        | ErrorCode::INVALID_PRODUCER_ID_MAPPING => return Decision::OutOfSequence,
         ErrorCode::MESSAGE_TOO_LARGE | ErrorCode::RECORD_LIST_TOO_LARGE if records > 1 => {
             return Decision::Split;
         }

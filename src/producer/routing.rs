@@ -2,7 +2,7 @@
 //! something to send.
 
 use super::accumulator::Next;
-use super::batch::Record;
+use super::batch::{Batch, Record};
 use super::timer::Timer;
 use super::{Fate, Outcome, Producer, Reason, Time, TopicId, partitioner};
 use crate::protocol::error_code::ErrorCode;
@@ -37,19 +37,22 @@ impl Producer {
     /// Expires, lists or schedules a partition, whatever its state asks for.
     pub(super) fn look_at_partition(&mut self, now: Time, id: TopicId, index: u32) {
         let topic = &mut self.topics[id.0 as usize];
+        let topic_is_gone = topic.is_gone(now, self.rules.message_timeout);
         let Some(partition) = topic.partitions.get_mut(index as usize) else { return };
-        if partition.in_flight {
-            return;
-        }
-        for (records, in_doubt) in partition.expire(now, &self.rules) {
+        for (records, in_doubt) in partition.expire(now, &self.rules, topic_is_gone) {
             let fate = Fate::Failed { reason: Reason::TimedOut, in_doubt };
             self.outcomes.push_back(Outcome { topic: id, partition: Some(index), records, fate });
         }
-        let next = partition.next(now, &self.rules, self.flushed_at);
+        self.restart_sequence(now, id, index);
+        let topic = &mut self.topics[id.0 as usize];
+        let Some(partition) = topic.partitions.get_mut(index as usize) else { return };
+        let next = partition.next(now, &self.rules, self.flushed_at, self.identity.is_on());
         let timer = Timer::Partition(id, index);
-        let expiry = partition.front_born() + self.rules.message_timeout;
+        let expiry = partition.expiry(&self.rules, topic_is_gone);
         match next {
-            Next::At(at) => self.timers.schedule(&mut partition.scheduled, timer, at),
+            Next::At(at) => {
+                self.timers.schedule(&mut partition.scheduled, timer, at.min(expiry));
+            }
             Next::Ready => {
                 self.timers.schedule(&mut partition.scheduled, timer, expiry);
                 if partition.listed {
@@ -72,19 +75,28 @@ impl Producer {
     pub(super) fn expire_waiting(&mut self, now: Time, id: TopicId) {
         let topic = &mut self.topics[id.0 as usize];
         let timeout = self.rules.message_timeout;
+        let unknown = topic.error == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
+        let reason = if unknown { Reason::TopicUnknown } else { Reason::TimedOut };
         let late = topic.waiting.partition_point(|record| record.born + timeout <= now);
         if late > 0 {
             let records = topic.waiting.drain(..late).collect();
-            let reason = match topic.error {
-                ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => Reason::TopicUnknown,
-                _ => Reason::TimedOut,
-            };
             let fate = Fate::Failed { reason, in_doubt: false };
             self.outcomes.push_back(Outcome { topic: id, partition: None, records, fate });
         }
-        if let Some(front) = topic.waiting.front() {
-            let at = front.born + timeout;
-            self.timers.schedule(&mut topic.scheduled, Timer::Topic(id), at);
+        // What may be in a log is given up only with the log.
+        let gone = topic.is_gone(now, timeout);
+        let stays = |(_, batch): &(u32, Batch)| !gone || batch.born() + timeout > now;
+        while !topic.repeats.front().is_none_or(stays)
+            && let Some((_, batch)) = topic.repeats.pop_front()
+        {
+            let fate = Fate::Failed { reason, in_doubt: true };
+            let records = batch.records;
+            self.outcomes.push_back(Outcome { topic: id, partition: None, records, fate });
         }
+        let waiting = topic.waiting.front().map_or(Time::NEVER, |front| front.born + timeout);
+        let repeat = topic.repeats.front().map_or(Time::NEVER, |(_, batch)| batch.born() + timeout);
+        // A repeat that is kept beyond its time is looked at when the topic's metadata says more.
+        let at = waiting.min(if repeat > now { repeat } else { Time::NEVER });
+        self.timers.schedule(&mut topic.scheduled, Timer::Topic(id), at);
     }
 }

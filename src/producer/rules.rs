@@ -1,5 +1,6 @@
 //! What the producer needs of the configuration.
 
+use super::idempotence::Idempotence;
 use crate::config::{Config, HostPort};
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ pub struct Rules {
     pub bootstrap: Vec<HostPort>,
     /// `request_required_acks`.
     pub acks: i16,
+    /// `enable_idempotence`.
+    pub idempotence: Idempotence,
     /// `request_timeout_ms`.
     pub request_timeout: Duration,
     /// `message_timeout_ms`.
@@ -46,6 +49,12 @@ impl From<&Config> for Rules {
         Rules {
             bootstrap: config.metadata_broker_list.clone(),
             acks: config.request_required_acks,
+            idempotence: match config.enable_idempotence {
+                Some(false) => Idempotence::Off,
+                _ if config.request_required_acks != -1 => Idempotence::Off,
+                Some(true) => Idempotence::Required,
+                None => Idempotence::Preferred,
+            },
             request_timeout: ms(config.request_timeout_ms),
             message_timeout: ms(config.message_timeout_ms),
             linger: ms(config.queue_buffering_max_ms),

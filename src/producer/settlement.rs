@@ -6,6 +6,7 @@ use super::sink::Sent;
 use super::{Fate, Notice, Outcome, Producer, Reason, Time, TopicId};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::produce::ProducedPartition;
+use crate::protocol::record_batch::ProducerStamp;
 
 impl Producer {
     /// Decides about a batch that was answered; `told` is `None` for `acks = 0`.
@@ -22,17 +23,28 @@ impl Producer {
             self.follow_hint(now, &sent, hint.id, hint.epoch);
         }
         let records = sent.batch.records.len();
+        let stamped = sent.batch.stamp.is_some();
         match retry::decide(error, records, sent.batch.attempts, &self.rules) {
+            Decision::OutOfSequence if stamped => self.out_of_sequence(now, sent, error),
+            // The broker will know whether it has it; only the error has to pass.
+            Decision::Fail { in_doubt } if stamped && (in_doubt || sent.batch.in_doubt) => {
+                self.retry(now, sent, true, true, in_doubt);
+            }
             Decision::Delivered => {
                 self.finish(now, sent, Fate::Delivered);
             }
             Decision::Split => {
                 self.notices.push_back(Notice::BatchSplit { topic: sent.topic, records });
                 let (first, second) = sent.batch.split();
-                self.release_partition(now, sent.topic, sent.partition, vec![first, second], None);
+                let landed = first.stamp;
+                let halves = vec![first, second];
+                self.release_partition(now, sent.topic, sent.partition, landed, halves, None);
             }
             Decision::Retry { counted, refresh, in_doubt } => {
                 self.retry(now, sent, counted, refresh, in_doubt);
+            }
+            Decision::Fail { in_doubt: true } | Decision::OutOfSequence => {
+                self.fail(now, sent, error, true, told);
             }
             Decision::Fail { in_doubt } => {
                 let in_doubt = in_doubt || sent.batch.in_doubt;
@@ -68,7 +80,17 @@ impl Producer {
             records,
             fate,
         });
-        self.release_partition(now, sent.topic, sent.partition, vec![sent.batch], None);
+        let landed = sent.batch.stamp;
+        self.leave_gap(&sent);
+        self.release_partition(now, sent.topic, sent.partition, landed, vec![sent.batch], None);
+    }
+
+    /// The numbers of a batch that was refused for good, or some of them, will not be used.
+    fn leave_gap(&mut self, sent: &Sent) {
+        let partitions = &mut self.topics[sent.topic.0 as usize].partitions;
+        if let Some(partition) = partitions.get_mut(sent.partition as usize) {
+            partition.sequence.leave_gap(&sent.batch);
+        }
     }
 
     /// Puts a batch back to be sent again after a connection broke or an answer made no sense.
@@ -96,25 +118,34 @@ impl Producer {
         if refresh {
             self.want_metadata(now);
         }
-        let again = vec![sent.batch];
-        self.release_partition(now, sent.topic, sent.partition, again, Some(now + pause));
+        let (landed, again) = (sent.batch.stamp, vec![sent.batch]);
+        self.release_partition(now, sent.topic, sent.partition, landed, again, Some(now + pause));
     }
 
     /// Reports all records of a batch that was on its way.
     pub(super) fn finish(&mut self, now: Time, sent: Sent, fate: Fate) {
+        if fate != Fate::Delivered {
+            self.leave_gap(&sent);
+        } else if let Some(stamp) = &sent.batch.stamp {
+            let partitions = &mut self.topics[sent.topic.0 as usize].partitions;
+            if let Some(partition) = partitions.get_mut(sent.partition as usize) {
+                partition.sequence.acknowledge(stamp);
+            }
+        }
         let Sent { topic, partition, batch } = sent;
         self.in_flight_records -= batch.records.len() as u64;
-        let records = batch.records;
+        let (landed, records) = (batch.stamp, batch.records);
         self.outcomes.push_back(Outcome { topic, partition: Some(partition), records, fate });
-        self.release_partition(now, topic, partition, Vec::new(), None);
+        self.release_partition(now, topic, partition, landed, Vec::new(), None);
     }
 
-    /// Ends a partition's time in flight, with `again` to be sent first, not before `pause_until`.
+    /// Ends the way of a batch, named by its stamp, with `again` to be sent first, not before `pause_until`.
     pub(super) fn release_partition(
         &mut self,
         now: Time,
         id: TopicId,
         index: u32,
+        landed: Option<ProducerStamp>,
         again: Vec<Batch>,
         pause_until: Option<Time>,
     ) {
@@ -122,8 +153,8 @@ impl Producer {
         let topic = &mut self.topics[id.0 as usize];
         match topic.partitions.get_mut(index as usize) {
             Some(partition) => {
+                partition.land(landed);
                 partition.put_back(again.into_iter());
-                partition.in_flight = false;
                 if let Some(at) = pause_until {
                     partition.not_before = at;
                 }

@@ -37,6 +37,8 @@ pub(super) enum Timer {
     Sink(BrokerId),
     /// Metadata refresh.
     Metadata,
+    /// Request for a producer id.
+    ProducerId,
 }
 
 /// The earliest deadline that an owner has in the table.

@@ -15,7 +15,7 @@ use thiserror::Error;
 use super::error_code::ErrorCode;
 use super::header::ApiKey;
 use super::primitives::{DecodeError, Form, Put, Reader};
-use super::{metadata, produce};
+use super::{init_producer_id, metadata, produce};
 
 /// The versions that can be encoded and decoded here.
 pub const VERSIONS: RangeInclusive<i16> = 0..=3;
@@ -106,12 +106,14 @@ pub struct Versions {
     pub produce: i16,
     /// Version of Metadata requests.
     pub metadata: i16,
+    /// Version of InitProducerId requests; `None`: the broker knows no idempotence.
+    pub init_producer_id: Option<i16>,
 }
 
 impl Versions {
     /// What Kafka 0.8 and 0.9 speak. 0.8 does not look at versions: asked in Produce v1 it appends, and
     /// answers in v0. The little that v1 adds in 0.9 is not worth telling the two apart.
-    pub const OLDEST: Self = Self { produce: 0, metadata: 0 };
+    pub const OLDEST: Self = Self { produce: 0, metadata: 0, init_producer_id: None };
 
     /// Picks the highest versions that both sides speak.
     ///
@@ -129,7 +131,9 @@ impl Versions {
             *produce::VERSIONS.start()..=PRODUCE_BY_TOPIC_ID - 1
         };
         let produce = pick(response, ApiKey::Produce, produce_needs)?;
-        Ok(Self { produce, metadata })
+        let init_producer_id =
+            pick(response, ApiKey::InitProducerId, init_producer_id::VERSIONS).ok();
+        Ok(Self { produce, metadata, init_producer_id })
     }
 }
 

@@ -20,6 +20,8 @@ pub enum ApiKey {
     Metadata = 3,
     /// Asks which versions the broker speaks.
     ApiVersions = 18,
+    /// Asks for a producer id.
+    InitProducerId = 22,
 }
 
 impl ApiKey {
@@ -34,6 +36,7 @@ impl ApiKey {
             Self::Produce => 9,
             Self::Metadata => 9,
             Self::ApiVersions => 3,
+            Self::InitProducerId => 2,
         };
         if version >= flexible_from { Form::Flexible } else { Form::Classic }
     }

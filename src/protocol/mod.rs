@@ -10,6 +10,7 @@
 //! |---|---|---|
 //! | [`api_versions`] | ApiVersions, and the choice of versions | requests 0 and 3, answers 0 to 3 |
 //! | [`metadata`] | Metadata | 0 to 13 |
+//! | [`init_producer_id`] | InitProducerId | 0 to 5 |
 //! | [`produce`] with [`message_set`] | Produce | 0 to 2, magic 0 and 1 |
 //! | [`produce`] with [`record_batch`] | Produce | 3 to 13, magic 2 |
 //!
@@ -23,6 +24,7 @@
 pub mod api_versions;
 pub mod error_code;
 pub mod header;
+pub mod init_producer_id;
 pub mod message_set;
 pub mod metadata;
 pub mod primitives;

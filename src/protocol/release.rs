@@ -19,7 +19,7 @@ const TABLE: &[(Release, i16, i16)] = &[
     (Release::V0_8, Versions::OLDEST.produce, Versions::OLDEST.metadata),
     (Release([0, 10, 0, 0]), 2, 1),
     (Release([0, 10, 1, 0]), 2, 2),
-    (Release([0, 11, 0, 0]), 3, 4),
+    (Release::V0_11, 3, 4),
     (Release([1, 0, 0, 0]), 5, 5),
     (Release([2, 0, 0, 0]), 6, 6),
     (Release([2, 1, 0, 0]), 7, 7),
@@ -36,13 +36,16 @@ impl Release {
     pub const V0_8: Self = Self([0, 8, 0, 0]);
     /// The last that cannot be asked for its versions.
     pub const V0_9: Self = Self([0, 9, 0, 0]);
+    /// The first with record batches and idempotence. InitProducerId v0, which it has, is in all later ones.
+    const V0_11: Self = Self([0, 11, 0, 0]);
 
     /// The versions to use with it.
     pub fn versions(self) -> Versions {
         let rows = TABLE.iter().rev();
         let (_, produce, metadata) =
             rows.copied().find(|(from, ..)| *from <= self).unwrap_or(TABLE[0]);
-        Versions { produce, metadata }
+        let init_producer_id = (self >= Self::V0_11).then_some(0);
+        Versions { produce, metadata, init_producer_id }
     }
 }
 

@@ -51,6 +51,8 @@ pub mod reader;
 #[cfg(not(loom))]
 pub mod recovery;
 #[cfg(not(loom))]
+pub mod stamps;
+#[cfg(not(loom))]
 pub mod writer;
 
 #[cfg(all(test, not(loom)))]

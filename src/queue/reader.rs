@@ -6,8 +6,9 @@
 
 use super::file::{Mapping, Queue};
 use super::layout::{self, NULL_KEY, SLOT_HEADER, SlotHeader, state};
+use super::stamps::{self, OpenBatch, Stamp, Stamped};
 use crate::topic_name;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -59,6 +60,10 @@ pub struct Reader {
     done: u64,
     /// Records handed out and not done.
     outstanding: u64,
+    /// Records that [`take_open_batches`](Self::take_open_batches) handed out, ahead of `next`.
+    claimed: HashSet<u64>,
+    /// Slots before this, or before `next`, may be looked at.
+    scanned: u64,
     /// Stretches that [`abandon_rest`](Self::abandon_rest) gave up and `head` has yet to pass: from, to.
     abandoned: VecDeque<(u64, u64)>,
     topics: Vec<Box<str>>,
@@ -81,6 +86,8 @@ impl Reader {
             head,
             done: map.cursors().done(),
             outstanding: 0,
+            claimed: HashSet::new(),
+            scanned: head,
             abandoned: VecDeque::new(),
             topics: Vec::new(),
             topics_read: 0,
@@ -106,6 +113,9 @@ impl Reader {
                     self.check_record(position, raw.length)?;
                     self.count(position);
                     self.next = position + raw.length;
+                    if self.claimed.remove(&position) {
+                        continue;
+                    }
                     self.outstanding += 1;
                     return self.get(position).map(Some);
                 }
@@ -132,9 +142,9 @@ impl Reader {
         self.read = Some(read + 1);
     }
 
-    /// The record at `position`, which [`read`](Self::read) handed out and which is not done.
+    /// The record at `position`, which was handed out and is not done.
     pub fn get(&self, position: u64) -> Result<Slot<'_>, Damage> {
-        let raw = self.raw(position, self.next)?;
+        let raw = self.raw(position, self.next.max(self.scanned))?;
         let (key_len, headers_len, payload_len) = self.check_record(position, raw.length)?;
         let header = self.header(position);
         // SAFETY: check_record saw that header, key, headers and payload lie inside the slot, and raw()
@@ -210,12 +220,86 @@ impl Reader {
     /// Marks a record done: delivered, or safe elsewhere. Its bytes may be overwritten once
     /// [`release`](Self::release) ran.
     pub fn done(&mut self, position: u64) {
-        if self.raw(position, self.next).is_ok_and(|raw| raw.state == state::RECORD) {
+        let end = self.next.max(self.scanned);
+        if self.raw(position, end).is_ok_and(|raw| raw.state == state::RECORD) {
             // SAFETY: raw() saw that the header lies inside the data area; the state is an atomic.
             unsafe { (*self.header(position)).state.store(state::DONE, Ordering::Relaxed) };
             self.done += 1;
             self.outstanding -= 1;
         }
+    }
+
+    /// Writes down that the record at `position` is about to be sent, and in which batch.
+    pub fn stamp(&mut self, position: u64, stamp: &Stamp) {
+        if self
+            .raw(position, self.next.max(self.scanned))
+            .is_ok_and(|raw| raw.state == state::RECORD)
+        {
+            let header = self.header(position);
+            // SAFETY: raw() saw that the slot lies inside the data area, and a record's slot has a whole
+            // header (it was checked when the record was handed out). These fields are the reader's.
+            unsafe {
+                (*header).partition = stamp.partition as i32;
+                (*header).producer_id = stamp.producer_id;
+                (*header).sequence = stamp.sequence;
+                (*header).batch_records = stamp.batch_records;
+                (*header).producer_epoch = stamp.epoch;
+            }
+        }
+    }
+
+    /// Hands out the batches that an earlier reader of the file sent and did not see the end of. Those of
+    /// their records that are done are so no longer: a batch is repeated whole. To be called before the first
+    /// [`read`](Self::read), which then passes over them.
+    pub fn take_open_batches(&mut self) -> Vec<OpenBatch> {
+        let tail = self.map.cursors().tail();
+        let mut found = Vec::new();
+        let mut position = self.next;
+        while position < tail {
+            // Damage is met again, and told, when the reader comes to it.
+            let Ok(raw) = self.raw(position, tail) else { break };
+            let done = match raw.state {
+                state::RECORD => false,
+                state::DONE => true,
+                state::WRAP => {
+                    position += raw.length;
+                    continue;
+                }
+                _ => break,
+            };
+            if self.check_record(position, raw.length).is_err() {
+                break;
+            }
+            // SAFETY: check_record saw that the header lies inside the data area.
+            let header = unsafe { &*self.header(position) };
+            let stamp = Stamp {
+                producer_id: header.producer_id,
+                epoch: header.producer_epoch,
+                sequence: header.sequence,
+                batch_records: header.batch_records,
+                partition: header.partition as u32,
+            };
+            let valid = header.partition >= 0
+                && stamp.producer_id >= 0
+                && stamp.epoch >= 0
+                && stamp.sequence >= 0;
+            if valid {
+                found.push(Stamped { position, topic: header.topic, stamp, done });
+            }
+            position += raw.length;
+        }
+        self.scanned = position;
+        let open = stamps::open_batches(found);
+        for position in open.iter().flat_map(|batch| &batch.positions) {
+            // SAFETY: the scan above saw that the slot, and so its header, lies inside the data area.
+            let state = unsafe { &(*self.header(*position)).state };
+            if state.swap(state::RECORD, Ordering::Relaxed) == state::DONE {
+                self.done -= 1;
+            }
+            self.claimed.insert(*position);
+            self.outstanding += 1;
+        }
+        open
     }
 
     /// Gives the space of done records back to the writer, up to the oldest one that is not done.

@@ -6,12 +6,14 @@ use std::cell::Cell;
 
 use lkfk::protocol::api_versions::ApiVersionsResponse;
 use lkfk::protocol::header::{ApiKey, read_response_header};
+use lkfk::protocol::init_producer_id::InitProducerIdResponse;
 use lkfk::protocol::metadata::MetadataResponse;
 use lkfk::protocol::primitives::{DecodeError, Reader};
 use lkfk::protocol::produce::ProduceResponse;
 
 /// Every API whose answers are decoded.
-pub const APIS: [ApiKey; 3] = [ApiKey::Produce, ApiKey::Metadata, ApiKey::ApiVersions];
+pub const APIS: [ApiKey; 4] =
+    [ApiKey::Produce, ApiKey::Metadata, ApiKey::ApiVersions, ApiKey::InitProducerId];
 
 /// The most memory that decoding an answer of this size may take.
 pub fn allowed_memory(answer_len: usize) -> usize {
@@ -26,6 +28,7 @@ pub fn decode(api: ApiKey, version: i16, answer: &[u8]) -> Result<(), DecodeErro
         ApiKey::Produce => ProduceResponse::decode(version, &mut reader).map(drop),
         ApiKey::Metadata => MetadataResponse::decode(version, &mut reader).map(drop),
         ApiKey::ApiVersions => ApiVersionsResponse::decode(version, &mut reader).map(drop),
+        ApiKey::InitProducerId => InitProducerIdResponse::decode(version, &mut reader).map(drop),
     }
 }
 

@@ -1,17 +1,30 @@
 //! A model of a Kafka cluster, as far as a producer can tell: brokers that come and go, leaders that
 //! move, logs that keep what was appended, answers that are late, lost or errors. It judges nothing; the
 //! simulation reads its logs.
+//!
+//! For batches with a stamp it keeps Kafka's rules (ProducerStateManager, ProducerAppendInfo of 4.x): the last
+//! five batches of each producer are recognised by first and last number; a new one must follow the last, or
+//! begin at 0 with a higher epoch; a producer that it does not know may begin anywhere.
 
 use super::*;
+use crate::producer::idempotence::advance;
+use crate::protocol::init_producer_id::InitProducerIdResponse;
 use crate::protocol::metadata::{BrokerMetadata, PartitionMetadata, TopicMetadata};
 use crate::protocol::produce::{ProducedTopic, RecordError};
+use crate::protocol::record_batch::ProducerStamp;
 
 /// Chances, each in thousandths, and times in microseconds.
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
     pub lose_request: u64,
+    /// What was sent on a connection that is over arrives all the same.
+    pub late: u64,
     pub lose_answer: u64,
     pub swallow_answer: u64,
+    /// A broker forgets what it knows of producers.
+    pub forget_producers: u64,
+    /// InitProducerId is answered with an error that passes.
+    pub no_producer_id: u64,
     pub error_before_append: u64,
     pub error_after_append: u64,
     pub fatal_error: u64,
@@ -32,7 +45,20 @@ pub struct ModelTopic {
     pub leaders: Vec<(Option<BrokerId>, i32)>,
     /// What was appended, per partition, in order.
     pub logs: Vec<Vec<RecordId>>,
+    /// What is known of producers, per partition.
+    pub producers: Vec<BTreeMap<i64, ProducerState>>,
 }
+
+/// What a broker knows of a producer in a partition.
+#[derive(Debug, Clone)]
+pub struct ProducerState {
+    epoch: i16,
+    /// First and last number, and the offset, of its last batches.
+    batches: VecDeque<(i32, i32, i64)>,
+}
+
+/// A batch in a Produce request: topic, partition, stamp, records.
+pub type ModelBatch = (String, u32, Option<ProducerStamp>, Vec<RecordId>);
 
 /// The cluster's state. A log survives its leader, as with enough in-sync replicas.
 pub struct Cluster {
@@ -42,6 +68,12 @@ pub struct Cluster {
     pub topics: Vec<ModelTopic>,
     /// Largest batch that is taken, in records.
     pub max_records: usize,
+    /// A broker has forgotten producers at some time.
+    pub forgot: bool,
+    /// The next producer id.
+    pub next_producer_id: i64,
+    /// Epoch of new producer ids: high where the end of epochs is to be met.
+    pub first_epoch: i16,
     /// Metadata shows the topics only from then on.
     pub topics_exist_from: Time,
 }
@@ -146,17 +178,30 @@ impl Cluster {
         }
     }
 
+    /// A broker is asked for a producer id.
+    pub fn producer_id(&mut self) -> InitProducerIdResponse {
+        let mut answer = InitProducerIdResponse {
+            throttle_ms: 0,
+            error: ErrorCode::NONE,
+            producer_id: self.next_producer_id,
+            epoch: self.first_epoch,
+        };
+        if self.chance(self.faults.no_producer_id) {
+            answer.error = ErrorCode::COORDINATOR_LOAD_IN_PROGRESS;
+            answer.producer_id = -1;
+        } else {
+            self.next_producer_id += 1;
+        }
+        answer
+    }
+
     /// A broker takes a Produce request.
-    pub fn produce(
-        &mut self,
-        broker: BrokerId,
-        batches: &[(String, u32, Vec<RecordId>)],
-    ) -> Answer<ProduceResponse> {
+    pub fn produce(&mut self, broker: BrokerId, batches: &[ModelBatch]) -> Answer<ProduceResponse> {
         let throttle_ms = if self.chance(self.faults.throttle) { 200 } else { 0 };
         let mut response =
             ProduceResponse { throttle_ms, topics: Vec::new(), node_endpoints: Vec::new() };
-        for (name, partition, records) in batches {
-            let told = self.append(broker, name, *partition, records);
+        for (name, partition, stamp, records) in batches {
+            let told = self.append(broker, name, *partition, *stamp, records);
             response.topics.push(ProducedTopic {
                 topic: ProducedTopicRef::Name(name.clone()),
                 partitions: vec![told],
@@ -176,6 +221,7 @@ impl Cluster {
         broker: BrokerId,
         name: &str,
         partition: u32,
+        stamp: Option<ProducerStamp>,
         records: &[RecordId],
     ) -> ProducedPartition {
         let mut told = ProducedPartition {
@@ -211,13 +257,65 @@ impl Cluster {
             told.error = ErrorCode::TOPIC_AUTHORIZATION_FAILED;
             return told;
         }
-        let log = &mut self.topics[topic].logs[partition as usize];
-        told.base_offset = log.len() as i64;
-        log.extend(records);
+        if self.chance(self.faults.forget_producers) {
+            self.forgot = true;
+            self.topics[topic].producers[partition as usize].clear();
+        }
+        let ModelTopic { logs, producers, .. } = &mut self.topics[topic];
+        let log = &mut logs[partition as usize];
+        let offset = log.len() as i64;
+        match stamp.map(|stamp| check(&mut producers[partition as usize], stamp, records, offset)) {
+            Some(Err(error)) => {
+                told.error = error;
+                return told;
+            }
+            Some(Ok(Some(offset))) => told.base_offset = offset,
+            Some(Ok(None)) | None => {
+                told.base_offset = offset;
+                log.extend(records);
+            }
+        }
         if self.chance(self.faults.error_after_append) {
             told.error = ErrorCode::REQUEST_TIMED_OUT;
             told.base_offset = -1;
         }
         told
     }
+}
+
+/// A broker's verdict on a batch's numbers: append it, `Some` offset of the same batch, or an error.
+fn check(
+    producers: &mut BTreeMap<i64, ProducerState>,
+    stamp: ProducerStamp,
+    records: &[RecordId],
+    offset: i64,
+) -> Result<Option<i64>, ErrorCode> {
+    let first = stamp.base_sequence;
+    let last = advance(first, records.len() - 1);
+    let state = producers
+        .entry(stamp.producer_id)
+        .or_insert(ProducerState { epoch: -1, batches: VecDeque::new() });
+    if stamp.epoch < state.epoch {
+        return Err(ErrorCode::INVALID_PRODUCER_EPOCH);
+    }
+    if stamp.epoch == state.epoch {
+        if let Some(known) = state.batches.iter().find(|known| (known.0, known.1) == (first, last))
+        {
+            return Ok(Some(known.2));
+        }
+        if state.batches.back().is_some_and(|newest| advance(newest.1, 1) != first) {
+            return Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
+        }
+    } else {
+        if state.epoch >= 0 && first != 0 {
+            return Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
+        }
+        state.batches.clear();
+    }
+    state.epoch = stamp.epoch;
+    state.batches.push_back((first, last, offset));
+    if state.batches.len() > 5 {
+        state.batches.pop_front();
+    }
+    Ok(None)
 }

@@ -2,6 +2,7 @@
 
 mod behaviour;
 mod cluster;
+mod ledger;
 mod sim;
 
 use super::sink::Sink;

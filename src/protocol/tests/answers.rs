@@ -7,6 +7,7 @@ use super::oracle;
 use crate::protocol::api_versions::{self, ApiRange, ApiVersionsResponse};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::header::{ApiKey, read_response_header};
+use crate::protocol::init_producer_id::{self, InitProducerIdResponse};
 use crate::protocol::metadata::{
     self, BrokerMetadata, MetadataResponse, PartitionMetadata, TopicMetadata,
 };
@@ -36,6 +37,22 @@ proptest! {
         let bytes = oracle::encode(&theirs, version);
         let ours = MetadataResponse::decode(version, &mut Reader::new(&bytes));
         prop_assert_eq!(ours, Ok(expected_metadata(version, &theirs)));
+    }
+
+    #[test]
+    fn init_producer_id_answers_decode_to_what_was_encoded(
+        (version, theirs) in init_producer_id::VERSIONS
+            .prop_flat_map(|version| (Just(version), oracle::init_producer_id(version)))
+    ) {
+        let bytes = oracle::encode(&theirs, version);
+        let ours = InitProducerIdResponse::decode(version, &mut Reader::new(&bytes));
+        let expected = InitProducerIdResponse {
+            throttle_ms: theirs.throttle_time_ms,
+            error: ErrorCode(theirs.error_code),
+            producer_id: theirs.producer_id.0,
+            epoch: theirs.producer_epoch,
+        };
+        prop_assert_eq!(ours, Ok(expected));
     }
 
     #[test]
@@ -192,10 +209,11 @@ fn the_versions_decoded_here_exist() {
     }
 }
 
-const APIS: [(ApiKey, std::ops::RangeInclusive<i16>); 3] = [
+const APIS: [(ApiKey, std::ops::RangeInclusive<i16>); 4] = [
     (ApiKey::Produce, produce::VERSIONS),
     (ApiKey::Metadata, metadata::VERSIONS),
     (ApiKey::ApiVersions, api_versions::VERSIONS),
+    (ApiKey::InitProducerId, init_producer_id::VERSIONS),
 ];
 
 fn their_key(api: ApiKey) -> theirs::ApiKey {

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::oracle;
 use crate::protocol::api_versions::{self, ApiVersionsResponse};
+use crate::protocol::init_producer_id::{self, InitProducerIdResponse};
 use crate::protocol::metadata::{self, MetadataResponse};
 use crate::protocol::primitives::{DecodeError, DecodeFault, LengthAt, Reader};
 use crate::protocol::produce::{self, ProduceResponse};
@@ -141,7 +142,13 @@ fn any_answer() -> impl Strategy<Value = (i16, Vec<u8>, Decode)> {
         let bytes = oracle::produce(version).prop_map(move |a| oracle::encode_produce(&a, version));
         (Just(version), bytes, Just(decode))
     });
-    prop_oneof![1 => api_versions, 3 => metadata, 3 => produce]
+    let producer_id = init_producer_id::VERSIONS.prop_flat_map(|version| {
+        let decode: Decode = |v, reader| InitProducerIdResponse::decode(v, reader).map(drop);
+        let bytes =
+            oracle::init_producer_id(version).prop_map(move |a| oracle::encode(&a, version));
+        (Just(version), bytes, Just(decode))
+    });
+    prop_oneof![1 => api_versions, 3 => metadata, 3 => produce, 1 => producer_id]
 }
 
 fn hostile_lengths(width: usize) -> Vec<Vec<u8>> {

@@ -28,6 +28,18 @@ const RELEASES: [Row; 11] = [
     ("4.3", (0, 13), (0, 13), (13, 13)),
 ];
 
+fn versions(produce: i16, metadata: i16) -> Versions {
+    Versions { produce, metadata, init_producer_id: None }
+}
+
+#[test]
+fn idempotence_is_there_where_the_broker_offers_it_in_a_version_spoken_here() {
+    for (offered, chosen) in [((0, 0), Some(0)), ((0, 6), Some(5)), ((6, 7), None)] {
+        let answer = offer(&[(PRODUCE, 0, 13), (METADATA, 0, 13), (22, offered.0, offered.1)]);
+        assert_eq!(Versions::negotiate(&answer).unwrap().init_producer_id, chosen);
+    }
+}
+
 #[test]
 fn each_broker_gets_the_highest_versions_it_speaks() {
     let unreleased = [
@@ -42,7 +54,7 @@ fn each_broker_gets_the_highest_versions_it_speaks() {
             (18, 0, 4),
             (PRODUCE, produce.0, produce.1),
         ]));
-        let expected = Versions { produce: produce_chosen, metadata: metadata_chosen };
+        let expected = versions(produce_chosen, metadata_chosen);
         assert_eq!(chosen, Ok(expected), "Kafka {release}");
     }
 }
@@ -51,7 +63,10 @@ fn each_broker_gets_the_highest_versions_it_speaks() {
 fn a_release_that_is_not_asked_gets_what_it_would_be_asked_for() {
     for (release, _, _, (produce, metadata)) in RELEASES {
         let release = release.parse::<Release>().unwrap();
-        assert_eq!(release.versions(), Versions { produce, metadata }, "{release:?}");
+        let idempotent = release >= "0.11".parse().unwrap();
+        let expected =
+            Versions { init_producer_id: idempotent.then_some(0), ..versions(produce, metadata) };
+        assert_eq!(release.versions(), expected, "{release:?}");
     }
     for (release, produce, metadata) in [
         ("0.8", 0, 0),
@@ -65,8 +80,8 @@ fn a_release_that_is_not_asked_gets_what_it_would_be_asked_for() {
         ("4.4.0", 13, 13),
         ("17.0", 13, 13),
     ] {
-        let versions = release.parse::<Release>().unwrap().versions();
-        assert_eq!(versions, Versions { produce, metadata }, "{release}");
+        let chosen = release.parse::<Release>().unwrap().versions();
+        assert_eq!((chosen.produce, chosen.metadata), (produce, metadata), "{release}");
     }
 }
 
@@ -94,7 +109,7 @@ fn what_is_no_release_is_refused() {
 fn produce_by_topic_id_needs_metadata_that_tells_ids() {
     for (metadata_max, produce) in [(9, 12), (10, 13)] {
         let chosen = Versions::negotiate(&offer(&[(PRODUCE, 0, 13), (METADATA, 0, metadata_max)]));
-        assert_eq!(chosen, Ok(Versions { produce, metadata: metadata_max }));
+        assert_eq!(chosen, Ok(versions(produce, metadata_max)));
     }
     let only_by_id = Versions::negotiate(&offer(&[(PRODUCE, 13, 13), (METADATA, 0, 9)]));
     assert_eq!(
@@ -140,7 +155,7 @@ fn a_range_upside_down_offers_nothing() {
 #[test]
 fn an_api_listed_twice_offers_what_both_entries_allow() {
     let ranges = [(PRODUCE, 0, 9), (METADATA, 2, 12), (METADATA, 0, 8), (PRODUCE, 5, 11)];
-    assert_eq!(Versions::negotiate(&offer(&ranges)), Ok(Versions { produce: 9, metadata: 8 }));
+    assert_eq!(Versions::negotiate(&offer(&ranges)), Ok(versions(9, 8)));
 
     let at_odds = [(PRODUCE, 0, 4), (METADATA, 0, 12), (PRODUCE, 5, 9)];
     assert!(Versions::negotiate(&offer(&at_odds)).is_err());

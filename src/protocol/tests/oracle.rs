@@ -10,7 +10,8 @@ use kafka_protocol::messages::produce_response::{
     TopicProduceResponse,
 };
 use kafka_protocol::messages::{
-    ApiVersionsResponse, BrokerId, MetadataResponse, ProduceResponse, TopicName,
+    ApiVersionsResponse, BrokerId, InitProducerIdResponse, MetadataResponse, ProduceResponse,
+    ProducerId, TopicName,
 };
 use kafka_protocol::protocol::{Encodable, StrBytes};
 use proptest::collection::vec;
@@ -82,6 +83,22 @@ pub fn api_versions(version: i16) -> BoxedStrategy<ApiVersionsResponse> {
                 });
                 answer = answer.with_supported_features(features.collect());
             }
+            match unknown {
+                Some(bytes) => answer.with_unknown_tagged_field(UNKNOWN_TAG, bytes.into()),
+                None => answer,
+            }
+        })
+        .boxed()
+}
+
+pub fn init_producer_id(version: i16) -> BoxedStrategy<InitProducerIdResponse> {
+    (any::<(i32, i16, i64, i16)>(), unknown_field(version >= 2))
+        .prop_map(|((throttle, error, id, epoch), unknown)| {
+            let answer = InitProducerIdResponse::default()
+                .with_throttle_time_ms(throttle)
+                .with_error_code(error)
+                .with_producer_id(ProducerId(id))
+                .with_producer_epoch(epoch);
             match unknown {
                 Some(bytes) => answer.with_unknown_tagged_field(UNKNOWN_TAG, bytes.into()),
                 None => answer,

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use crate::protocol::api_versions::{self, put_api_versions_request};
 use crate::protocol::header::{ApiKey, finish_frame, put_request_header};
+use crate::protocol::init_producer_id::{self, put_init_producer_id_request};
 use crate::protocol::metadata::{self, put_metadata_request};
 use crate::protocol::produce::{self, ProduceEncoder, TopicRef};
 use crate::topic_name;
@@ -71,6 +72,25 @@ proptest! {
         prop_assert_eq!(request.allow_auto_topic_creation, auto_create || version < 4);
         prop_assert!(!request.include_cluster_authorized_operations);
         prop_assert!(!request.include_topic_authorized_operations);
+    }
+
+    #[test]
+    fn init_producer_id_requests_decode_to_the_wish_for_a_new_id(
+        version in init_producer_id::VERSIONS,
+        correlation_id in any::<i32>(),
+        client_id in ".{0,20}",
+    ) {
+        let mut out = BEFORE.to_vec();
+        let start = put_request_header(
+            &mut out, ApiKey::InitProducerId, version, correlation_id, &client_id,
+        );
+        put_init_producer_id_request(&mut out, version);
+        finish_frame(&mut out, start);
+
+        let request: theirs::InitProducerIdRequest =
+            decode(&out, theirs::ApiKey::InitProducerId, version, correlation_id, &client_id);
+        prop_assert_eq!(request.transactional_id, None);
+        prop_assert_eq!((request.producer_id.0, request.producer_epoch), (-1, -1));
     }
 
     #[test]

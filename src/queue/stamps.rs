@@ -1,0 +1,178 @@
+//! Batches on record: which records were sent together, to which partition, and by which producer id, epoch
+//! and sequence numbers a broker knows them. Written down before the first send, so that whoever finds the
+//! file repeats the same batches and the broker drops those that it has (KIP-98).
+//!
+//! Invariants:
+//! - A stamp is the reader's part of a slot's header; the writer never looks at it.
+//! - A batch counts only when it is whole: as many records as its first one says, with numbers in a row. One
+//!   that is not was never sent, since a batch is sent after its last stamp.
+//! - A batch of which one record is done is not forgotten for the others: they were sent with it, and the
+//!   broker knows only the whole.
+
+use std::collections::BTreeMap;
+
+/// A record's place in a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// Kafka's producer id, from 0 on.
+    pub producer_id: i64,
+    /// Its epoch.
+    pub epoch: i16,
+    /// The record's number in its partition.
+    pub sequence: i32,
+    /// Records in the batch on its first record, 0 on the others.
+    pub batch_records: u32,
+    /// The partition it was sent to.
+    pub partition: u32,
+}
+
+/// A record that has a stamp.
+#[derive(Debug, Clone, Copy)]
+pub struct Stamped {
+    /// Names the record.
+    pub position: u64,
+    /// Topic id in its queue.
+    pub topic: u16,
+    /// Its stamp.
+    pub stamp: Stamp,
+    /// It was delivered, or is safe elsewhere.
+    pub done: bool,
+}
+
+/// A batch that was sent, as far as the file knows, and of which not all records are done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenBatch {
+    /// Topic id in its queue.
+    pub topic: u16,
+    /// The partition it was sent to.
+    pub partition: u32,
+    /// Kafka's producer id.
+    pub producer_id: i64,
+    /// Its epoch.
+    pub epoch: i16,
+    /// Number of the first record.
+    pub base_sequence: i32,
+    /// The records, in the order of their numbers; done ones among them.
+    pub positions: Vec<u64>,
+}
+
+/// The open batches among `records`: those of one partition and producer in the order of their numbers.
+pub fn open_batches(records: impl IntoIterator<Item = Stamped>) -> Vec<OpenBatch> {
+    let mut chains: BTreeMap<(u16, u32, i64, i16), Vec<Stamped>> = BTreeMap::new();
+    for record in records {
+        let Stamp { producer_id, epoch, partition, .. } = record.stamp;
+        chains.entry((record.topic, partition, producer_id, epoch)).or_default().push(record);
+    }
+    let mut open = Vec::new();
+    for ((topic, partition, producer_id, epoch), mut chain) in chains {
+        // Numbers go around after 2^31 - 1, and those of one file lie close together.
+        let middle = chain[0].stamp.sequence.wrapping_sub(1 << 30);
+        chain.sort_by_key(|record| distance(middle, record.stamp.sequence));
+        let mut rest = &chain[..];
+        while let Some(first) = rest.first() {
+            let count = (first.stamp.batch_records as usize).clamp(1, rest.len());
+            let (batch, after) = rest.split_at(count);
+            if !is_whole(batch) {
+                rest = &rest[1..];
+                continue;
+            }
+            rest = after;
+            if batch.iter().any(|record| !record.done) {
+                open.push(OpenBatch {
+                    topic,
+                    partition,
+                    producer_id,
+                    epoch,
+                    base_sequence: first.stamp.sequence,
+                    positions: batch.iter().map(|record| record.position).collect(),
+                });
+            }
+        }
+    }
+    open
+}
+
+/// Steps from one number to another, around the circle of 2^31.
+fn distance(from: i32, to: i32) -> u32 {
+    (to as u32).wrapping_sub(from as u32) & 0x7fff_ffff
+}
+
+fn is_whole(batch: &[Stamped]) -> bool {
+    let first = &batch[0].stamp;
+    first.batch_records as usize == batch.len()
+        && batch.iter().enumerate().skip(1).all(|(index, record)| {
+            record.stamp.batch_records == 0
+                && distance(first.sequence, record.stamp.sequence) as usize == index
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(position: u64, sequence: i32, batch_records: u32, done: bool) -> Stamped {
+        let stamp = Stamp { producer_id: 7, epoch: 0, sequence, batch_records, partition: 1 };
+        Stamped { position, topic: 0, stamp, done }
+    }
+
+    fn positions(records: &[Stamped]) -> Vec<Vec<u64>> {
+        open_batches(records.iter().copied()).into_iter().map(|batch| batch.positions).collect()
+    }
+
+    #[test]
+    fn batches_are_found_whole_and_in_the_order_of_their_numbers() {
+        // The second batch lies before the first in the file.
+        let records = [
+            record(8, 2, 2, false),
+            record(16, 3, 0, false),
+            record(24, 0, 2, false),
+            record(32, 1, 0, false),
+        ];
+        assert_eq!(positions(&records), [vec![24, 32], vec![8, 16]]);
+    }
+
+    #[test]
+    fn a_batch_with_one_open_record_is_open_and_one_without_is_not() {
+        let records = [
+            record(8, 0, 2, true),
+            record(16, 1, 0, false),
+            record(24, 2, 1, true),
+            record(32, 3, 1, false),
+        ];
+        assert_eq!(positions(&records), [vec![8, 16], vec![32]]);
+    }
+
+    #[test]
+    fn a_batch_whose_stamps_are_not_all_there_was_never_sent() {
+        let half = [record(8, 0, 3, false), record(16, 1, 0, false)];
+        assert!(positions(&half).is_empty());
+        let hole = [record(8, 0, 2, false), record(16, 2, 0, false), record(24, 3, 1, false)];
+        assert_eq!(positions(&hole), [vec![24]]);
+        let headless = [record(8, 1, 0, false), record(16, 2, 1, false)];
+        assert_eq!(positions(&headless), [vec![16]]);
+        let hostile = [record(8, 0, u32::MAX, false), record(16, 1, 1, false)];
+        assert_eq!(positions(&hostile), [vec![16]]);
+    }
+
+    #[test]
+    fn numbers_go_around() {
+        let records = [
+            record(8, i32::MAX - 1, 3, false),
+            record(16, i32::MAX, 0, false),
+            record(24, 0, 0, false),
+            record(32, 1, 1, false),
+        ];
+        assert_eq!(positions(&records), [vec![8, 16, 24], vec![32]]);
+    }
+
+    #[test]
+    fn producers_epochs_and_partitions_are_kept_apart() {
+        let mut records =
+            [record(8, 0, 1, false), record(16, 1, 1, false), record(24, 2, 1, false)];
+        records[1].stamp.epoch = 1;
+        records[2].stamp.partition = 2;
+        assert_eq!(open_batches(records).len(), 3);
+        let batches = open_batches(records);
+        assert!(batches.iter().all(|batch| batch.positions.len() == 1));
+    }
+}
