@@ -8,10 +8,12 @@
 # make million   1,000,000 messages at 50,000/s, read back and judged
 # make outage    a broker away for OUTAGE=60 seconds under load, and what became of every message
 # make matrix    a round trip and a broker's death with each of nine Kafka versions, 0.8.2.2 to 4.4.0
+# make sim       SEEDS=1000000 runs of the producer against a model cluster; SEED=n repeats one and tells
 # make fuzz      each fuzz target for FUZZ_SECONDS
 # make clean
 
 FUZZ_SECONDS ?= 60
+SEEDS ?= 1000000
 INST_LIBDIR ?= /usr/local/lib/lua/5.1
 CARGO ?= cargo
 
@@ -58,6 +60,10 @@ matrix:
 demo:
 	dev/demo.sh
 
+sim:
+	LKFK_SIM_SEEDS=$(SEEDS) LKFK_SIM_SEED=$(SEED) $(CARGO) test --no-default-features --lib \
+	  producer::tests::sim::every -- --nocapture
+
 fuzz:
 	$(CARGO) +nightly fuzz --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-fuzz
 	set -e; for target in $$($(CARGO) +nightly fuzz list); do \
@@ -67,4 +73,4 @@ fuzz:
 clean:
 	$(CARGO) clean
 
-.PHONY: build install test lint docs bench million outage matrix demo fuzz clean
+.PHONY: build install test lint docs bench million outage matrix demo sim fuzz clean

@@ -34,6 +34,8 @@ pub mod producer;
 pub mod protocol;
 pub mod queue;
 #[cfg(not(loom))]
+mod seeded_bug;
+#[cfg(not(loom))]
 pub mod stats;
 pub mod topic_name;
 #[cfg(all(feature = "net", not(loom)))]

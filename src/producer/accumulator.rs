@@ -11,6 +11,7 @@ use super::idempotence::{self, Identity, Sequence, is_older};
 use super::timer::Scheduled;
 use super::{BrokerId, Time};
 use crate::protocol::record_batch::{BATCH_OVERHEAD, ProducerStamp};
+use crate::seeded_bug::{Bug, is_seeded};
 use std::collections::VecDeque;
 
 /// One partition's accumulator, and what is known of its leader.
@@ -79,6 +80,7 @@ impl Partition {
                 _ => false,
             };
             let place = self.queue.iter().rposition(older).map_or(0, |place| place + 1);
+            let place = if is_seeded(Bug::PutBackUnordered) { 0 } else { place };
             self.queue.insert(place, Batch { closed: true, ..batch });
         }
     }
@@ -88,7 +90,9 @@ impl Partition {
         let Some(front) = self.queue.front() else { return true };
         match self.in_flight.len() {
             0 => self.sequence.is_behind_gap(front),
+            1 if !idempotent && is_seeded(Bug::TwoInFlight) => false,
             _ if !idempotent || self.sequence.is_unsure() => true,
+            _ if self.repeating && is_seeded(Bug::FollowRepeat) => false,
             _ if self.repeating || front.stamp.is_some() => true,
             // The new leader would refuse what comes before the old one's answers.
             _ if self.sent_to != self.leader => true,
@@ -158,6 +162,9 @@ impl Partition {
     /// True when a batch is not given up for its age: it may be in the log, and the broker would say so.
     /// Nor are those that follow it in number, while it is open whether there is a gap before them.
     fn stays(&self, batch: &Batch, topic_is_gone: bool) -> bool {
+        if is_seeded(Bug::ExpireInDoubt) {
+            return false;
+        }
         batch.stamp.as_ref().is_some_and(|stamp| {
             !self.in_flight.is_empty()
                 || !topic_is_gone && (batch.in_doubt || self.has_older(stamp))

@@ -3,6 +3,7 @@
 use super::idempotence::advance;
 use super::{NewRecord, RecordId, Time};
 use crate::protocol::record_batch::ProducerStamp;
+use crate::seeded_bug::{Bug, is_seeded};
 
 /// A record as the producer knows it: everything but its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +85,10 @@ impl Batch {
         }
         // The halves share its numbers, so what follows keeps its own.
         second.stamp = self.stamp.map(|stamp| ProducerStamp {
-            base_sequence: advance(stamp.base_sequence, self.records.len()),
+            base_sequence: match is_seeded(Bug::SplitKeepsNumber) {
+                true => stamp.base_sequence,
+                false => advance(stamp.base_sequence, self.records.len()),
+            },
             ..stamp
         });
         self.bytes -= second.bytes;

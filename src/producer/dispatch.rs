@@ -5,6 +5,7 @@ use super::accumulator::Next;
 use super::sink::{InFlight, Link, Sent};
 use super::timer::Timer;
 use super::{Action, BrokerId, CloseReason, ConnId, Notice, Producer, RequestId, Time, retry};
+use crate::seeded_bug::{Bug, is_seeded};
 use std::time::Duration;
 
 /// How long after the broker's own limit for an answer (`request_timeout_ms`, which it is told) the
@@ -183,6 +184,9 @@ impl Producer {
             sink.connect_after = now + pause;
         }
         for sent in lost {
+            if is_seeded(Bug::LoseOnDisconnect) {
+                continue;
+            }
             self.retry_in_doubt(now, sent);
         }
         self.forget_asked_identity(now, conn);

@@ -35,6 +35,7 @@ use super::{
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::init_producer_id::InitProducerIdResponse;
 use crate::protocol::record_batch::ProducerStamp;
+use crate::seeded_bug::{Bug, is_seeded};
 use std::collections::VecDeque;
 
 /// Batches of one partition that a broker can tell from doubles.
@@ -127,7 +128,8 @@ impl Sequence {
 
     /// Gives a batch that is about to be sent for the first time its stamp. False when there is no id yet.
     pub fn stamp(&mut self, identity: &Identity, batch: &mut Batch) -> bool {
-        if batch.stamp.is_some() || !identity.is_on() {
+        let repeated = batch.stamp.is_some() && !is_seeded(Bug::NewNumbersOnRetry);
+        if repeated || !identity.is_on() || is_seeded(Bug::SkipStamp) {
             return true;
         }
         if self.owner.is_none() {
@@ -166,7 +168,7 @@ impl Sequence {
 
     /// True while nothing may follow what is on the way.
     pub fn is_unsure(&self) -> bool {
-        !self.known || self.gap.is_some()
+        !self.known && !is_seeded(Bug::FollowUnknown) || self.gap.is_some()
     }
 
     /// True when a batch has to wait for the restart.
@@ -182,7 +184,8 @@ impl Sequence {
     /// Returns the producer id that is not to be used any more.
     fn start_over(&mut self, batches: &mut VecDeque<Batch>) -> Option<i64> {
         self.gap.as_ref()?;
-        if batches.iter().any(|batch| self.stamped(batch) && !self.is_behind_gap(batch)) {
+        let before = |batch: &Batch| self.stamped(batch) && !self.is_behind_gap(batch);
+        if batches.iter().any(before) && !is_seeded(Bug::RestartEarly) {
             return None;
         }
         let gap = self.gap.take()?;
@@ -194,6 +197,9 @@ impl Sequence {
         let (id, epoch) = self.owner?;
         self.next = 0;
         self.known = false;
+        if is_seeded(Bug::KeepEpoch) {
+            return None;
+        }
         match (gap.restart, epoch.checked_add(1)) {
             (Restart::Epoch, Some(epoch)) => {
                 self.owner = Some((id, epoch));
@@ -209,6 +215,9 @@ impl Sequence {
 
 /// The number that comes `count` after `sequence`: they run from 0 to 2^31 - 1 and around.
 pub fn advance(sequence: i32, count: usize) -> i32 {
+    if is_seeded(Bug::NoWrap) {
+        return sequence.saturating_add(count as i32);
+    }
     ((sequence as u32).wrapping_add(count as u32) & 0x7fff_ffff) as i32
 }
 

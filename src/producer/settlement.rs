@@ -7,6 +7,7 @@ use super::{Fate, Notice, Outcome, Producer, Reason, Time, TopicId};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::produce::ProducedPartition;
 use crate::protocol::record_batch::ProducerStamp;
+use crate::seeded_bug::{Bug, is_seeded};
 
 impl Producer {
     /// Decides about a batch that was answered; `told` is `None` for `acks = 0`.
@@ -19,6 +20,8 @@ impl Producer {
             }
             Some(told) => told.error,
         };
+        let lost = is_seeded(Bug::RefusalIsSuccess) && error == ErrorCode::NOT_ENOUGH_REPLICAS;
+        let error = if lost { ErrorCode::NONE } else { error };
         if let Some(hint) = told.and_then(|told| told.current_leader.as_ref()) {
             self.follow_hint(now, &sent, hint.id, hint.epoch);
         }
@@ -95,7 +98,7 @@ impl Producer {
 
     /// Puts a batch back to be sent again after a connection broke or an answer made no sense.
     pub(super) fn retry_in_doubt(&mut self, now: Time, sent: Sent) {
-        self.retry(now, sent, false, true, true);
+        self.retry(now, sent, false, true, !is_seeded(Bug::ForgetDoubt));
     }
 
     pub(super) fn retry(
@@ -135,6 +138,10 @@ impl Producer {
         let Sent { topic, partition, batch } = sent;
         self.in_flight_records -= batch.records.len() as u64;
         let (landed, records) = (batch.stamp, batch.records);
+        if is_seeded(Bug::ReportTwice) {
+            let records = records.clone();
+            self.outcomes.push_back(Outcome { topic, partition: None, records, fate });
+        }
         self.outcomes.push_back(Outcome { topic, partition: Some(partition), records, fate });
         self.release_partition(now, topic, partition, landed, Vec::new(), None);
     }

@@ -9,6 +9,7 @@
 //! - A batch of which one record is done is not forgotten for the others: they were sent with it, and the
 //!   broker knows only the whole.
 
+use crate::seeded_bug::{Bug, is_seeded};
 use std::collections::BTreeMap;
 
 /// A record's place in a batch.
@@ -84,7 +85,11 @@ pub fn open_batches(records: impl IntoIterator<Item = Stamped>) -> Vec<OpenBatch
                     producer_id,
                     epoch,
                     base_sequence: first.stamp.sequence,
-                    positions: batch.iter().map(|record| record.position).collect(),
+                    positions: batch
+                        .iter()
+                        .filter(|record| !(record.done && is_seeded(Bug::RepeatOpenRecordsOnly)))
+                        .map(|record| record.position)
+                        .collect(),
                 });
             }
         }

@@ -15,6 +15,7 @@ use super::*;
 use crate::producer::idempotence::advance;
 use crate::protocol::init_producer_id::InitProducerIdResponse;
 use crate::queue::stamps::Stamp;
+use crate::seeded_bug::{self, BUGS, Bug, is_seeded};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
@@ -408,15 +409,8 @@ impl Sim {
         let mut actions = 0;
         loop {
             // First of all, see the contract.
-            while let Some(outcome) = self.producer.poll_outcome() {
-                for record in &outcome.records {
-                    if self.may_crash() {
-                        self.crash();
-                        break;
-                    }
-                    self.tell(|| format!("{:?} {:?}", record.id, outcome.fate));
-                    self.ledger.settle(record.id, outcome.fate)?;
-                }
+            if !is_seeded(Bug::ActFirst) {
+                self.note_outcomes()?;
             }
             let Some(action) = self.producer.poll(self.now) else { break };
             actions += 1;
@@ -457,7 +451,22 @@ impl Sim {
                 Action::Produce { conn, request } => self.send(conn, request)?,
             }
         }
+        self.note_outcomes()?;
         while self.producer.poll_notice().is_some() {}
+        Ok(())
+    }
+
+    fn note_outcomes(&mut self) -> Result<(), String> {
+        while let Some(outcome) = self.producer.poll_outcome() {
+            for record in &outcome.records {
+                if self.may_crash() {
+                    self.crash();
+                    break;
+                }
+                self.tell(|| format!("{:?} {:?}", record.id, outcome.fate));
+                self.ledger.settle(record.id, outcome.fate)?;
+            }
+        }
         Ok(())
     }
 
@@ -495,7 +504,9 @@ impl Sim {
                     batch_records: if index == 0 { records.len() as u32 } else { 0 },
                     partition: *partition,
                 };
-                self.ledger.stamp(*id, stamp);
+                if !is_seeded(Bug::StampNotKept) {
+                    self.ledger.stamp(*id, stamp);
+                }
             }
         }
         if self.may_crash() {
@@ -594,4 +605,20 @@ fn every_record_has_one_fate_and_partitions_keep_their_order_under_faults() {
             panic!("seed {seed}: {wrong}\nrepeat it with: make sim SEED={seed}");
         }
     }
+}
+
+#[test]
+fn seeded_bugs_are_found() {
+    const SEEDS: u64 = 3_000;
+    let missed = BUGS.iter().filter(|bug| {
+        seeded_bug::seed(Some(**bug));
+        let found = (0..SEEDS).find(|seed| {
+            let run = std::panic::catch_unwind(|| Sim::new(*seed).run());
+            !matches!(run, Ok(Ok(())))
+        });
+        seeded_bug::seed(None);
+        println!("{bug:?}: {}", found.map_or("missed".into(), |seed| format!("seed {seed}")));
+        found.is_none()
+    });
+    assert_eq!(missed.collect::<Vec<_>>(), Vec::<&Bug>::new());
 }

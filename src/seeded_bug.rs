@@ -1,0 +1,89 @@
+//! Bugs that the simulation must find: each is put where it would be made, and is there only while a test
+//! asks for it. What no seed catches is a hole in the simulation.
+
+/// A bug.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bug {
+    /// A batch goes out without its stamp.
+    SkipStamp,
+    /// A repeated batch gets new numbers.
+    NewNumbersOnRetry,
+    /// Others follow a batch that is repeated.
+    FollowRepeat,
+    /// Others follow the first batch that a broker gets from us.
+    FollowUnknown,
+    /// A restart does not wait for what comes before the gap.
+    RestartEarly,
+    /// A restart keeps the epoch.
+    KeepEpoch,
+    /// Batches that come back stand in the order of their return.
+    PutBackUnordered,
+    /// What may be in the log is given up for its age.
+    ExpireInDoubt,
+    /// Doubt is forgotten when a connection breaks.
+    ForgetDoubt,
+    /// A batch is lost with its connection.
+    LoseOnDisconnect,
+    /// "Not enough replicas" counts as success.
+    RefusalIsSuccess,
+    /// Two batches are on the way without idempotence.
+    TwoInFlight,
+    /// Records are reported twice.
+    ReportTwice,
+    /// Numbers do not go around.
+    NoWrap,
+    /// A batch that is cut in two keeps the first number in both halves.
+    SplitKeepsNumber,
+    /// A found batch is repeated without its done records.
+    RepeatOpenRecordsOnly,
+    /// Actions are carried out before outcomes.
+    ActFirst,
+    /// Stamps are not written down.
+    StampNotKept,
+}
+
+/// All of them.
+#[cfg(test)]
+pub(crate) const BUGS: [Bug; 18] = [
+    Bug::SkipStamp,
+    Bug::NewNumbersOnRetry,
+    Bug::FollowRepeat,
+    Bug::FollowUnknown,
+    Bug::RestartEarly,
+    Bug::KeepEpoch,
+    Bug::PutBackUnordered,
+    Bug::ExpireInDoubt,
+    Bug::ForgetDoubt,
+    Bug::LoseOnDisconnect,
+    Bug::RefusalIsSuccess,
+    Bug::TwoInFlight,
+    Bug::ReportTwice,
+    Bug::NoWrap,
+    Bug::SplitKeepsNumber,
+    Bug::RepeatOpenRecordsOnly,
+    Bug::ActFirst,
+    Bug::StampNotKept,
+];
+
+#[cfg(test)]
+thread_local! {
+    static SEEDED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+/// Makes `bug` on this thread, or none.
+#[cfg(test)]
+pub(crate) fn seed(bug: Option<Bug>) {
+    SEEDED.set(bug);
+}
+
+/// Whether the bug is to be made. Never, outside of tests.
+#[cfg(test)]
+pub(crate) fn is_seeded(bug: Bug) -> bool {
+    SEEDED.get() == Some(bug)
+}
+
+/// Whether the bug is to be made. Never, outside of tests.
+#[cfg(not(test))]
+pub(crate) const fn is_seeded(_: Bug) -> bool {
+    false
+}
