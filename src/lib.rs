@@ -8,7 +8,7 @@
 //!                   driver         the thread: queue -> producer -> net, backup
 //!                     producer     the rules: a state machine without I/O or clock
 //!                     net          sockets, frames, correlation ids
-//!                     queue        the ring in a mapped file that both threads share
+//!                     queue        records in a mapped file that both threads share
 //!                     backup       files for what could not be delivered
 //!                       protocol   Kafka's wire format
 //! ```

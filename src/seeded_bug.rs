@@ -2,6 +2,7 @@
 //! asks for it. What no seed catches is a hole in the simulation.
 
 /// A bug.
+#[cfg_attr(not(test), allow(dead_code, reason = "some are made by the simulation itself"))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bug {
     /// A batch goes out without its stamp.

@@ -17,6 +17,9 @@ use crate::protocol::record_batch::{BATCH_OVERHEAD, BatchEncoder, ProducerStamp}
 /// First version of Produce that names topics by id.
 const PRODUCE_BY_TOPIC_ID: i16 = 13;
 
+/// How many records ahead their bytes are asked for: those of one partition lie scattered over the queue.
+const PREFETCH_AHEAD: usize = 4;
+
 /// Room for headers and names around the batches.
 const ENVELOPE: usize = 512;
 
@@ -89,7 +92,11 @@ pub(super) fn produce(
         for sent in batches {
             let hint = BATCH_OVERHEAD + sent.batch.bytes;
             encoder.partition(sent.partition as i32, hint, |out| {
-                let records = sent.batch.records.iter().map(|record| {
+                let list = &sent.batch.records;
+                let records = list.iter().enumerate().map(|(n, record)| {
+                    if let Some(later) = list.get(n + PREFETCH_AHEAD) {
+                        sources.prefetch(later.id, later.bytes as usize);
+                    }
                     // A record that the producer holds is not done, so its slot is as it was when it was
                     // read. If not, the file was damaged under us: the thread starts over from the queue,
                     // which reports it.

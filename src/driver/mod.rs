@@ -54,6 +54,8 @@ use tokio::task::AbortHandle;
 const RECORDS_A_TURN: usize = 4096;
 /// Network events handled in one turn.
 const EVENTS_A_TURN: usize = 256;
+/// How many records ahead their slots are asked for before they are marked done.
+const PREFETCH_AHEAD: usize = 16;
 /// Longest sleep: how late a wish of the event loop's can be noticed if a wake-up were ever missed.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
@@ -574,7 +576,10 @@ impl<'a> Run<'a> {
     fn settle(&mut self, outcome: Outcome) {
         match outcome.fate {
             Fate::Delivered => {
-                for record in &outcome.records {
+                for (n, record) in outcome.records.iter().enumerate() {
+                    if let Some(later) = outcome.records.get(n + PREFETCH_AHEAD) {
+                        self.sources.prefetch(later.id, 0);
+                    }
                     self.sources.done(record.id);
                 }
                 stats::add(&self.shared.stats.succ_msg_cnt, outcome.records.len() as u64);

@@ -98,6 +98,14 @@ impl Sources {
         }
     }
 
+    /// Says that a record's header and the first `len` bytes behind it will be looked at soon.
+    #[inline]
+    pub fn prefetch(&self, id: RecordId, len: usize) {
+        if let Some(Some(source)) = self.all.get(Self::number(id)) {
+            source.reader.prefetch(Self::position(id, source.reader.head()), len);
+        }
+    }
+
     /// Marks a record done.
     pub fn done(&mut self, id: RecordId) {
         if let Some(source) = self.source(Self::number(id)) {

@@ -58,12 +58,13 @@ impl Cursors {
         }
     }
 
-    /// Sets a fresh file's cursors. `position` is where counting starts (0, or anything in tests).
-    pub fn reset(&self, position: u64) {
+    /// Sets a fresh file's cursors: `position`, the start of a segment, and `records` are where counting
+    /// starts (0, or something larger in tests).
+    pub fn reset(&self, position: u64, records: u64) {
         self.writer.tail.store(position, Ordering::Relaxed);
-        self.writer.written.store(0, Ordering::Relaxed);
+        self.writer.written.store(records, Ordering::Relaxed);
         self.reader.head.store(position, Ordering::Relaxed);
-        self.reader.done.store(0, Ordering::Relaxed);
+        self.reader.done.store(records, Ordering::Relaxed);
         self.wake.wake_tail.store(NEVER, Ordering::Relaxed);
         self.wake.wake_written.store(NEVER, Ordering::Release);
     }
@@ -142,9 +143,10 @@ impl Cursors {
 
 #[cfg(loom)]
 mod loom_tests {
+    use super::super::segments::{Book, Division};
     use super::{Barrier, Cursors};
     use loom::cell::UnsafeCell;
-    use loom::sync::atomic::{AtomicBool, Ordering};
+    use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering};
     use loom::sync::{Arc, Condvar, Mutex};
     use loom::thread;
 
@@ -261,6 +263,67 @@ mod loom_tests {
             assert_eq!(ring.cursors.written(), 2);
             writer.join().unwrap();
             assert_eq!(ring.cursors.tail(), 2);
+        });
+    }
+
+    /// Two places for segments, each one position long, and the map that says which is where.
+    struct Mapped {
+        cursors: Cursors,
+        map: [AtomicU32; 2],
+        places: [UnsafeCell<u64>; 2],
+    }
+
+    impl Mapped {
+        /// As [`Writer`](super::super::writer) does it, with a segment for each value.
+        fn push(&self, book: &mut Book, value: u64) -> bool {
+            let position = book.end();
+            book.reclaim(self.cursors.head());
+            let Some(place) = book.lowest() else { return false };
+            book.take(place);
+            self.map[(position % 2) as usize].store(place, Ordering::Relaxed);
+            // SAFETY (loom checks it): the place is free, since head has passed whatever lay there.
+            self.places[place as usize].with_mut(|place| unsafe { *place = value });
+            let _ = self.cursors.publish(position + 1, position + 1, Barrier::Symmetric);
+            true
+        }
+
+        fn read(&self, position: u64) -> u64 {
+            let place = self.map[(position % 2) as usize].load(Ordering::Relaxed);
+            // SAFETY (loom checks it): the position is before the tail and not released.
+            self.places[place as usize].with(|place| unsafe { *place })
+        }
+    }
+
+    /// A place is given to a new segment only after head has passed the old one, and whoever sees a tail
+    /// sees the map as it was for all positions before it: loom sees a write that overlaps a read.
+    #[test]
+    fn loom_segment_is_not_reused_before_release() {
+        explore(|| {
+            let queue = Arc::new(Mapped {
+                cursors: Cursors::new(),
+                map: [AtomicU32::new(9), AtomicU32::new(9)],
+                places: [UnsafeCell::new(0), UnsafeCell::new(0)],
+            });
+            let mut book = Book::new(Division::of_parts(0, 2), 0);
+            assert!(queue.push(&mut book, 10));
+            let writer = {
+                let queue = queue.clone();
+                thread::spawn(move || (1..4).take_while(|n| queue.push(&mut book, 10 + n)).count())
+            };
+            let mut position = 0;
+            for _ in 0..2 {
+                while position < queue.cursors.tail() {
+                    assert_eq!(queue.read(position), 10 + position);
+                    position += 1;
+                    queue.cursors.release(position, position);
+                }
+            }
+            let pushed = 1 + writer.join().unwrap() as u64;
+            assert_eq!(queue.cursors.tail(), pushed);
+            while position < pushed {
+                assert_eq!(queue.read(position), 10 + position);
+                position += 1;
+            }
         });
     }
 

@@ -10,6 +10,7 @@ use super::barrier::Barrier;
 use super::cursors::Cursors;
 use super::layout::{self, Identity};
 use super::reader::Reader;
+use super::segments::Division;
 use super::writer::Writer;
 use rustix::fs::{self, AtFlags, FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -93,7 +94,7 @@ fn system(what: &'static str, path: &Path) -> impl FnOnce(Errno) -> QueueError {
 pub(super) struct Mapping {
     base: NonNull<u8>,
     len: usize,
-    data_len: u64,
+    division: Division,
     barrier: Barrier,
 }
 
@@ -104,7 +105,9 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    fn new(file: impl AsFd, len: usize) -> Result<Mapping, Errno> {
+    /// Maps a file that is as long as its header and the data area.
+    pub(super) fn new(file: impl AsFd, division: Division) -> Result<Mapping, Errno> {
+        let len = layout::DATA_OFFSET + division.data_len() as usize;
         // SAFETY: a fresh shared mapping at an address the kernel chooses overlaps nothing of ours.
         let base = unsafe {
             mm::mmap(
@@ -121,8 +124,7 @@ impl Mapping {
         // SAFETY: the range is the mapping just made; the advice does not change its contents.
         let _ = unsafe { mm::madvise(base, len, mm::Advice::LinuxDontFork) };
         let base = NonNull::new(base.cast()).ok_or(Errno::NOMEM)?;
-        let data_len = (len - layout::DATA_OFFSET) as u64;
-        Ok(Mapping { base, len, data_len, barrier: Barrier::detect() })
+        Ok(Mapping { base, len, division, barrier: Barrier::detect() })
     }
 
     pub(super) fn base(&self) -> *mut u8 {
@@ -135,8 +137,17 @@ impl Mapping {
         unsafe { self.base().add(layout::DATA_OFFSET) }
     }
 
-    pub(super) fn data_len(&self) -> u64 {
-        self.data_len
+    pub(super) fn division(&self) -> Division {
+        self.division
+    }
+
+    /// The segment map, as long as [`Division::entry`] can ask for. What it says is to be checked.
+    #[inline]
+    pub(super) fn segments(&self) -> &[AtomicU32] {
+        let entries = self.division.entries();
+        // SAFETY: the map lies inside the mapping, page-aligned, and has MAX_SEGMENTS entries, a power of two
+        // that no division exceeds; any bytes are valid atomics.
+        unsafe { std::slice::from_raw_parts(self.base().add(layout::MAP_OFFSET).cast(), entries) }
     }
 
     /// How the two ends in this process fence.
@@ -228,7 +239,7 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Makes a queue file of `data_len` bytes (rounded up to pages) named `name` + [`SUFFIX`]. `created_ms`
+    /// Makes a queue file of `data_len` bytes (rounded up to segments) named `name` + [`SUFFIX`]. `created_ms`
     /// is the wall clock's time.
     pub fn create(
         dir: Arc<QueueDir>,
@@ -237,8 +248,8 @@ impl Queue {
         created_ms: i64,
     ) -> Result<Queue, QueueError> {
         let data_len = data_len.clamp(layout::MIN_DATA_LEN, layout::MAX_DATA_LEN);
-        let data_len = data_len.next_multiple_of(4096);
-        let len = layout::DATA_OFFSET as u64 + data_len;
+        let division = Division::of_new(data_len);
+        let len = layout::DATA_OFFSET as u64 + division.data_len();
         if let Some(limit) = process::getrlimit(Resource::Fsize).current
             && limit < len
         {
@@ -260,7 +271,7 @@ impl Queue {
                 break file;
             }
         };
-        let made = Self::fill(&file, &path, data_len, len, created_ms).and_then(|map| {
+        let made = Self::fill(&file, &path, division, created_ms).and_then(|map| {
             fs::renameat(&dir.fd, &unfinished, &dir.fd, &name)
                 .map_err(system("cannot rename", &path))?;
             Ok(map)
@@ -285,27 +296,29 @@ impl Queue {
     fn fill(
         file: &OwnedFd,
         path: &Path,
-        data_len: u64,
-        len: u64,
+        division: Division,
         created_ms: i64,
     ) -> Result<Mapping, QueueError> {
+        let len = layout::DATA_OFFSET as u64 + division.data_len();
         allocate(file, len).map_err(system("cannot allocate", path))?;
-        let map = Mapping::new(file, len as usize).map_err(system("cannot map", path))?;
+        let map = Mapping::new(file, division).map_err(system("cannot map", path))?;
         let identity = Identity {
             magic: layout::MAGIC,
             version: layout::VERSION,
             byte_order: layout::BYTE_ORDER,
-            data_len,
+            data_len: division.data_len(),
             data_offset: layout::DATA_OFFSET as u32,
             owner_pid: std::process::id(),
             created_ms,
             topics_used: AtomicU32::new(0),
             producer_epoch: AtomicU32::new(u32::MAX),
             producer_id: AtomicI64::new(-1),
+            segment_len: division.segment_len() as u32,
+            reserved: 0,
         };
         // SAFETY: nobody else knows the file yet; offset 0 is inside the mapping and aligned.
         unsafe { map.base().cast::<Identity>().write(identity) };
-        map.cursors().reset(0);
+        map.cursors().reset(0, 0);
         Ok(map)
     }
 
@@ -316,14 +329,12 @@ impl Queue {
     }
 
     pub(super) fn from_parts(
+        map: Mapping,
         file: OwnedFd,
-        len: u64,
         dir: Arc<QueueDir>,
         name: String,
-    ) -> Result<Queue, QueueError> {
-        let map = Mapping::new(&file, len as usize)
-            .map_err(system("cannot map", &dir.path.join(&name)))?;
-        Ok(Queue { map: Arc::new(map), dir, name, _lock: file })
+    ) -> Queue {
+        Queue { map: Arc::new(map), dir, name, _lock: file }
     }
 
     /// The writing end. Taken once, by the maker of the file. `max_bytes` bounds key plus payload of a

@@ -2,13 +2,14 @@
 //! [`VERSION`], and the assertions below fail the build when a field moves by accident.
 
 use super::cursors::Cursors;
+use super::segments::{MAX_SEGMENT_LEN, MAX_SEGMENTS};
 use std::mem::{offset_of, size_of};
 use std::sync::atomic::{AtomicI64, AtomicU32};
 
 /// First eight bytes of every queue file.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"lkfkqueu");
 /// Format version; a file of another version is left alone.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Reads differently on a machine of the other byte order.
 pub const BYTE_ORDER: u32 = 0x0102_0304;
 
@@ -18,11 +19,15 @@ pub const CURSORS_OFFSET: usize = 1024;
 pub const TOPICS_OFFSET: usize = 4096;
 /// Bytes of the topic table: over 1,000 topics with the longest name, over 8,000 with usual ones.
 pub const TOPICS_LEN: usize = 256 * 1024;
-/// Offset of the first slot.
-pub const DATA_OFFSET: usize = TOPICS_OFFSET + TOPICS_LEN;
+/// Offset of the segment map.
+pub const MAP_OFFSET: usize = TOPICS_OFFSET + TOPICS_LEN;
+/// Bytes of the segment map.
+pub const MAP_LEN: usize = MAX_SEGMENTS * size_of::<AtomicU32>();
+/// Offset of the data area.
+pub const DATA_OFFSET: usize = MAP_OFFSET + MAP_LEN;
 /// Smallest data area.
 pub const MIN_DATA_LEN: u64 = 64 * 1024;
-/// Largest data area: a wrap slot's length must fit 32 bits.
+/// Largest data area: a slot's length must fit 32 bits.
 pub const MAX_DATA_LEN: u64 = 1 << 31;
 
 /// Identity of a queue file. Written once by its maker before the file gets its final name, except the
@@ -35,7 +40,7 @@ pub struct Identity {
     pub version: u32,
     /// [`BYTE_ORDER`].
     pub byte_order: u32,
-    /// Bytes of the data area, a multiple of 4096.
+    /// Bytes of the data area, a multiple of `segment_len`.
     pub data_len: u64,
     /// Offset of the data area.
     pub data_offset: u32,
@@ -49,6 +54,10 @@ pub struct Identity {
     pub producer_epoch: AtomicU32,
     /// Kafka producer id, -1 when none.
     pub producer_id: AtomicI64,
+    /// Bytes of a segment, a power of two.
+    pub segment_len: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
 /// Length stored for a null key.
@@ -60,7 +69,7 @@ pub mod state {
     pub const RECORD: u32 = 1;
     /// A record that was delivered or is safe elsewhere.
     pub const DONE: u32 = 2;
-    /// Filler up to the end of the lap; only `length` and `state` are valid.
+    /// Filler up to the end of the segment; only `length` and `state` are valid.
     pub const WRAP: u32 = 3;
 }
 
@@ -77,7 +86,7 @@ pub struct SlotHeader {
     pub length: u32,
     /// One of [`state`].
     pub state: AtomicU32,
-    /// [`check`] over position and the writer's fields: tells a slot from what an earlier lap left.
+    /// [`check`] over position and the writer's fields: tells a slot from what lay there before.
     pub check: u32,
     /// Topic id.
     pub topic: u16,
@@ -115,11 +124,14 @@ const _: () = {
     assert!(offset_of!(Identity, data_len) == 16);
     assert!(offset_of!(Identity, topics_used) == 40);
     assert!(offset_of!(Identity, producer_id) == 48);
-    assert!(size_of::<Identity>() == 56);
+    assert!(offset_of!(Identity, segment_len) == 56);
+    assert!(size_of::<Identity>() == 64);
     assert!(CURSORS_OFFSET.is_multiple_of(128));
     assert!(CURSORS_OFFSET + size_of::<Cursors>() <= TOPICS_OFFSET);
     assert!(size_of::<Cursors>() == 384);
-    assert!(TOPICS_OFFSET.is_multiple_of(4096) && DATA_OFFSET.is_multiple_of(4096));
+    assert!(TOPICS_OFFSET.is_multiple_of(4096) && MAP_OFFSET.is_multiple_of(4096));
+    assert!(DATA_OFFSET.is_multiple_of(4096));
+    assert!(MAX_DATA_LEN == MAX_SEGMENTS as u64 * MAX_SEGMENT_LEN);
     assert!(SLOT_HEADER == 64);
     assert!(offset_of!(SlotHeader, state) == 4);
     assert!(offset_of!(SlotHeader, timestamp_ms) == 16);
@@ -132,7 +144,7 @@ const _: () = {
 };
 
 /// Check word of a slot: a mix of where it lies and what its writer put into its header. It is there to
-/// recognise what is not a slot (an earlier lap's bytes, a zeroed page), not to guard the payload.
+/// recognise what is not a slot (bytes of an earlier one, a zeroed page), not to guard the payload.
 #[inline]
 pub fn check(position: u64, length: u32, topic: u16, timestamp_ms: i64, lens: [u32; 3]) -> u32 {
     const K: u64 = 0x9e37_79b9_7f4a_7c15;

@@ -1,5 +1,5 @@
-//! The queue between nginx's thread and the driver thread: a ring of records in a file that is mapped
-//! into memory, so that what `log()` accepted outlives the worker that accepted it.
+//! The queue between nginx's thread and the driver thread: records in a file that is mapped into memory, so
+//! that what `log()` accepted outlives the worker that accepted it.
 //!
 //! # Invariants
 //! - One writer (nginx's thread) and one reader (the driver thread), no locks between them.
@@ -10,28 +10,41 @@
 //!   request, a retry or an adopter may still read.
 //! - No length in the file is believed before it is checked against the bytes between `head` and
 //!   `tail`. A slot that fails its check ends the file; it never causes a read outside the mapping.
+//! - A segment of the data area is given to new positions only after `head` has passed all of its old
+//!   ones. Which are free is in the writer's own memory; the map in the file is for readers, who believe
+//!   no entry before it is checked.
 //! - The file holds no pointers and says its own version and byte order; `flock` says whether its owner
 //!   lives.
 //!
-//! # Format, version 1
+//! # Format, version 2
 //! Native byte order, stated in the header. Offsets are checked at compile time in [`layout`].
 //! ```text
 //! 0        identity: magic, version, byte order, sizes, owner, producer id and epoch
 //! 1024     cursors: three groups, each alone on its pair of cache lines (see below)
 //! 4096     topic table: [u16 length, name]*, append only; a topic's id is its place in the table
-//! data     slots, each a multiple of 8 bytes: 64 bytes of header, then key, headers, payload
+//! 266240   segment map: u32*, the place of each segment that is in use
+//! 299008   data: segments of equal length, a power of two; in them slots, each a multiple of 8 bytes:
+//!          64 bytes of header, then key, headers, payload
 //! ```
-//! Positions count bytes since the file was made and never repeat; a slot lies at `position % data
-//! length` and never crosses the end: a *wrap* slot fills the rest of a lap. When the queue is empty and
-//! the writer has come far from the start it wraps early, so that light load stays in the processor's
-//! cache and touches few pages.
+//! Positions count bytes since the file was made and never repeat. Segment number n holds positions from
+//! n * segment length on. Where it lies, counted in segments from the start of the data area, is entry
+//! n % m of the map, m being the number of segments rounded up to a power of two.
+//!
+//! A slot may go on into the next segments when these follow its own in the data area, so that its bytes
+//! are always in one piece. Where they do not, a *wrap* slot fills the rest of the segment. The writer
+//! takes the lowest segment that is free ([`segments`]): a light load goes round in two of them, touches
+//! few pages and stays in the processors' caches, however large the file is.
 //!
 //! # Cursors and memory ordering
 //! | group | field | written by | ordering |
 //! |---|---|---|---|
-//! | writer | `tail`, `written` | writer | release store after the slot is whole; reader loads acquire |
+//! | writer | `tail`, `written` | writer | release store after slot and map entry are whole; reader loads acquire |
 //! | reader | `head`, `done` | reader | release store after the last read of the slots; writer loads acquire |
 //! | wake | `wake_tail`, `wake_written` | both | see [`cursors`]; checked with loom |
+//! | map | entry n % m | writer | relaxed; before the store of a tail beyond the start of segment n, and after a load of a head beyond the segment whose entry that was |
+//!
+//! So a reader that has seen a tail sees the entries of all segments between head and tail, and a writer
+//! that has seen a head writes to no segment that a reader still looks at; loom checks both.
 //!
 //! # Wake-ups
 //! The reader says in the wake group at which tail or record count it wants to be woken, then looks at
@@ -47,9 +60,12 @@ pub mod file;
 #[cfg(not(loom))]
 pub mod layout;
 #[cfg(not(loom))]
+mod prefetch;
+#[cfg(not(loom))]
 pub mod reader;
 #[cfg(not(loom))]
 pub mod recovery;
+pub mod segments;
 #[cfg(not(loom))]
 pub mod stamps;
 #[cfg(not(loom))]

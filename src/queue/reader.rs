@@ -4,9 +4,12 @@
 //! Every slot is checked against its bounds each time it is looked at, also in a queue of our own: the
 //! file lies where another process of the same user could write to it.
 
+mod sent;
+
 use super::file::{Mapping, Queue};
 use super::layout::{self, NULL_KEY, SLOT_HEADER, SlotHeader, state};
-use super::stamps::{self, OpenBatch, Stamp, Stamped};
+use super::prefetch;
+use super::segments::Division;
 use crate::topic_name;
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -39,15 +42,29 @@ pub struct Damage {
     pub reason: &'static str,
 }
 
+/// A slot whose bytes all lie in the data area.
+#[derive(Clone, Copy)]
 struct Raw {
+    header: *mut SlotHeader,
     length: u64,
     state: u32,
+}
+
+/// What [`Reader::check_record`] found.
+#[derive(Clone, Copy)]
+struct Inner {
+    topic: u16,
+    partition: i32,
+    timestamp_ms: i64,
+    key_len: Option<usize>,
+    headers_len: usize,
+    payload_len: usize,
 }
 
 /// The reading end of a [`Queue`].
 pub struct Reader {
     map: Arc<Mapping>,
-    data_len: u64,
+    division: Division,
     /// Next slot to hand out.
     next: u64,
     /// The tail when it was last looked at: slots before it may be read without looking again, which
@@ -62,7 +79,7 @@ pub struct Reader {
     outstanding: u64,
     /// Records that [`take_open_batches`](Self::take_open_batches) handed out, ahead of `next`.
     claimed: HashSet<u64>,
-    /// Slots before this, or before `next`, may be looked at.
+    /// How far that looked.
     scanned: u64,
     /// Stretches that [`abandon_rest`](Self::abandon_rest) gave up and `head` has yet to pass: from, to.
     abandoned: VecDeque<(u64, u64)>,
@@ -79,7 +96,7 @@ impl Reader {
         let map = queue.map.clone();
         let head = map.cursors().head();
         Reader {
-            data_len: map.data_len(),
+            division: map.division(),
             next: head,
             tail_seen: head,
             read: None,
@@ -110,19 +127,19 @@ impl Reader {
             match raw.state {
                 // The slot is checked before the cursor moves, so that damage stays in place.
                 state::RECORD => {
-                    self.check_record(position, raw.length)?;
-                    self.count(position);
+                    let inner = self.check_record(position, raw)?;
+                    self.count(raw);
                     self.next = position + raw.length;
                     if self.claimed.remove(&position) {
                         continue;
                     }
                     self.outstanding += 1;
-                    return self.get(position).map(Some);
+                    return Ok(Some(self.slot(position, raw, inner)));
                 }
                 // Delivered before the worker died, or before the driver was restarted.
                 state::DONE => {
-                    self.check_record(position, raw.length)?;
-                    self.count(position);
+                    self.check_record(position, raw)?;
+                    self.count(raw);
                     self.next = position + raw.length;
                 }
                 state::WRAP => self.next = position + raw.length,
@@ -131,11 +148,12 @@ impl Reader {
         }
     }
 
-    /// Counts the record at `position`, whose header is inside the data area.
-    fn count(&mut self, position: u64) {
+    /// Counts a record that [`check_record`](Self::check_record) found whole.
+    #[inline]
+    fn count(&mut self, raw: Raw) {
         let read = self.read.unwrap_or_else(|| {
-            // SAFETY: the caller checked the slot.
-            let number = unsafe { (*self.header(position)).number };
+            // SAFETY: the whole header lies inside the data area.
+            let number = unsafe { (*raw.header).number };
             let written = self.written();
             written - u64::from((written as u32).wrapping_sub(number)).min(written)
         });
@@ -143,36 +161,64 @@ impl Reader {
     }
 
     /// The record at `position`, which was handed out and is not done.
+    #[inline]
     pub fn get(&self, position: u64) -> Result<Slot<'_>, Damage> {
-        let raw = self.raw(position, self.next.max(self.scanned))?;
-        let (key_len, headers_len, payload_len) = self.check_record(position, raw.length)?;
-        let header = self.header(position);
+        let raw = self.raw(position, self.handed_out())?;
+        let inner = self.check_record(position, raw)?;
+        Ok(self.slot(position, raw, inner))
+    }
+
+    /// Slots before this may be looked at.
+    #[inline]
+    fn handed_out(&self) -> u64 {
+        self.next.max(self.scanned)
+    }
+
+    #[inline]
+    fn slot(&self, position: u64, raw: Raw, inner: Inner) -> Slot<'_> {
+        let Inner { topic, partition, timestamp_ms, key_len, headers_len, payload_len } = inner;
         // SAFETY: check_record saw that header, key, headers and payload lie inside the slot, and raw()
         // that the slot lies inside the data area. Between head and tail the writer does not write.
         let (key, payload) = unsafe {
-            let start = header.cast::<u8>().add(SLOT_HEADER);
+            let start = raw.header.cast::<u8>().add(SLOT_HEADER);
             let key = key_len.map(|len| std::slice::from_raw_parts(start, len));
             let at = start.add(key_len.unwrap_or(0) + headers_len);
             (key, std::slice::from_raw_parts(at, payload_len))
         };
-        // SAFETY: the header is inside the data area, see above.
-        let (topic, partition, timestamp_ms) =
-            unsafe { ((*header).topic, (*header).partition, (*header).timestamp_ms) };
-        Ok(Slot { position, topic, partition, timestamp_ms, key, payload })
+        Slot { position, topic, partition, timestamp_ms, key, payload }
     }
 
-    fn header(&self, position: u64) -> *mut SlotHeader {
-        // SAFETY: the offset is below the length of the data area; slots start at multiples of 8.
-        unsafe { self.map.data().add((position % self.data_len) as usize).cast() }
+    /// Says that the header of the record at `position` and the first `len` bytes behind it will be looked at
+    /// soon. The position need not be valid.
+    #[inline]
+    pub fn prefetch(&self, position: u64, len: usize) {
+        if let Some(place) = self.place(self.division.number(position)) {
+            let offset = self.division.offset(place, position) as usize;
+            prefetch::to_read(self.map.data().wrapping_add(offset), SLOT_HEADER + len);
+        }
     }
 
-    /// Length and state of the slot at `position`, with the length checked against lap and tail.
+    /// Place in the data area of segment `number`, or what the map says instead.
+    #[inline]
+    fn place(&self, number: u64) -> Option<u32> {
+        let place = self.map.segments()[self.division.entry(number)].load(Ordering::Relaxed);
+        (place < self.division.count()).then_some(place)
+    }
+
+    /// The slot at `position`, with its length checked against segments and tail.
+    #[inline]
     fn raw(&self, position: u64, tail: u64) -> Result<Raw, Damage> {
         let damage = |reason| Err(Damage { position, reason });
         if !position.is_multiple_of(8) || position < self.head || position >= tail {
             return damage("position outside the queue");
         }
-        let header = self.header(position);
+        let number = self.division.number(position);
+        let Some(place) = self.place(number) else {
+            return damage("a segment outside the file");
+        };
+        let offset = self.division.offset(place, position) as usize;
+        // SAFETY: the place is one of the data area's, so that the offset, a multiple of 8, is below its length.
+        let header: *mut SlotHeader = unsafe { self.map.data().add(offset).cast() };
         // SAFETY: at a multiple of 8 inside the data area there are at least 8 bytes, which hold length
         // and state; the writer released them with the tail.
         let (length, state) =
@@ -180,126 +226,60 @@ impl Reader {
         if length < 8 || !length.is_multiple_of(8) {
             return damage("impossible length");
         }
-        if length > self.data_len - position % self.data_len {
-            return damage("length beyond the end of the file");
-        }
         if length > tail - position {
             return damage("length beyond the tail");
         }
-        Ok(Raw { length, state })
+        let last = self.division.number(position + length - 1);
+        if last != number && !self.is_run(number, place, last) {
+            return damage("length beyond the end of its segments");
+        }
+        Ok(Raw { header, length, state })
     }
 
-    /// Checks the inner lengths of a record slot; returns key, headers and payload length.
-    fn check_record(
-        &self,
-        position: u64,
-        length: u64,
-    ) -> Result<(Option<usize>, usize, usize), Damage> {
+    /// Whether the segments after `number`, which lies at `place`, up to `last` follow it in the data area.
+    #[cold]
+    fn is_run(&self, number: u64, place: u32, last: u64) -> bool {
+        (number + 1..=last)
+            .zip(place + 1..)
+            .all(|(number, expected)| self.place(number) == Some(expected))
+    }
+
+    /// Checks the inner lengths of a record slot.
+    #[inline]
+    fn check_record(&self, position: u64, raw: Raw) -> Result<Inner, Damage> {
         let damage = |reason| Err(Damage { position, reason });
-        if length < SLOT_HEADER as u64 {
+        if raw.length < SLOT_HEADER as u64 {
             return damage("shorter than its header");
         }
-        let header = self.header(position);
         // SAFETY: raw() saw that `length` bytes, and so the whole header, lie inside the data area.
-        let (check, topic, timestamp_ms, lens) = unsafe {
-            let h = &*header;
-            (h.check, h.topic, h.timestamp_ms, [h.key_len, h.headers_len, h.payload_len])
+        let (check, topic, partition, timestamp_ms, lens) = unsafe {
+            let h = raw.header;
+            let lens = [(*h).key_len, (*h).headers_len, (*h).payload_len];
+            ((*h).check, (*h).topic, (*h).partition, (*h).timestamp_ms, lens)
         };
         let key_len = if lens[0] == NULL_KEY { 0 } else { lens[0] as usize };
-        let expected = layout::slot_len(key_len, lens[1] as usize, lens[2] as usize);
-        if expected != Some(length as usize) {
+        let (headers_len, payload_len) = (lens[1] as usize, lens[2] as usize);
+        if layout::slot_len(key_len, headers_len, payload_len) != Some(raw.length as usize) {
             return damage("inner lengths do not add up");
         }
-        if check != layout::check(position, length as u32, topic, timestamp_ms, lens) {
+        if check != layout::check(position, raw.length as u32, topic, timestamp_ms, lens) {
             return damage("header check failed");
         }
-        let key = (lens[0] != NULL_KEY).then_some(key_len);
-        Ok((key, lens[1] as usize, lens[2] as usize))
+        let key_len = (lens[0] != NULL_KEY).then_some(key_len);
+        Ok(Inner { topic, partition, timestamp_ms, key_len, headers_len, payload_len })
     }
 
     /// Marks a record done: delivered, or safe elsewhere. Its bytes may be overwritten once
     /// [`release`](Self::release) ran.
     pub fn done(&mut self, position: u64) {
-        let end = self.next.max(self.scanned);
-        if self.raw(position, end).is_ok_and(|raw| raw.state == state::RECORD) {
-            // SAFETY: raw() saw that the header lies inside the data area; the state is an atomic.
-            unsafe { (*self.header(position)).state.store(state::DONE, Ordering::Relaxed) };
+        if let Ok(raw) = self.raw(position, self.handed_out())
+            && raw.state == state::RECORD
+        {
+            // SAFETY: raw() saw that the slot lies inside the data area; the state is an atomic.
+            unsafe { (*raw.header).state.store(state::DONE, Ordering::Relaxed) };
             self.done += 1;
             self.outstanding -= 1;
         }
-    }
-
-    /// Writes down that the record at `position` is about to be sent, and in which batch.
-    pub fn stamp(&mut self, position: u64, stamp: &Stamp) {
-        if self
-            .raw(position, self.next.max(self.scanned))
-            .is_ok_and(|raw| raw.state == state::RECORD)
-        {
-            let header = self.header(position);
-            // SAFETY: raw() saw that the slot lies inside the data area, and a record's slot has a whole
-            // header (it was checked when the record was handed out). These fields are the reader's.
-            unsafe {
-                (*header).partition = stamp.partition as i32;
-                (*header).producer_id = stamp.producer_id;
-                (*header).sequence = stamp.sequence;
-                (*header).batch_records = stamp.batch_records;
-                (*header).producer_epoch = stamp.epoch;
-            }
-        }
-    }
-
-    /// Hands out the batches that an earlier reader of the file sent and did not see the end of. Those of
-    /// their records that are done are so no longer: a batch is repeated whole. To be called before the first
-    /// [`read`](Self::read), which then passes over them.
-    pub fn take_open_batches(&mut self) -> Vec<OpenBatch> {
-        let tail = self.map.cursors().tail();
-        let mut found = Vec::new();
-        let mut position = self.next;
-        while position < tail {
-            // Damage is met again, and told, when the reader comes to it.
-            let Ok(raw) = self.raw(position, tail) else { break };
-            let done = match raw.state {
-                state::RECORD => false,
-                state::DONE => true,
-                state::WRAP => {
-                    position += raw.length;
-                    continue;
-                }
-                _ => break,
-            };
-            if self.check_record(position, raw.length).is_err() {
-                break;
-            }
-            // SAFETY: check_record saw that the header lies inside the data area.
-            let header = unsafe { &*self.header(position) };
-            let stamp = Stamp {
-                producer_id: header.producer_id,
-                epoch: header.producer_epoch,
-                sequence: header.sequence,
-                batch_records: header.batch_records,
-                partition: header.partition as u32,
-            };
-            let valid = header.partition >= 0
-                && stamp.producer_id >= 0
-                && stamp.epoch >= 0
-                && stamp.sequence >= 0;
-            if valid {
-                found.push(Stamped { position, topic: header.topic, stamp, done });
-            }
-            position += raw.length;
-        }
-        self.scanned = position;
-        let open = stamps::open_batches(found);
-        for position in open.iter().flat_map(|batch| &batch.positions) {
-            // SAFETY: the scan above saw that the slot, and so its header, lies inside the data area.
-            let state = unsafe { &(*self.header(*position)).state };
-            if state.swap(state::RECORD, Ordering::Relaxed) == state::DONE {
-                self.done -= 1;
-            }
-            self.claimed.insert(*position);
-            self.outstanding += 1;
-        }
-        open
     }
 
     /// Gives the space of done records back to the writer, up to the oldest one that is not done.
@@ -400,7 +380,7 @@ impl Reader {
 
     /// Bytes of the data area.
     pub fn capacity(&self) -> u64 {
-        self.data_len
+        self.division.data_len()
     }
 
     /// When the file was made, milliseconds since 1970.
@@ -419,7 +399,7 @@ impl Reader {
         self.map.cursors().sleep_unless(wake_tail, wake_written, self.map.barrier())
     }
 
-    /// Maps all pages of the queue ahead of the writer's first lap.
+    /// Maps all pages of the queue before the writer gets to them.
     pub fn populate(&self) {
         self.map.populate();
     }

@@ -4,8 +4,9 @@
 //! its owner is dead. It does not guess: a file that fails here is left as it is for a person to look
 //! at. The slots between `head` and `tail` are checked by the [reader](super::reader), one by one.
 
-use super::file::{Queue, QueueDir, QueueError, SUFFIX, UNFINISHED_SUFFIX};
+use super::file::{Mapping, Queue, QueueDir, QueueError, SUFFIX, UNFINISHED_SUFFIX};
 use super::layout::{self, Identity};
+use super::segments::Division;
 use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process;
@@ -79,24 +80,44 @@ pub(super) fn open_orphan(dir: Arc<QueueDir>, name: &str) -> Result<Queue, Queue
     {
         return refuse("of a size no queue file has");
     }
-    let queue = Queue::from_parts(file, len, dir, name.to_owned())?;
-    let Identity { magic, version, byte_order, data_len, data_offset, .. } = queue.map.identity();
-    if *magic != layout::MAGIC {
+    let Some(Identity { magic, version, byte_order, data_len, data_offset, segment_len, .. }) =
+        identity(&file)
+    else {
+        return refuse("of a size no queue file has");
+    };
+    if magic != layout::MAGIC {
         return refuse("not a queue file (wrong magic)");
     }
-    if *byte_order != layout::BYTE_ORDER {
+    if byte_order != layout::BYTE_ORDER {
         return refuse("written on a machine of the other byte order");
     }
-    if *version != layout::VERSION {
+    if version != layout::VERSION {
         return refuse("of another version of lkfk");
     }
-    if *data_offset as usize != layout::DATA_OFFSET || *data_len != queue.map.data_len() {
+    if data_offset as usize != layout::DATA_OFFSET || data_len != len - layout::DATA_OFFSET as u64 {
         return refuse("damaged: its header disagrees with its size");
     }
-    let (head, tail) = (queue.map.cursors().head(), queue.map.cursors().tail());
-    if head > tail || tail - head > *data_len || !head.is_multiple_of(8) || !tail.is_multiple_of(8)
-    {
+    let Some(division) = Division::of_file(data_len, segment_len) else {
+        return refuse("damaged: its segments are impossible");
+    };
+    let map = Mapping::new(&file, division).map_err(|errno| QueueError::System {
+        what: "cannot map",
+        path: path.clone(),
+        errno,
+    })?;
+    let (head, tail) = (map.cursors().head(), map.cursors().tail());
+    if head > tail || tail - head > data_len || !head.is_multiple_of(8) || !tail.is_multiple_of(8) {
         return refuse("damaged: its cursors are impossible");
     }
-    Ok(queue)
+    Ok(Queue::from_parts(map, file, dir, name.to_owned()))
+}
+
+/// A copy of the identity block, which nobody changes between our checks; `None` when the file is shorter.
+fn identity(file: &OwnedFd) -> Option<Identity> {
+    let mut bytes = [0u8; size_of::<Identity>()];
+    if rustix::io::pread(file, &mut bytes, 0) != Ok(bytes.len()) {
+        return None;
+    }
+    // SAFETY: as many bytes as an Identity has, for which any bytes are valid.
+    Some(unsafe { bytes.as_ptr().cast::<Identity>().read_unaligned() })
 }

@@ -4,13 +4,10 @@
 use super::barrier::Barrier;
 use super::file::{Mapping, Queue};
 use super::layout::{self, NULL_KEY, SLOT_HEADER, SlotHeader, state};
+use super::segments::Book;
 use crate::topic_name;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-
-/// From this far into a lap the writer goes back to the start when the queue is empty. Small enough for
-/// the second-level cache, large enough that a steady flow does not wrap at every turn.
-const REWIND_AFTER: u64 = 256 * 1024;
 
 /// Why a record was not taken. Nothing was written in any of these cases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -43,13 +40,13 @@ pub enum TopicError {
 /// The writing end of a [`Queue`]. One per queue, used by one thread.
 pub struct Writer {
     map: Arc<Mapping>,
-    data_len: u64,
+    book: Book,
     tail: u64,
-    /// `tail % data_len`, kept apart so that the hot path does not divide.
+    /// Where `tail` lies in the data area, and how many bytes from there to the end of its segment are ours.
     offset: u64,
+    rest: u64,
     written: u64,
-    /// Last seen values of the reader's words; looked up again only when they do not suffice.
-    head_seen: u64,
+    /// Last seen count of done records; looked up again only when it does not suffice.
     done_seen: u64,
     max_messages: u64,
     max_bytes: usize,
@@ -64,29 +61,37 @@ unsafe impl Send for Writer {}
 impl Writer {
     pub(super) fn new(queue: &Queue, max_messages: u64, max_bytes: usize) -> Writer {
         let map = queue.map.clone();
-        let data_len = map.data_len();
         let tail = map.cursors().tail();
         Writer {
-            data_len,
+            book: Book::new(map.division(), tail),
             tail,
-            offset: tail % data_len,
+            offset: 0,
+            rest: 0,
             written: map.cursors().written(),
-            head_seen: map.cursors().head(),
             done_seen: map.cursors().done(),
             max_messages,
-            max_bytes: max_bytes.min(data_len as usize / 4),
+            max_bytes: max_bytes.min(map.division().data_len() as usize / 4),
             barrier: map.barrier(),
             topics: Vec::new(),
             map,
         }
     }
 
-    /// Takes over the topics that the file already has, for a writer that goes on where another ended.
+    /// Takes over what the file already holds, for a writer that goes on where another ended.
     #[cfg(test)]
-    pub(super) fn adopt_topics(&mut self, mut reader: super::Reader) {
+    pub(super) fn take_over(&mut self, mut reader: super::Reader) {
         while let Some(name) = reader.topic(self.topics.len() as u16) {
             self.topics.push(name.into());
         }
+        let (division, head) = (self.map.division(), reader.head());
+        self.book = Book::new(division, head);
+        for number in division.number(head)..self.tail.div_ceil(division.segment_len()) {
+            let place = self.map.segments()[division.entry(number)].load(Ordering::Relaxed);
+            self.book.take(place);
+        }
+        self.rest = self.tail.next_multiple_of(division.segment_len()) - self.tail;
+        self.offset =
+            self.book.newest().map_or(0, |place| division.offset(place + 1, 0) - self.rest);
     }
 
     /// Id of `name`, entered into the file's topic table when it is new. Not for the hot path: callers
@@ -143,24 +148,8 @@ impl Writer {
                 return Err(PushError::TooManyMessages);
             }
         }
-        let filler = self.filler_before(length as u64);
-        let needed = filler + length as u64;
-        if self.tail + needed - self.head_seen > self.data_len {
-            self.head_seen = self.map.cursors().head();
-            if self.tail + needed - self.head_seen > self.data_len {
-                return Err(PushError::NoSpace);
-            }
-        }
-        if filler > 0 {
-            // SAFETY: the filler lies inside the data area and is at least 8 bytes (slots are multiples
-            // of 8), all of it free by the check above.
-            unsafe {
-                let at = self.map.data().add(self.offset as usize).cast::<SlotHeader>();
-                (&raw mut (*at).length).write(filler as u32);
-                (&raw mut (*at).state).write(AtomicU32::new(state::WRAP));
-            }
-            self.tail += filler;
-            self.offset = 0;
+        if length as u64 > self.rest && !self.find_room(length as u64) {
+            return Err(PushError::NoSpace);
         }
 
         let key_len = key.map_or(NULL_KEY, |key| key.len() as u32);
@@ -189,9 +178,9 @@ impl Writer {
             reserved: 0,
             number: self.written as u32,
         };
-        // SAFETY: `length` bytes from `offset` lie inside the data area (filler_before saw to that) and
-        // are free: between tail and head + data_len, where the reader does not look. The slot starts
-        // at a multiple of 8, as the header's alignment asks.
+        // SAFETY: `length` bytes from `offset` are within `rest`: they lie inside the data area, in
+        // segments that are ours and behind the tail, where the reader does not look. The slot starts at
+        // a multiple of 8, as the header's alignment asks.
         unsafe {
             let at = self.map.data().add(self.offset as usize);
             at.cast::<SlotHeader>().write(header);
@@ -201,9 +190,7 @@ impl Writer {
         }
         self.tail += length as u64;
         self.offset += length as u64;
-        if self.offset == self.data_len {
-            self.offset = 0;
-        }
+        self.rest -= length as u64;
         self.written += 1;
         Ok(self.map.cursors().publish(self.tail, self.written, self.barrier))
     }
@@ -220,22 +207,51 @@ impl Writer {
         self.push_to(topic, layout::NO_PARTITION, timestamp_ms, key, payload)
     }
 
-    /// Bytes to skip so that a slot of `length` does not cross the end of the data area, or so that an
-    /// empty queue starts again from its beginning.
-    #[inline]
-    fn filler_before(&mut self, length: u64) -> u64 {
-        let rest = self.data_len - self.offset;
-        if length > rest {
-            return rest;
+    /// Makes the next `length` bytes of the data area ours, which the rest of the segment does not hold; false
+    /// when there is no room, and then nothing has changed.
+    #[cold]
+    fn find_room(&mut self, length: u64) -> bool {
+        let segment_len = self.map.division().segment_len();
+        self.book.reclaim(self.map.cursors().head().min(self.tail));
+        // What follows in the data area goes on with the segment, when it is the lowest that is free anyway, or
+        // when a run is needed.
+        let lowest = self.book.lowest();
+        let following = self.book.newest().map(|place| place + 1);
+        let more = (length - self.rest).div_ceil(segment_len) as u32;
+        if let Some(first) = following
+            && (more == 1 && lowest == following || more > 1 && self.book.is_free_run(first, more))
+        {
+            self.take(first, more);
+            self.rest += u64::from(more) * segment_len;
+            return true;
         }
-        // `length <= offset`: filler and slot together must fit the ring.
-        if self.offset >= REWIND_AFTER && length <= self.offset {
-            self.head_seen = self.map.cursors().head();
-            if self.head_seen == self.tail {
-                return rest;
+        let count = length.div_ceil(segment_len) as u32;
+        let first = if count == 1 { lowest } else { self.book.lowest_run(count) };
+        let Some(first) = first else { return false };
+        if self.rest > 0 {
+            // SAFETY: `rest` bytes from `offset` are ours and inside the data area; they are at least 8,
+            // since slots are multiples of 8.
+            unsafe {
+                let at = self.map.data().add(self.offset as usize).cast::<SlotHeader>();
+                (&raw mut (*at).length).write(self.rest as u32);
+                (&raw mut (*at).state).write(AtomicU32::new(state::WRAP));
             }
+            self.tail += self.rest;
         }
-        0
+        self.take(first, count);
+        self.offset = u64::from(first) * segment_len;
+        self.rest = u64::from(count) * segment_len;
+        true
+    }
+
+    /// Enters the places from `first` on into book and map, for the next `count` segments.
+    fn take(&mut self, first: u32, count: u32) {
+        for place in first..first + count {
+            let entry = self.map.division().entry(self.book.end());
+            // The reader looks only after it has seen a tail beyond this segment's start.
+            self.map.segments()[entry].store(place, Ordering::Relaxed);
+            self.book.take(place);
+        }
     }
 
     /// Records ever taken.
@@ -248,9 +264,9 @@ impl Writer {
         self.written.saturating_sub(self.map.cursors().done())
     }
 
-    /// Bytes between the oldest record that is not done and the newest.
+    /// Bytes from the oldest record that is not done to the newest, with what is left of segments in between.
     pub fn bytes_in_use(&self) -> u64 {
-        self.tail - self.map.cursors().head()
+        self.tail.saturating_sub(self.map.cursors().head())
     }
 
     /// Position after the last record taken.

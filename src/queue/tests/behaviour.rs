@@ -1,6 +1,7 @@
 //! Single behaviours.
 
 use super::*;
+use std::collections::VecDeque;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 const LOTS: u64 = 1_000_000;
@@ -65,14 +66,24 @@ fn a_full_queue_refuses_and_takes_again_once_space_is_free() {
         count += 1;
     }
     assert_eq!(writer.push(topic, 0, None, &[7; 1_000]), Err(PushError::NoSpace));
+    // Nothing is wasted between segments that follow each other.
+    assert_eq!(count as u64, reader.capacity() / 1_064);
     let taken = drain(&mut reader).unwrap();
     assert_eq!(taken.len(), count);
+    // Space comes back a segment at a time, when the oldest one holds nothing any more.
+    let in_first = taken.iter().filter(|slot| slot.0 < queue.map.division().segment_len()).count();
+    for slot in &taken[1..in_first] {
+        reader.done(slot.0);
+    }
+    reader.release();
+    assert_eq!(writer.push(topic, 0, None, &[7; 1_000]), Err(PushError::NoSpace));
     reader.done(taken[0].0);
     reader.release();
-    // The freed slot lies at the start of the lap, behind what is left of this one.
-    writer.push(topic, 0, None, &[8; 1_000]).unwrap();
+    for _ in 0..3 {
+        writer.push(topic, 0, None, &[8; 1_000]).unwrap();
+    }
     assert_eq!(writer.push(topic, 0, None, &[8; 1_000]), Err(PushError::NoSpace));
-    assert_eq!(drain(&mut reader).unwrap()[0].3, [8; 1_000]);
+    assert!(drain(&mut reader).unwrap().iter().all(|slot| slot.3 == [8; 1_000]));
 }
 
 #[test]
@@ -97,21 +108,74 @@ fn records_of_every_size_fit_or_are_refused_as_too_large() {
 }
 
 #[test]
-fn an_empty_queue_starts_again_from_its_beginning() {
+fn what_little_waits_lies_at_the_start_of_the_file_also_after_a_backlog() {
     let scratch = Scratch::new();
     let queue = Queue::create(scratch.dir(), "q", 8 << 20, 0).unwrap();
+    let segment_len = queue.map.division().segment_len() as usize;
     let mut writer = queue.writer(LOTS, 1 << 20);
     let mut reader = queue.reader();
     let topic = writer.topic("t").unwrap();
-    let mut farthest = 0;
-    for _ in 0..10_000 {
-        writer.push(topic, 0, None, &[1; 400]).unwrap();
-        let taken = drain(&mut reader).unwrap();
-        farthest = farthest.max(taken[0].0 % reader.capacity());
-        reader.done(taken[0].0);
+    // Records kept waiting, and how far into the data area they may lie then.
+    for (waiting, segments) in [(0, 2), (2_000, 10), (0, 2), (10_000, 40), (300, 4)] {
+        let mut held = VecDeque::new();
+        let mut farthest = 0;
+        for n in 0..30_000 {
+            writer.push(topic, 0, None, &[1; 400]).unwrap();
+            let slot = reader.read().unwrap().unwrap();
+            let at = slot.payload.as_ptr() as usize - queue.map.data() as usize;
+            held.push_back(slot.position);
+            while held.len() > waiting {
+                reader.done(held.pop_front().unwrap());
+            }
+            reader.release();
+            if n > 20_000 {
+                farthest = farthest.max(at);
+            }
+        }
+        assert!(farthest < segments * segment_len, "{waiting}: {farthest}");
+        held.into_iter().for_each(|position| reader.done(position));
         reader.release();
     }
-    assert!(farthest < 512 * 1024, "{farthest}");
+}
+
+#[test]
+fn filling_and_draining_with_mixed_sizes_never_sticks() {
+    let scratch = Scratch::new();
+    let queue = scratch.queue("q");
+    let mut writer = queue.writer(LOTS, usize::MAX);
+    let mut reader = queue.reader();
+    let topic = writer.topic("t").unwrap();
+    let quarter = reader.capacity() as usize / 4;
+    let payload = vec![1; quarter];
+    let mut random = 1u64;
+    let mut next = |below: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (random >> 33) as usize % below
+    };
+    let mut held = Vec::new();
+    for round in 0..10_000 {
+        let most = [100, 1_000, 5_000, quarter + 1][round % 4];
+        let full = loop {
+            if let Err(error) = writer.push(topic, 0, None, &payload[..next(most)]) {
+                break error;
+            }
+        };
+        assert_eq!(full, PushError::NoSpace);
+        while let Some(slot) = reader.read().unwrap() {
+            held.push(slot.position);
+        }
+        // Most of them, or all, in any order.
+        let kept = if round % 3 == 0 { next(20).min(held.len()) } else { 0 };
+        while held.len() > kept {
+            let slot = held.swap_remove(next(held.len()));
+            reader.done(slot);
+        }
+        reader.release();
+        if held.is_empty() {
+            writer.push(topic, 0, None, &payload).unwrap();
+            held.push(reader.read().unwrap().unwrap().position);
+        }
+    }
 }
 
 #[test]
@@ -134,20 +198,30 @@ fn a_large_record_fits_an_empty_queue_wherever_the_writer_stands() {
 fn positions_near_their_largest_values_work() {
     let scratch = Scratch::new();
     let queue = scratch.queue("q");
-    // A multiple of the lap, shortly before 2^32 and 2^63.
+    // The start of a segment and a count, both shortly before 2^32 and 2^63.
     for near in [1u64 << 32, 1 << 63] {
-        queue.map.cursors().reset((near / layout::MIN_DATA_LEN - 1) * layout::MIN_DATA_LEN);
+        queue.map.cursors().reset(near - layout::MIN_DATA_LEN, near - 1_000);
         let mut writer = queue.writer(LOTS, 1 << 20);
         let mut reader = queue.reader();
         let topic = writer.topic("t").unwrap();
-        for round in 0..2_000u64 {
-            writer.push(topic, 0, None, &round.to_le_bytes()).unwrap();
-            let taken = drain(&mut reader).unwrap();
-            assert_eq!(taken[0].3, round.to_le_bytes());
-            reader.done(taken[0].0);
+        let mut held = VecDeque::new();
+        for round in 0..4_000u64 {
+            let payload = round.to_le_bytes().repeat(1 + (round % 100) as usize * 3);
+            writer.push(topic, 0, None, &payload).unwrap();
+            let slot = reader.read().unwrap().unwrap();
+            assert_eq!(slot.payload, payload);
+            held.push_back((slot.position, payload));
+            assert_eq!(reader.read_count(), Some(near - 1_000 + round + 1));
+            while held.len() > 10 {
+                let (position, payload) = held.pop_front().unwrap();
+                assert_eq!(reader.get(position).unwrap().payload, payload);
+                reader.done(position);
+            }
             reader.release();
         }
-        assert!(reader.head() > near);
+        held.into_iter().for_each(|(position, _)| reader.done(position));
+        reader.release();
+        assert!(reader.head() > near && queue.waiting() == 0);
         queue.map.identity().topics_used.store(0, Ordering::Relaxed);
     }
 }

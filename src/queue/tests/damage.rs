@@ -4,6 +4,7 @@
 use super::*;
 use proptest::prelude::*;
 use std::fs;
+use std::sync::LazyLock;
 
 const RECORDS: usize = 40;
 
@@ -78,7 +79,9 @@ fn a_header_that_is_not_ours_is_refused_with_a_reason() {
     let scratch = Scratch::new();
     let path = orphan(&scratch);
     let whole = fs::read(&path).unwrap();
-    for (offset, reason) in [(0, "magic"), (8, "version"), (12, "byte order"), (16, "size")] {
+    for (offset, reason) in
+        [(0, "magic"), (8, "version"), (12, "byte order"), (16, "size"), (56, "segments")]
+    {
         let mut bytes = whole.clone();
         bytes[offset] ^= 0x55;
         fs::write(&path, &bytes).unwrap();
@@ -117,6 +120,52 @@ fn a_zeroed_page_costs_what_lies_behind_it_and_nothing_before() {
     assert!(taken.iter().all(|t| t.0 < 4096));
 }
 
+/// Reads a queue of 61 records of 1,000 bytes with `place` as entry `entry` of its map; returns how many
+/// were whole, and why the next was not.
+fn read_with_entry(entry: usize, place: u32) -> (usize, &'static str) {
+    let scratch = Scratch::new();
+    let queue = scratch.queue("q");
+    let mut writer = queue.writer(1000, 1 << 20);
+    let mut reader = queue.reader();
+    let topic = writer.topic("t").unwrap();
+    for number in 0..61 {
+        writer.push(topic, 0, None, &[number; 1_000]).unwrap();
+    }
+    queue.map.segments()[entry].store(place, Ordering::Relaxed);
+    let mut whole = 0;
+    let damage = loop {
+        match reader.read() {
+            Ok(Some(slot)) => assert_eq!(slot.payload, [whole as u8; 1_000]),
+            Ok(None) => return (whole, ""),
+            Err(damage) => break damage,
+        }
+        whole += 1;
+    };
+    assert_eq!(damage.position, whole as u64 * 1_064);
+    reader.abandon_rest();
+    assert_eq!(reader.read(), Ok(None));
+    reader.done(0);
+    reader.release();
+    (whole, damage.reason)
+}
+
+#[test]
+fn a_map_that_lies_ends_the_queue_where_it_lies() {
+    // Four records begin in the first segment; the last of them goes on into the second.
+    for place in [0, 2, 15, 16, 17, u32::MAX] {
+        assert_eq!(read_with_entry(1, place), (3, "length beyond the end of its segments"));
+    }
+    for place in [16, u32::MAX] {
+        assert_eq!(read_with_entry(0, place), (0, "a segment outside the file"));
+    }
+    for place in [1, 15] {
+        // What lies there is no slot of this position, whatever its bytes look like.
+        let (whole, reason) = read_with_entry(0, place);
+        assert!(whole == 0 && !reason.is_empty(), "{whole} {reason}");
+    }
+    assert_eq!(read_with_entry(1, 1), (61, ""));
+}
+
 #[test]
 fn a_reader_goes_on_with_new_records_after_it_gave_up_damaged_ones() {
     let scratch = Scratch::new();
@@ -145,16 +194,27 @@ fn a_reader_goes_on_with_new_records_after_it_gave_up_damaged_ones() {
     writer.push(topic, 0, None, b"newer").unwrap();
 }
 
+/// What a map entry can be made to say.
+fn hostile_place() -> impl Strategy<Value = u32> {
+    prop_oneof![0..16u32, 16..20u32, any::<u32>()]
+}
+
+static ORPHAN: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let scratch = Scratch::new();
+    fs::read(orphan(&scratch)).unwrap()
+});
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 10_000, ..ProptestConfig::default() })]
     #[test]
     fn no_edit_of_a_file_causes_a_panic_or_a_wrong_payload(
         edits in proptest::collection::vec((0..layout::DATA_OFFSET + 16_384, any::<u8>()), 1..8),
+        places in proptest::collection::vec((0..8usize, hostile_place()), 0..3),
         near_cursors: bool,
     ) {
         let scratch = Scratch::new();
-        let path = orphan(&scratch);
-        let mut bytes = fs::read(&path).unwrap();
+        let path = scratch.dir().path().join("q.queue");
+        let mut bytes = ORPHAN.clone();
         for (offset, byte) in edits {
             // Most of the file is empty: aim where something is.
             let offset = match (near_cursors, offset % 3) {
@@ -164,6 +224,10 @@ proptest! {
                 (false, _) => layout::DATA_OFFSET + offset % 16_384,
             };
             bytes[offset] = byte;
+        }
+        for (entry, place) in places {
+            let at = layout::MAP_OFFSET + entry * 4;
+            bytes[at..at + 4].copy_from_slice(&place.to_ne_bytes());
         }
         fs::write(&path, &bytes).unwrap();
         if let Ok((taken, _)) = adopt_and_drain(&scratch) {
