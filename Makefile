@@ -9,6 +9,7 @@
 # make outage    a broker away for OUTAGE=60 seconds under load, and what became of every message
 # make matrix    a round trip and a broker's death with each of nine Kafka versions, 0.8.2.2 to 4.4.0
 # make sim       SEEDS=1000000 runs of the producer against a model cluster; SEED=n repeats one and tells
+# make sanitize  real nginx with lkfk under valgrind and AddressSanitizer
 # make fuzz      each fuzz target for FUZZ_SECONDS
 # make clean
 
@@ -64,13 +65,18 @@ sim:
 	LKFK_SIM_SEEDS=$(SEEDS) LKFK_SIM_SEED=$(SEED) $(CARGO) test --no-default-features --lib \
 	  producer::tests::sim::every -- --nocapture
 
+sanitize:
+	dev/sanitize.sh
+
 fuzz:
 	$(CARGO) +nightly fuzz --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-fuzz
 	set -e; for target in $$($(CARGO) +nightly fuzz list); do \
-	  $(CARGO) +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS); \
+	  mkdir -p fuzz/corpus/$$target fuzz/seeds/$$target; \
+	  $(CARGO) +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target \
+	    -- -max_total_time=$(FUZZ_SECONDS); \
 	done
 
 clean:
 	$(CARGO) clean
 
-.PHONY: build install test lint docs bench million outage matrix demo sim fuzz clean
+.PHONY: build install test lint docs bench million outage matrix demo sim sanitize fuzz clean

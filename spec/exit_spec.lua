@@ -123,6 +123,42 @@ describe("a graceful stop", function()
         ended_cleanly(nginx)
     end)
 
+    it("waits for worker_shutdown_timeout when that is longer", function()
+        local topic = kafka:topic("exit-shutdown", 1)
+        local nginx = start {
+            main = "worker_shutdown_timeout 12s;",
+            producer = { queue_buffering_max_ms = 5, request_timeout_ms = 20000 },
+        }
+        assert.is_true(nginx:run("return kfk.flush(10)"))
+        kafka:pause()
+        log(nginx, topic, 1, 100)
+        local stopping = ngx.thread.spawn(nginx.stop, nginx)
+        -- Three times as long as exit_timeout_ms.
+        ngx.sleep(3)
+        kafka:resume()
+        assert.is_true(ngx.thread.wait(stopping))
+        assert.equal(100, #kafka:records(topic))
+        assert.same({}, nginx:backup(topic))
+        ended_cleanly(nginx)
+    end)
+
+    it("ends with worker_shutdown_timeout when the broker does not answer", function()
+        local topic = kafka:topic("exit-shutdown-deaf", 1)
+        local nginx = start {
+            main = "worker_shutdown_timeout 2s;",
+            producer = { queue_buffering_max_ms = 5, exit_timeout_ms = 100 },
+        }
+        kafka:pause()
+        log(nginx, topic, 1, 100)
+        local master = nginx.master
+        local stopping = ngx.thread.spawn(nginx.stop, nginx, 6)
+        ngx.sleep(1)
+        assert.is_true(harness.alive(master))
+        assert.is_true(ngx.thread.wait(stopping))
+        assert.equal(100, #nginx:backup(topic))
+        ended_cleanly(nginx)
+    end)
+
     it("gives up after exit_timeout_ms when the broker does not answer", function()
         local topic = kafka:topic("exit-deaf", 1)
         local nginx = start { producer = { queue_buffering_max_ms = 5, exit_timeout_ms = 300 } }
@@ -136,6 +172,22 @@ end)
 
 
 describe("a fast stop", function()
+    it("does not wait for worker_shutdown_timeout", function()
+        local topic = kafka:topic("exit-term-deaf", 1)
+        local nginx = start {
+            main = "worker_shutdown_timeout 60s;",
+            producer = { queue_buffering_max_ms = 5 },
+        }
+        kafka:pause()
+        log(nginx, topic, 1, 100)
+        nginx:signal("TERM")
+        harness.eventually(3, function()
+            assert.is_false(harness.alive(nginx.master))
+        end)
+        assert.equal(100, #nginx:backup(topic))
+        ended_cleanly(nginx)
+    end)
+
     it("delivers everything when the broker answers", function()
         local topic = kafka:topic("exit-term", 2)
         local nginx = start { producer = { queue_buffering_max_ms = 50000 } }

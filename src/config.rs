@@ -160,7 +160,7 @@ keys! {
     api_version_fallback_ms: u64 = 1_200_000, "1200000", 0..=604_800_000, "ms", [],
         "How long a broker that was found to be 0.8 or 0.9 is not asked for its versions again. Each new connection makes sure that it still is.";
     exit_timeout_ms: u64 = 1_000, "1000", 0..=300_000, "ms", [],
-        "How long a worker that exits waits for acknowledgements. What is left then goes to the backup files.";
+        "How long a worker that exits waits for acknowledgements. One that shuts down gracefully (-QUIT, reload) waits as long as nginx's worker_shutdown_timeout lets it live, if that is longer. What is left then goes to the backup files. On -TERM nginx's master kills its workers after 1.5 s: what is not in the backup by then stays in the queue file, for the next worker.";
     compression_codec: Codec = Codec::None, "\"none\"", ANY, "", ["compression_type"],
         "Compression of batches. This version knows \"none\".";
 }

@@ -18,6 +18,8 @@
 #[cfg(not(loom))]
 pub mod backup;
 pub mod config;
+#[cfg(not(loom))]
+pub mod crash_points;
 #[cfg(all(feature = "net", not(loom)))]
 pub mod driver;
 #[cfg(all(feature = "net", not(loom)))]

@@ -9,6 +9,7 @@ use crate::{ffi, stats, worker};
 mod callbacks;
 use mlua::{Function, LightUserData, Lua, MultiValue, Table};
 use std::ffi::c_void;
+use std::time::Duration;
 
 /// Tables in a configuration may be nested this deep (a list of brokers is two).
 const DEPTH: usize = 4;
@@ -37,6 +38,11 @@ fn lkfk_cdefs(lua: &Lua) -> mlua::Result<mlua::Value> {
 #[mlua::lua_module(name = "lkfk_events")]
 fn lkfk_events(lua: &Lua) -> mlua::Result<mlua::Value> {
     embedded(lua, "lkfk.events", include_str!("../lua/lkfk/events.lua"))
+}
+
+#[mlua::lua_module(name = "lkfk_shutdown")]
+fn lkfk_shutdown(lua: &Lua) -> mlua::Result<mlua::Value> {
+    embedded(lua, "lkfk.shutdown", include_str!("../lua/lkfk/shutdown.lua"))
 }
 
 #[mlua::lua_module(name = "lkfk_callbacks")]
@@ -70,6 +76,7 @@ fn lkfk_core(lua: &Lua) -> mlua::Result<Table> {
     core.set("log", lua.create_function(log)?)?;
     core.set("flush", lua.create_function(|_, ()| Ok(worker::flush().map(|at| at as f64)))?)?;
     core.set("is_done", lua.create_function(|_, at: f64| Ok(worker::is_done(at as u64)))?)?;
+    core.set("shuts_down", lua.create_function(shuts_down)?)?;
     core.set("waiting", lua.create_function(|_, ()| Ok(worker::waiting()))?)?;
     let names: Vec<&str> = stats::ROWS.iter().map(|row| row.name).collect();
     core.set("stat_names", names)?;
@@ -102,6 +109,13 @@ fn init(lua: &Lua, (conf, prefix): (Table, String)) -> mlua::Result<MultiValue> 
 fn failure(lua: &Lua, text: &str) -> mlua::Result<MultiValue> {
     let text = mlua::Value::String(lua.create_string(text)?);
     Ok(MultiValue::from_vec(vec![mlua::Value::Nil, text]))
+}
+
+/// `core.shuts_down(timeout_ms)`, see [`worker::shuts_down`].
+fn shuts_down(_: &Lua, timeout_ms: f64) -> mlua::Result<()> {
+    // The cast ends at the bounds, and makes 0 of what is no number.
+    worker::shuts_down(Duration::from_millis(timeout_ms as u64));
+    Ok(())
 }
 
 /// `core.api() -> light userdata | nil`: the address of the running producer's [`ffi::Api`].

@@ -5,7 +5,10 @@ use crate::config::{Config, ConfigError, Value};
 use crate::driver::{Driver, Events, StartError};
 use crate::ffi::{self, Handle};
 use std::sync::{Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// The longest shutdown that is believed, so that a moment can be named for its end.
+const LONGEST_SHUTDOWN: Duration = Duration::from_secs(24 * 3600);
 
 /// Why `init()` failed.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +39,8 @@ pub struct Worker {
     driver: Driver,
     handle: &'static Handle,
     stopped: bool,
+    /// Until when nginx lets a worker live that shuts down gracefully, once it does.
+    shutdown_by: Option<Instant>,
 }
 
 static WORKER: Mutex<Option<Worker>> = Mutex::new(None);
@@ -60,7 +65,7 @@ pub fn init(entries: &[(String, Value)], prefix: &str) -> Result<bool, InitError
     let (driver, writer) = Driver::start(config.clone(), &instance)?;
     let handle = Handle::leak(writer, driver.shared().clone(), &config.topics);
     let pid = std::process::id();
-    *worker = Some(Worker { pid, config, driver, handle, stopped: false });
+    *worker = Some(Worker { pid, config, driver, handle, stopped: false, shutdown_by: None });
     Ok(true)
 }
 
@@ -111,8 +116,23 @@ pub fn signal() {
     with(|worker| worker.driver.shared().signal());
 }
 
-/// Ends the producer: `log()` refuses from now on, what is queued is flushed for `exit_timeout_ms`, the rest
-/// goes to the backup. In a forked child nothing happens.
+/// nginx has begun to shut this worker down gracefully and gives it `timeout`, 0 when it set none. What
+/// lingers is sent now.
+pub fn shuts_down(timeout: Duration) {
+    if let Some(worker) = &mut *lock()
+        && worker.pid == std::process::id()
+        && worker.shutdown_by.is_none()
+    {
+        #[allow(clippy::disallowed_methods, reason = "nginx counts from here")]
+        let now = Instant::now();
+        worker.shutdown_by = Some(now + timeout.min(LONGEST_SHUTDOWN));
+        worker.driver.flush(worker.handle.tail());
+    }
+}
+
+/// Ends the producer: `log()` refuses from now on, what is queued is flushed for `exit_timeout_ms`, or for
+/// what is left of nginx's own limit if that is more; the rest goes to the backup. In a forked child
+/// nothing happens.
 pub fn stop() {
     let mut worker = lock();
     if let Some(worker) = &mut *worker
@@ -121,6 +141,10 @@ pub fn stop() {
     {
         worker.stopped = true;
         worker.handle.close();
-        worker.driver.stop(Duration::from_millis(worker.config.exit_timeout_ms));
+        #[allow(clippy::disallowed_methods, reason = "nginx's limit is a moment")]
+        let left = worker
+            .shutdown_by
+            .map_or(Duration::ZERO, |by| by.saturating_duration_since(Instant::now()));
+        worker.driver.stop(left.max(Duration::from_millis(worker.config.exit_timeout_ms)));
     }
 }

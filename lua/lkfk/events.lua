@@ -1,6 +1,9 @@
 -- What the driver thread has to say, brought to nginx's event loop: its log lines go to ngx.log.
+-- And what nginx has to say to it: that the worker shuts down.
 
+local core = require "lkfk.core"
 local ffi = require "ffi"
+local shutdown = require "lkfk.shutdown"
 
 local ffi_string = ffi.string
 local ngx = ngx
@@ -38,11 +41,13 @@ function _M.start(api, callbacks, stats)
         if stats then
             stats.publish()
         end
+        if premature then
+            core.shuts_down(shutdown.timeout())
+        end
         if callbacks then
             callbacks.run()
             if premature then
-                -- The worker shuts down: timers do not run any more, though it may live on for
-                -- long.
+                -- Timers do not run any more, though the worker may live on for long.
                 callbacks.stop()
             end
         end

@@ -163,6 +163,12 @@ fn write_whole(file: &OwnedFd, lines: &[u8]) -> Result<(), Errno> {
         }
     }
     let mut left = lines;
+    #[cfg(feature = "crash_points")]
+    if crate::crash_points::is_next("half a chunk written") {
+        retry(|| rustix::io::write(file, &lines[..lines.len() / 2]))?;
+        let (this, kill) = (process::getpid(), process::Signal::KILL);
+        let _ = process::kill_process(this, kill);
+    }
     while !left.is_empty() {
         match retry(|| rustix::io::write(file, left)) {
             Ok(0) => return Err(cut_back(file, before, Errno::NOSPC)),
@@ -170,6 +176,7 @@ fn write_whole(file: &OwnedFd, lines: &[u8]) -> Result<(), Errno> {
             Err(errno) => return Err(cut_back(file, before, errno)),
         }
     }
+    crate::crash_points::crash_point("chunk written");
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use crate::net::Expected;
 use crate::net::frame_pool::FramePool;
 use crate::producer::{Producer, Sent};
 use crate::protocol::api_versions::Versions;
-use crate::protocol::header::{ApiKey, finish_frame, put_request_header};
+use crate::protocol::header::{ApiKey, MAX_FRAME, finish_frame, put_request_header};
 use crate::protocol::init_producer_id::put_init_producer_id_request;
 use crate::protocol::message_set::{MessageFormat, MessageSetEncoder, message_size_bound};
 use crate::protocol::metadata::put_metadata_request;
@@ -40,7 +40,14 @@ pub(super) fn init_producer_id(
     let start = put_request_header(&mut frame, api, version, correlation_id, &config.client_id);
     put_init_producer_id_request(&mut frame, version);
     finish_frame(&mut frame, start);
-    (frame, Some(Expected { correlation_id, api, version }))
+    (frame, Some(Expected { correlation_id, api, version, largest: 64 * 1024 }))
+}
+
+/// The largest answer to a Produce request that makes sense. A partition's takes some 50 bytes and its
+/// topic's name; if a broker refuses records it says why for each, in a text that may have that name too.
+const fn largest_produce_answer(partitions: usize, records: usize) -> usize {
+    let largest = 64 * 1024 + (partitions + records) * 512;
+    if largest < MAX_FRAME { largest } else { MAX_FRAME }
 }
 
 /// A Metadata request and the answer it gets.
@@ -57,7 +64,8 @@ pub(super) fn metadata(
         put_request_header(&mut frame, ApiKey::Metadata, version, correlation_id, client_id);
     put_metadata_request(&mut frame, version, topics, config.allow_auto_create_topics);
     finish_frame(&mut frame, start);
-    (frame, Some(Expected { correlation_id, api: ApiKey::Metadata, version }))
+    let (api, largest) = (ApiKey::Metadata, MAX_FRAME);
+    (frame, Some(Expected { correlation_id, api, version, largest }))
 }
 
 /// A Produce request with the batches of `sent`, and the answer it gets.
@@ -120,6 +128,8 @@ pub(super) fn produce(
         }
     }
     encoder.finish();
-    let expected = Expected { correlation_id, api: ApiKey::Produce, version };
+    let records: usize = sent.iter().map(|sent| sent.batch.records.len()).sum();
+    let (api, largest) = (ApiKey::Produce, largest_produce_answer(sent.len(), records));
+    let expected = Expected { correlation_id, api, version, largest };
     (frame, (config.request_required_acks != 0).then_some(expected))
 }

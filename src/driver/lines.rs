@@ -6,7 +6,7 @@
 
 use crate::producer::Time;
 use std::collections::{HashMap, VecDeque};
-use std::fmt;
+use std::fmt::{self, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,6 +17,8 @@ const WAITING: usize = 256;
 const REMEMBERED: usize = 1024;
 /// Longest line, in bytes.
 const LONGEST: usize = 512;
+/// Longest subject, in bytes: a host name and a port, or a topic's name and an error code.
+const LONGEST_SUBJECT: usize = 300;
 /// Pause between lines of one kind about one subject.
 const PAUSE: Duration = Duration::from_secs(30);
 
@@ -76,7 +78,7 @@ impl Lines {
     ) {
         // A panic while the lock was held leaves nothing half-done that matters here.
         let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let key = (kind, subject.to_string());
+        let key = (kind, clean(subject, LONGEST_SUBJECT));
         if state.limits.len() >= REMEMBERED && !state.limits.contains_key(&key) {
             state.limits.retain(|_, limit| limit.quiet_until > now);
             if state.limits.len() >= REMEMBERED {
@@ -97,7 +99,7 @@ impl Lines {
         }
         let more =
             if left_out > 0 { format!(" ({left_out} more like this)") } else { String::new() };
-        let line = clean(&text.to_string(), LONGEST - more.len()) + &more;
+        let line = clean(text, LONGEST - more.len()) + &more;
         state.waiting.push_back((level, line));
     }
 
@@ -113,23 +115,41 @@ impl Lines {
     }
 }
 
-/// `text` without control characters, at most `longest` bytes.
-fn clean(text: &str, longest: usize) -> String {
-    let mut out = String::new();
-    for c in text.chars() {
-        let before = out.len();
-        if c.is_control() {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
+/// `text` without what moves a terminal's cursor or turns its writing round, at most `longest` bytes.
+fn clean(text: impl fmt::Display, longest: usize) -> String {
+    let mut cleaned = Cleaned { line: String::new(), longest };
+    // It fails when the line is full: what would follow is not even formatted.
+    let _ = write!(cleaned, "{text}");
+    cleaned.line
+}
+
+struct Cleaned {
+    line: String,
+    longest: usize,
+}
+
+impl fmt::Write for Cleaned {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars() {
+            let before = self.line.len();
+            if c.is_control() || turns_writing_round(c) {
+                self.line.extend(c.escape_default());
+            } else {
+                self.line.push(c);
+            }
+            if self.line.len() > self.longest - 3 {
+                self.line.truncate(before);
+                self.line.push_str("...");
+                return Err(fmt::Error);
+            }
         }
-        if out.len() > longest - 3 {
-            out.truncate(before);
-            out.push_str("...");
-            break;
-        }
+        Ok(())
     }
-    out
+}
+
+/// Ends of lines that are no control characters, and marks that change the direction of what follows.
+fn turns_writing_round(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -155,9 +175,11 @@ mod tests {
         let lines = Lines::default();
         lines.put(Time(0), Level::Warn, "x", 1, "a\nb\x1b[31m");
         lines.put(Time(0), Level::Warn, "x", 2, "ä".repeat(1000));
+        lines.put(Time(0), Level::Warn, "x", 3, "a\u{202e}b\u{2028}");
         let taken = taken(&lines);
         assert_eq!(taken[0], "a\\nb\\u{1b}[31m");
         assert!(taken[1].len() <= LONGEST && taken[1].ends_with("..."));
+        assert_eq!(taken[2], "a\\u{202e}b\\u{2028}");
     }
 
     #[test]

@@ -144,6 +144,7 @@ impl Sources {
             if number == 0 || source.reader.head() < source.reader.tail() {
                 continue;
             }
+            crate::crash_points::crash_point("adopted file to be removed");
             if !source.damaged
                 && let Err(error) = source.queue.remove()
             {
@@ -193,6 +194,7 @@ impl Sources {
                 return;
             }
         };
+        crate::crash_points::crash_point("adopted");
         let source = Source::new(queue);
         let waiting = source.queue.waiting();
         let text = format_args!(

@@ -137,6 +137,7 @@ impl<'a> Spill<'a> {
                 self.paused.insert(waiting.topic.clone(), now + PAUSE);
                 break;
             }
+            crate::crash_points::crash_point("spilled");
             for record in waiting.records.drain(..count) {
                 sources.done(record.id);
             }
@@ -241,6 +242,7 @@ impl<'a> Rest<'a> {
         let Some((lines, positions)) = self.chunks.remove(&topic) else { return Ok(()) };
         let name = self.reader.topic(topic).map(str::to_owned).unwrap_or_default();
         self.backup.append(&name, &lines)?;
+        crate::crash_points::crash_point("rest written");
         self.saved += positions.len() as u64;
         for position in positions {
             self.reader.done(position);

@@ -286,6 +286,7 @@ impl Body {
             self.shared.lines.put(self.shared.now(), Level::Notice, "open", "", text);
             return appended;
         }
+        crate::crash_points::crash_point("queue to be removed");
         self.queue.remove().is_ok() && appended
     }
 }

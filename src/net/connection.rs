@@ -16,11 +16,12 @@ use crate::protocol::primitives::{DecodeError, Reader};
 use crate::protocol::produce::ProduceResponse;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 /// What a connection needs to know.
@@ -38,7 +39,16 @@ pub struct Settings {
     pub frames: FramePool,
     /// How to find out what the broker speaks.
     pub handshake: Handshake,
+    /// One permit, which a large answer has from its first byte until it was dealt with: brokers that
+    /// send large ones all at a time cannot take more memory than one of them.
+    pub large_answers: Arc<Semaphore>,
 }
+
+/// Answers from this size on are large: hardly any but Metadata is.
+const LARGE: usize = 16 * 1024;
+
+/// The largest answer that is read when none is due. It ends the connection in any case.
+const LARGEST_UNASKED: usize = 1024;
 
 /// A request, encoded.
 #[derive(Debug)]
@@ -60,6 +70,8 @@ pub struct Expected {
     pub api: ApiKey,
     /// Its version.
     pub version: i16,
+    /// The largest answer that makes sense, in bytes.
+    pub largest: usize,
 }
 
 /// What happens on a connection. The `u64`s are the caller's names of connection and request.
@@ -91,6 +103,8 @@ pub enum Event {
         request: u64,
         /// The answer.
         response: ProduceResponse,
+        /// Held while a large answer exists.
+        large: Option<OwnedSemaphorePermit>,
     },
     /// An answer to Metadata.
     Metadata {
@@ -100,6 +114,8 @@ pub enum Event {
         request: u64,
         /// The answer.
         response: MetadataResponse,
+        /// Held while a large answer exists.
+        large: Option<OwnedSemaphorePermit>,
     },
     /// An answer to InitProducerId.
     ProducerId {
@@ -171,7 +187,7 @@ async fn serve(
     // Both ends run until one of them is over; dropping the other ends it too.
     tokio::select! {
         result = write(conn, outgoing, to, &due, events, &settings.frames) => result,
-        result = read(conn, from, &due, events) => result,
+        result = read(conn, from, &due, events, &settings.large_answers) => result,
     }
 }
 
@@ -211,11 +227,22 @@ async fn read(
     mut from: BufReader<OwnedReadHalf>,
     due: &Due,
     events: &UnboundedSender<Event>,
+    large_answers: &Arc<Semaphore>,
 ) -> Result<(), NetError> {
     let mut buffer = Vec::new();
-    while frame::read(&mut from, &mut buffer).await? {
+    while let Some(size) = frame::size(&mut from).await? {
+        let largest = due.queue().front().map_or(LARGEST_UNASKED, |(due, _)| due.largest);
+        if size > largest {
+            return Err(NetError::TooLarge { size, largest });
+        }
+        let large = match size {
+            ..LARGE => None,
+            // The semaphore is never closed.
+            LARGE.. => large_answers.clone().acquire_owned().await.ok(),
+        };
+        frame::body(&mut from, &mut buffer, size).await?;
         let next = due.queue().pop_front();
-        let event = decode(conn, &buffer, next)?;
+        let event = decode(conn, &buffer, next, large)?;
         if events.send(event).is_err() {
             break;
         }
@@ -227,13 +254,18 @@ async fn read(
     Ok(())
 }
 
-fn decode(conn: u64, frame: &[u8], due: Option<(Expected, u64)>) -> Result<Event, NetError> {
+fn decode(
+    conn: u64,
+    frame: &[u8],
+    due: Option<(Expected, u64)>,
+    large: Option<OwnedSemaphorePermit>,
+) -> Result<Event, NetError> {
     let mut reader = Reader::new(frame);
     let Some((expected, request)) = due else {
         let got = frame.first_chunk().map_or(0, |id| i32::from_be_bytes(*id));
         return Err(NetError::Correlation { got, expected: None });
     };
-    let Expected { correlation_id, api, version } = expected;
+    let Expected { correlation_id, api, version, .. } = expected;
     let name = match api {
         ApiKey::Produce => "Produce",
         ApiKey::Metadata => "Metadata",
@@ -248,11 +280,11 @@ fn decode(conn: u64, frame: &[u8], due: Option<(Expected, u64)>) -> Result<Event
     Ok(match api {
         ApiKey::Produce => {
             let response = ProduceResponse::decode(version, &mut reader).map_err(wrong)?;
-            Event::Produced { conn, request, response }
+            Event::Produced { conn, request, response, large }
         }
         ApiKey::Metadata => {
             let response = MetadataResponse::decode(version, &mut reader).map_err(wrong)?;
-            Event::Metadata { conn, request, response }
+            Event::Metadata { conn, request, response, large }
         }
         ApiKey::InitProducerId => {
             let response = InitProducerIdResponse::decode(version, &mut reader).map_err(wrong)?;

@@ -7,24 +7,41 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 /// Smallest answer: a correlation id.
 const MIN_FRAME: u32 = 4;
 
-/// Reads one frame into `frame`, which is emptied first. `Ok(false)` means that the peer closed between
-/// frames. The memory grows with what arrives, not with what the size claims.
-pub async fn read(
-    from: &mut (impl AsyncRead + Unpin),
-    frame: &mut Vec<u8>,
-) -> Result<bool, NetError> {
-    frame.clear();
+/// Room that a frame gets before any of it came.
+const FIRST_ROOM: usize = 4096;
+
+/// Reads the size of the next frame. `None` means that the peer closed between frames.
+pub async fn size(from: &mut (impl AsyncRead + Unpin)) -> Result<Option<usize>, NetError> {
     let mut size = [0; 4];
     if from.read(&mut size[..1]).await? == 0 {
-        return Ok(false);
+        return Ok(None);
     }
     from.read_exact(&mut size[1..]).await.map_err(closed)?;
     let size = u32::from_be_bytes(size);
     if !(MIN_FRAME..=MAX_FRAME as u32).contains(&size) {
         return Err(NetError::NotKafka { looks_like: looks_like(size), size });
     }
-    let read = from.take(u64::from(size)).read_to_end(frame).await?;
-    if read < size as usize { Err(NetError::Closed) } else { Ok(true) }
+    Ok(Some(size as usize))
+}
+
+/// Reads the `size` bytes of a frame into `frame`, which is emptied first. The memory grows with what
+/// arrives, not with what the size claims, and never beyond the size.
+pub async fn body(
+    from: &mut (impl AsyncRead + Unpin),
+    frame: &mut Vec<u8>,
+    size: usize,
+) -> Result<(), NetError> {
+    frame.clear();
+    let mut from = from.take(size as u64);
+    while frame.len() < size {
+        if frame.len() == frame.capacity() {
+            frame.reserve_exact(frame.len().max(FIRST_ROOM).min(size - frame.len()));
+        }
+        if from.read_buf(frame).await? == 0 {
+            return Err(NetError::Closed);
+        }
+    }
+    Ok(())
 }
 
 fn closed(error: std::io::Error) -> NetError {
@@ -40,7 +57,7 @@ fn looks_like(size: u32) -> &'static str {
         [b'H', b'T', b'T', b'P'] => "an HTTP server, not a Kafka broker",
         [0x15 | 0x16, 0x03, _, _] => "a TLS listener; this connection is plaintext",
         [b'S', b'S', b'H', b'-'] => "an SSH server, not a Kafka broker",
-        _ => "not a Kafka broker, or an answer larger than 8 MiB",
+        _ => "not a Kafka broker, or an answer larger than 4 MiB",
     }
 }
 
@@ -53,7 +70,8 @@ mod tests {
         runtime.block_on(async {
             let mut frames = Vec::new();
             let mut frame = Vec::new();
-            while read(&mut bytes, &mut frame).await? {
+            while let Some(size) = size(&mut bytes).await? {
+                body(&mut bytes, &mut frame, size).await?;
                 frames.push(frame.clone());
             }
             Ok(frames)
@@ -92,12 +110,20 @@ mod tests {
 
     #[test]
     fn a_claimed_size_reserves_nothing() {
-        let mut bytes = (MAX_FRAME as u32).to_be_bytes().to_vec();
-        bytes.extend(b"abcd");
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let mut frame = Vec::new();
-        let result = runtime.block_on(read(&mut &bytes[..], &mut frame));
+        let result = runtime.block_on(body(&mut &b"abcd"[..], &mut frame, MAX_FRAME));
         assert!(matches!(result, Err(NetError::Closed)));
-        assert!(frame.capacity() < 4096, "{}", frame.capacity());
+        assert!(frame.capacity() <= FIRST_ROOM, "{}", frame.capacity());
+    }
+
+    #[test]
+    fn a_frame_takes_no_more_room_than_its_size() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        for size in [4, FIRST_ROOM - 1, FIRST_ROOM, 100_001] {
+            let (bytes, mut frame) = (vec![7; size + 10], Vec::new());
+            runtime.block_on(body(&mut &bytes[..], &mut frame, size)).unwrap();
+            assert_eq!((frame.len(), frame.capacity()), (size, size));
+        }
     }
 }

@@ -19,6 +19,10 @@ use std::fmt;
 use std::io::ErrorKind;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
+/// The largest answer here: the versions of a hundred APIs take some 700 bytes, and Metadata v0 about no
+/// topic names the brokers, 30 bytes or so each.
+const LARGEST_ANSWER: usize = 64 * 1024;
+
 /// Correlation ids from this on are not used here.
 pub const FIRST_CORRELATION_ID: i32 = 3;
 
@@ -158,11 +162,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Exchange<'_, R, W> {
     }
 
     async fn receive(&mut self) -> Result<(), NetError> {
-        match frame::read(&mut self.from, &mut self.frame).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(NetError::ClosedInHandshake),
-            Err(error) => Err(closed(error)),
+        let Some(size) = frame::size(&mut self.from).await.map_err(closed)? else {
+            return Err(NetError::ClosedInHandshake);
+        };
+        if size > LARGEST_ANSWER {
+            return Err(NetError::TooLarge { size, largest: LARGEST_ANSWER });
         }
+        frame::body(&mut self.from, &mut self.frame, size).await.map_err(closed)
     }
 
     fn api_versions(&self, version: i16, id: i32) -> Result<ApiVersionsResponse, NetError> {

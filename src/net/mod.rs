@@ -79,6 +79,14 @@ pub enum NetError {
         /// The four bytes.
         size: u32,
     },
+    /// An answer that is larger than one to its request can be.
+    #[error("an answer of {size} bytes, where at most {largest} make sense")]
+    TooLarge {
+        /// Its size.
+        size: usize,
+        /// The largest that is read.
+        largest: usize,
+    },
     /// An answer that is not one.
     #[error("{api} answer: {source}")]
     Decode {

@@ -20,6 +20,8 @@ pub(super) struct Partition {
     pub leader: Option<BrokerId>,
     /// Epoch of that leader, -1 when the broker does not say.
     pub leader_epoch: i32,
+    /// Answers in a row that named an earlier epoch.
+    pub stale_answers: u8,
     pub(super) queue: VecDeque<Batch>,
     /// Batches of this partition in requests that have no outcome yet.
     in_flight: Vec<Option<ProducerStamp>>,

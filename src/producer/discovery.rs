@@ -17,6 +17,9 @@ use std::time::Duration;
 /// Pause before another broker is tried for metadata while a connect is still under way.
 const NEXT_BOOTSTRAP_AFTER: Duration = Duration::from_millis(500);
 
+/// Brokers that a cluster may have.
+const MAX_BROKERS: usize = 4_096;
+
 impl Producer {
     pub(super) fn want_metadata(&mut self, now: Time) {
         if !self.refresh.wanted {
@@ -110,7 +113,8 @@ impl Producer {
         self.timers.schedule(&mut self.refresh.scheduled, Timer::Metadata, earliest);
     }
 
-    /// Takes over the list of brokers. False when it names none: then nothing is changed.
+    /// Takes over the list of brokers. False when it names none, or more than there can be: then nothing is
+    /// changed.
     pub(super) fn update_brokers(&mut self, now: Time, response: &MetadataResponse) -> bool {
         let mut named: BTreeMap<BrokerId, HostPort> = BTreeMap::new();
         for broker in &response.brokers {
@@ -124,7 +128,7 @@ impl Producer {
                 named.entry(broker.id).or_insert(HostPort { host: host.clone(), port });
             }
         }
-        if named.is_empty() {
+        if named.is_empty() || named.len() > MAX_BROKERS {
             return false;
         }
         let mut closing = Vec::new();

@@ -9,6 +9,13 @@ use crate::protocol::metadata::TopicMetadata;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+/// Partitions that a topic may have. A broker that tells more has no topic that works.
+const MAX_PARTITIONS: usize = 20_000;
+
+/// Answers with an earlier leader epoch that are put down to a broker that is behind. After that it is what
+/// was known before that was wrong.
+const STALE_ANSWERS: u8 = 5;
+
 /// A topic in use.
 #[derive(Debug)]
 pub(super) struct Topic {
@@ -78,6 +85,7 @@ impl Topic {
         let whole = told.partitions.iter().all(|p| (p.index as usize) < count);
         if (told.error != ErrorCode::NONE && told.error != ErrorCode::LEADER_NOT_AVAILABLE)
             || count == 0
+            || count > MAX_PARTITIONS
             || !whole
         {
             return change;
@@ -95,10 +103,12 @@ impl Topic {
             // A broker that is behind may still name an earlier leader.
             let stale =
                 !recreated && told.leader_epoch >= 0 && told.leader_epoch < partition.leader_epoch;
-            if stale {
+            if stale && partition.stale_answers < STALE_ANSWERS {
+                partition.stale_answers += 1;
                 change.incomplete = true;
                 continue;
             }
+            partition.stale_answers = 0;
             let leader = (told.leader >= 0 && is_broker(told.leader)).then_some(told.leader);
             if leader.is_none() {
                 change.incomplete = true;

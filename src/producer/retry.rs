@@ -28,14 +28,26 @@ pub(super) enum Decision {
     Fail { in_doubt: bool },
 }
 
-/// Decides about a batch of `records` that failed `attempts` times before.
-pub(super) fn decide(error: ErrorCode, records: usize, attempts: u32, rules: &Rules) -> Decision {
+/// Decides about a batch of `records`, with sequence numbers or without, that failed `attempts` times before.
+pub(super) fn decide(
+    error: ErrorCode,
+    stamped: bool,
+    records: usize,
+    attempts: u32,
+    rules: &Rules,
+) -> Decision {
     match error {
-        ErrorCode::NONE | ErrorCode::DUPLICATE_SEQUENCE_NUMBER => return Decision::Delivered,
+        ErrorCode::NONE => return Decision::Delivered,
+        // Only what has a number can be there already.
+        ErrorCode::DUPLICATE_SEQUENCE_NUMBER if stamped => return Decision::Delivered,
         ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER
         | ErrorCode::UNKNOWN_PRODUCER_ID
         | ErrorCode::INVALID_PRODUCER_EPOCH
-        | ErrorCode::INVALID_PRODUCER_ID_MAPPING => return Decision::OutOfSequence,
+        | ErrorCode::INVALID_PRODUCER_ID_MAPPING
+            if stamped =>
+        {
+            return Decision::OutOfSequence;
+        }
         ErrorCode::MESSAGE_TOO_LARGE | ErrorCode::RECORD_LIST_TOO_LARGE if records > 1 => {
             return Decision::Split;
         }

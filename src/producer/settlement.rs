@@ -14,8 +14,12 @@ impl Producer {
     pub(super) fn settle(&mut self, now: Time, sent: Sent, told: Option<&ProducedPartition>) {
         let error = match told {
             None => ErrorCode::NONE,
-            // Success without an offset is no success.
-            Some(told) if told.error == ErrorCode::NONE && told.base_offset < 0 => {
+            // Success without an offset, or with one behind which there is no room, is no success.
+            Some(told)
+                if told.error == ErrorCode::NONE
+                    && (told.base_offset < 0
+                        || i64::MAX - told.base_offset < sent.batch.records.len() as i64) =>
+            {
                 return self.retry_in_doubt(now, sent);
             }
             Some(told) => told.error,
@@ -27,8 +31,8 @@ impl Producer {
         }
         let records = sent.batch.records.len();
         let stamped = sent.batch.stamp.is_some();
-        match retry::decide(error, records, sent.batch.attempts, &self.rules) {
-            Decision::OutOfSequence if stamped => self.out_of_sequence(now, sent, error),
+        match retry::decide(error, stamped, records, sent.batch.attempts, &self.rules) {
+            Decision::OutOfSequence => self.out_of_sequence(now, sent, error),
             // The broker will know whether it has it; only the error has to pass.
             Decision::Fail { in_doubt } if stamped && (in_doubt || sent.batch.in_doubt) => {
                 self.retry(now, sent, true, true, in_doubt);
@@ -45,9 +49,6 @@ impl Producer {
             }
             Decision::Retry { counted, refresh, in_doubt } => {
                 self.retry(now, sent, counted, refresh, in_doubt);
-            }
-            Decision::Fail { in_doubt: true } | Decision::OutOfSequence => {
-                self.fail(now, sent, error, true, told);
             }
             Decision::Fail { in_doubt } => {
                 let in_doubt = in_doubt || sent.batch.in_doubt;

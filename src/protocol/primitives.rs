@@ -3,7 +3,8 @@
 //! Bytes from a broker are hostile until checked, so [`Reader`] keeps three rules:
 //! - No read goes past the bytes it was given, or past the tagged field it is in.
 //! - An array's count is compared with the bytes left before anything is reserved for it.
-//! - Memory is paid for in advance out of an allowance of four times the answer's size plus 512 KiB.
+//! - Memory is paid for in advance out of an allowance of four times the answer's size plus 512 KiB,
+//!   and never more than 3 MiB.
 //!   Counting elements is not enough: a topic that takes 3 bytes on the wire takes 48 here. The
 //!   constant is for Produce v0, whose answers name a partition in 14 bytes that take 88 here: it
 //!   covers as many partitions as there can be in a request of 1 MiB.
@@ -13,6 +14,9 @@
 //! Types: <https://kafka.apache.org/protocol#protocol_types>, tagged fields: KIP-482.
 
 use thiserror::Error;
+
+/// The most memory that an answer may decode to.
+const MOST_MEMORY: usize = 3 * 1024 * 1024;
 
 /// How a version of a message writes lengths and counts.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
@@ -112,7 +116,7 @@ impl<'a> Reader<'a> {
             bytes,
             position: 0,
             end: bytes.len(),
-            allowance: bytes.len().saturating_mul(4).saturating_add(512 * 1024),
+            allowance: bytes.len().saturating_mul(4).saturating_add(512 * 1024).min(MOST_MEMORY),
             #[cfg(test)]
             lengths_at: Vec::new(),
         }

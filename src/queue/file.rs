@@ -272,8 +272,10 @@ impl Queue {
             }
         };
         let made = Self::fill(&file, &path, division, created_ms).and_then(|map| {
+            crate::crash_points::crash_point("queue unfinished");
             fs::renameat(&dir.fd, &unfinished, &dir.fd, &name)
                 .map_err(system("cannot rename", &path))?;
+            crate::crash_points::crash_point("queue made");
             Ok(map)
         });
         match made {

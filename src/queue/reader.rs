@@ -277,6 +277,7 @@ impl Reader {
         {
             // SAFETY: raw() saw that the slot lies inside the data area; the state is an atomic.
             unsafe { (*raw.header).state.store(state::DONE, Ordering::Relaxed) };
+            crate::crash_points::crash_point("slot done");
             self.done += 1;
             self.outstanding -= 1;
         }
@@ -298,6 +299,7 @@ impl Reader {
             }
         }
         self.map.cursors().release(self.head, self.done);
+        crate::crash_points::crash_point("slots released");
     }
 
     /// Gives up everything that was not handed out yet, after [`Damage`]: returns how many bytes. How many

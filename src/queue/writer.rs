@@ -116,6 +116,7 @@ impl Writer {
             at.cast::<u16>().write_unaligned(name.len() as u16);
             at.add(2).copy_from_nonoverlapping(name.as_ptr(), name.len());
         }
+        crate::crash_points::crash_point("topic copied");
         self.map.identity().topics_used.store((used + entry) as u32, Ordering::Release);
         self.topics.push(name.into());
         Ok(id)
@@ -184,15 +185,19 @@ impl Writer {
         unsafe {
             let at = self.map.data().add(self.offset as usize);
             at.cast::<SlotHeader>().write(header);
+            crate::crash_points::crash_point("slot begun");
             let at = at.add(SLOT_HEADER);
             at.copy_from_nonoverlapping(key_bytes.as_ptr(), key_bytes.len());
             at.add(key_bytes.len()).copy_from_nonoverlapping(payload.as_ptr(), payload.len());
         }
+        crate::crash_points::crash_point("slot copied");
         self.tail += length as u64;
         self.offset += length as u64;
         self.rest -= length as u64;
         self.written += 1;
-        Ok(self.map.cursors().publish(self.tail, self.written, self.barrier))
+        let signal = self.map.cursors().publish(self.tail, self.written, self.barrier);
+        crate::crash_points::crash_point("slot published");
+        Ok(signal)
     }
 
     /// [`push_to`](Self::push_to) whatever partition the reader chooses.
@@ -238,6 +243,7 @@ impl Writer {
             }
             self.tail += self.rest;
         }
+        crate::crash_points::crash_point("slot wrapped");
         self.take(first, count);
         self.offset = u64::from(first) * segment_len;
         self.rest = u64::from(count) * segment_len;

@@ -1,0 +1,438 @@
+//! A broker that answers ApiVersions, Metadata and Produce as Kafka does, except for the lies it is told
+//! to tell, and remembers what it got. Any topic that it is asked for exists, with two partitions.
+
+use super::memory;
+use kafka_protocol::messages::api_versions_response::ApiVersion;
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
+use kafka_protocol::messages::{
+    ApiVersionsResponse, BrokerId, MetadataRequest, MetadataResponse, ProduceRequest,
+    ProduceResponse, TopicName,
+};
+use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+use kafka_protocol::records::RecordBatchDecoder;
+use lkfk::protocol::header::ApiKey;
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+/// Partitions of each topic.
+const PARTITIONS: i32 = 2;
+/// The broker's id.
+pub const NODE: i32 = 1;
+
+/// What goes over the wire instead of an answer.
+pub enum Reply {
+    /// A frame with this content: correlation id, header, body.
+    Frame(Vec<u8>),
+    /// These bytes, without a size before them.
+    Raw(Vec<u8>),
+    /// These bytes, and the end of the connection.
+    RawThenClose(Vec<u8>),
+    /// One byte of this frame at a time.
+    Drip(Vec<u8>, Duration),
+    /// Nothing, and the connection stays.
+    Nothing,
+}
+
+/// A request that is being answered.
+pub struct Request {
+    pub version: i16,
+    pub correlation_id: i32,
+}
+
+type Tell = Box<dyn FnMut(&Request, &mut Answer) -> Reply + Send>;
+
+/// What to do with one request of one API.
+pub struct Lie {
+    pub api: ApiKey,
+    /// Whether a Produce request's records are taken all the same.
+    appends: bool,
+    /// Answers in a row that it is told in.
+    times: usize,
+    tell: Tell,
+}
+
+/// An honest answer, before it is encoded.
+pub enum Answer {
+    ApiVersions(ApiVersionsResponse),
+    Metadata(MetadataResponse),
+    Produce(ProduceResponse),
+}
+
+impl Answer {
+    /// The frame's content.
+    pub fn encode(&self, request: &Request) -> Vec<u8> {
+        let version = request.version;
+        let mut out = request.correlation_id.to_be_bytes().to_vec();
+        let flexible = match self {
+            Answer::ApiVersions(_) => false,
+            Answer::Metadata(_) | Answer::Produce(_) => version >= 9,
+        };
+        if flexible {
+            out.push(0);
+        }
+        match self {
+            Answer::ApiVersions(answer) => answer.encode(&mut out, version),
+            Answer::Metadata(answer) => answer.encode(&mut out, version),
+            Answer::Produce(answer) => answer.encode(&mut out, version),
+        }
+        .expect("an answer of that version");
+        out
+    }
+}
+
+impl Lie {
+    fn new(api: ApiKey, tell: impl FnMut(&Request, &mut Answer) -> Reply + Send + 'static) -> Lie {
+        Lie { api, appends: false, times: 1, tell: Box::new(tell) }
+    }
+
+    /// Other bytes than those of the honest frame's content.
+    pub fn bytes(api: ApiKey, mut tell: impl FnMut(Vec<u8>) -> Reply + Send + 'static) -> Lie {
+        Lie::new(api, move |request, answer| tell(answer.encode(request)))
+    }
+
+    /// The same, of a frame whose version matters.
+    pub fn at(api: ApiKey, mut tell: impl FnMut(i16, Vec<u8>) -> Reply + Send + 'static) -> Lie {
+        Lie::new(api, move |request, answer| tell(request.version, answer.encode(request)))
+    }
+
+    /// A changed answer to ApiVersions.
+    pub fn versions(mut change: impl FnMut(&mut ApiVersionsResponse) + Send + 'static) -> Lie {
+        Lie::new(ApiKey::ApiVersions, move |request, answer| {
+            let Answer::ApiVersions(versions) = answer else { unreachable!() };
+            change(versions);
+            Reply::Frame(answer.encode(request))
+        })
+    }
+
+    /// A changed answer to Metadata.
+    pub fn metadata(mut change: impl FnMut(&mut MetadataResponse) + Send + 'static) -> Lie {
+        Lie::new(ApiKey::Metadata, move |request, answer| {
+            let Answer::Metadata(metadata) = answer else { unreachable!() };
+            change(metadata);
+            Reply::Frame(answer.encode(request))
+        })
+    }
+
+    /// A changed answer to Produce, whose records are not taken.
+    pub fn produce(mut change: impl FnMut(&mut ProduceResponse) + Send + 'static) -> Lie {
+        Lie::new(ApiKey::Produce, move |request, answer| {
+            let Answer::Produce(produced) = answer else { unreachable!() };
+            change(produced);
+            Reply::Frame(answer.encode(request))
+        })
+    }
+
+    /// The records are taken, whatever the answer says.
+    pub fn but_append(self) -> Lie {
+        Lie { appends: true, ..self }
+    }
+
+    /// Told this often in a row.
+    pub fn times(self, times: usize) -> Lie {
+        Lie { times, ..self }
+    }
+}
+
+/// A record as it arrived.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Arrived {
+    pub topic: String,
+    pub partition: i32,
+    pub key: Option<Vec<u8>>,
+    pub payload: Vec<u8>,
+}
+
+struct State {
+    port: u16,
+    produce: i16,
+    metadata: i16,
+    lies: VecDeque<Lie>,
+    told: usize,
+    /// Names by topic id, which is the number of the topic, repeated.
+    topics: Vec<String>,
+    arrived: Vec<Arrived>,
+    offsets: BTreeMap<(String, i32), i64>,
+    connections: Vec<TcpStream>,
+    accepted: usize,
+}
+
+/// A running broker; dropping it ends it.
+pub struct Broker {
+    state: Arc<Mutex<State>>,
+    over: Arc<AtomicBool>,
+    port: u16,
+    acceptor: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Broker {
+    /// A broker that offers these highest versions of Produce and Metadata and tells `lies`, each in
+    /// answer to the next request of its API.
+    pub fn start(versions: (i16, i16), lies: Vec<Lie>) -> Broker {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let state = Arc::new(Mutex::new(State {
+            port,
+            produce: versions.0,
+            metadata: versions.1,
+            lies: lies.into(),
+            told: 0,
+            topics: Vec::new(),
+            arrived: Vec::new(),
+            offsets: BTreeMap::new(),
+            connections: Vec::new(),
+            accepted: 0,
+        }));
+        let over = Arc::new(AtomicBool::new(false));
+        let (shared, ended) = (state.clone(), over.clone());
+        let acceptor = std::thread::spawn(move || {
+            memory::leave_out_this_thread();
+            accept(&listener, &shared, &ended);
+        });
+        Broker { state, over, port, acceptor: Some(acceptor) }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// True while the broker itself had no fault: a request that it could not read, or a lie that failed.
+    pub fn is_sound(&self) -> bool {
+        !self.state.is_poisoned()
+    }
+
+    /// Lies that nobody asked for yet.
+    pub fn lies_left(&self) -> usize {
+        self.state().lies.len()
+    }
+
+    /// How often it lied.
+    pub fn told(&self) -> usize {
+        self.state().told
+    }
+
+    /// Tells more lies, after those that are left.
+    pub fn tell(&self, lies: Vec<Lie>) {
+        self.state().lies.extend(lies);
+    }
+
+    /// Everything that was taken so far.
+    pub fn arrived(&self) -> Vec<Arrived> {
+        self.state().arrived.clone()
+    }
+
+    /// Connections taken so far.
+    pub fn connections(&self) -> usize {
+        self.state().accepted
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Release);
+        // Wakes the acceptor.
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+        let _ = self.acceptor.take().unwrap().join();
+        for connection in &self.state().connections {
+            let _ = connection.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+fn accept(listener: &TcpListener, state: &Arc<Mutex<State>>, over: &AtomicBool) {
+    while let Ok((stream, _)) = listener.accept() {
+        if over.load(Ordering::Acquire) {
+            return;
+        }
+        let _ = stream.set_nodelay(true);
+        {
+            let mut state = state.lock().unwrap();
+            state.accepted += 1;
+            state.connections.push(stream.try_clone().unwrap());
+        }
+        let state = state.clone();
+        std::thread::spawn(move || {
+            memory::leave_out_this_thread();
+            // The end of a connection is none of the test's concern: what arrived is.
+            let _ = serve(&stream, &state);
+            let _ = stream.shutdown(Shutdown::Both);
+        });
+    }
+}
+
+fn serve(mut stream: &TcpStream, state: &Mutex<State>) -> io::Result<()> {
+    loop {
+        let mut size = [0; 4];
+        stream.read_exact(&mut size)?;
+        let mut frame = vec![0; u32::from_be_bytes(size) as usize];
+        stream.read_exact(&mut frame)?;
+        let (reply, close) = match reply(&frame, &mut state.lock().unwrap()) {
+            Reply::Frame(frame) => (sized(&frame), false),
+            Reply::Raw(bytes) => (bytes, false),
+            Reply::RawThenClose(bytes) => (bytes, true),
+            Reply::Nothing => continue,
+            Reply::Drip(frame, pause) => {
+                for byte in sized(&frame) {
+                    stream.write_all(&[byte])?;
+                    std::thread::sleep(pause);
+                }
+                continue;
+            }
+        };
+        stream.write_all(&reply)?;
+        if close {
+            return Ok(());
+        }
+    }
+}
+
+/// The content with its size before it.
+pub fn sized(frame: &[u8]) -> Vec<u8> {
+    [&(frame.len() as u32).to_be_bytes()[..], frame].concat()
+}
+
+fn reply(frame: &[u8], state: &mut State) -> Reply {
+    let number = |at: usize| i16::from_be_bytes([frame[at], frame[at + 1]]);
+    let (code, version) = (number(0), number(2));
+    let correlation_id = i32::from_be_bytes(frame[4..8].try_into().unwrap());
+    let request = Request { version, correlation_id };
+    let (api, flexible_from, newest) = match code {
+        0 => (ApiKey::Produce, 9, state.produce),
+        3 => (ApiKey::Metadata, 9, state.metadata),
+        18 => (ApiKey::ApiVersions, 3, 3),
+        _ => panic!("a request of API {code}"),
+    };
+    // As Kafka does with versions that it does not know, such as the probe for 0.8.
+    if version > newest {
+        return Reply::RawThenClose(Vec::new());
+    }
+    // After the client id; header v2 ends with its tagged fields, of which there are none.
+    let body = &frame[10 + number(8).max(0) as usize + usize::from(version >= flexible_from)..];
+    let lie = match state.lies.front() {
+        Some(lie) if lie.api == api => state.lies.pop_front(),
+        _ => None,
+    };
+    let takes = lie.as_ref().is_none_or(|lie| lie.appends);
+    let mut answer = match api {
+        ApiKey::ApiVersions => Answer::ApiVersions(state.api_versions()),
+        ApiKey::Metadata => Answer::Metadata(state.metadata(body, version)),
+        ApiKey::Produce => Answer::Produce(state.produce(body, version, takes)),
+        ApiKey::InitProducerId => unreachable!("it is not offered"),
+    };
+    let Some(mut lie) = lie else { return Reply::Frame(answer.encode(&request)) };
+    state.told += 1;
+    let reply = (lie.tell)(&request, &mut answer);
+    if lie.times > 1 {
+        lie.times -= 1;
+        state.lies.push_front(lie);
+    }
+    reply
+}
+
+impl State {
+    fn api_versions(&self) -> ApiVersionsResponse {
+        let offer = |key: i16, newest: i16| {
+            ApiVersion::default().with_api_key(key).with_min_version(0).with_max_version(newest)
+        };
+        let offers = vec![offer(0, self.produce), offer(3, self.metadata), offer(18, 3)];
+        ApiVersionsResponse::default().with_api_keys(offers)
+    }
+
+    /// Eight times the number of the topic.
+    fn topic_id(&mut self, name: &str) -> [u8; 16] {
+        let known = self.topics.iter().position(|topic| topic == name);
+        let index = known.unwrap_or_else(|| {
+            self.topics.push(name.to_owned());
+            self.topics.len() - 1
+        });
+        let number = (index as u16 + 1).to_be_bytes();
+        std::array::from_fn(|at| number[at % 2])
+    }
+
+    fn metadata(&mut self, mut body: &[u8], version: i16) -> MetadataResponse {
+        let asked = MetadataRequest::decode(&mut body, version).expect("a Metadata request");
+        let broker = MetadataResponseBroker::default()
+            .with_node_id(BrokerId(NODE))
+            .with_host(StrBytes::from_static_str("127.0.0.1"))
+            .with_port(i32::from(self.port));
+        let partitions = (0..PARTITIONS).map(|index| {
+            MetadataResponsePartition::default()
+                .with_partition_index(index)
+                .with_leader_id(BrokerId(NODE))
+                .with_leader_epoch(if version >= 7 { 5 } else { -1 })
+                .with_replica_nodes(vec![BrokerId(NODE)])
+                .with_isr_nodes(vec![BrokerId(NODE)])
+        });
+        let partitions: Vec<_> = partitions.collect();
+        let names = asked.topics.unwrap_or_default();
+        let names = names.into_iter().filter_map(|topic| topic.name);
+        // The probe of the handshake asks for a topic that cannot be.
+        let names = names.filter(|name| !name.starts_with('('));
+        let topics = names.map(|name| {
+            let id = self.topic_id(&name).to_vec();
+            let topic = MetadataResponseTopic::default()
+                .with_name(Some(name))
+                .with_partitions(partitions.clone());
+            if version >= 10 { topic.with_topic_id(id.try_into().unwrap()) } else { topic }
+        });
+        MetadataResponse::default()
+            .with_brokers(vec![broker])
+            .with_controller_id(BrokerId(NODE))
+            .with_topics(topics.collect())
+    }
+
+    fn produce(&mut self, mut body: &[u8], version: i16, takes: bool) -> ProduceResponse {
+        let request = ProduceRequest::decode(&mut body, version).expect("a Produce request");
+        let mut responses = Vec::new();
+        for topic in request.topic_data {
+            let name = match version {
+                13.. => {
+                    let [high, low, ..] = *topic.topic_id.as_bytes();
+                    self.topics[usize::from(u16::from_be_bytes([high, low])) - 1].clone()
+                }
+                _ => topic.name.to_string(),
+            };
+            let mut answers = Vec::new();
+            for partition in topic.partition_data {
+                let index = partition.index;
+                let mut batch = partition.records.expect("records");
+                let records =
+                    RecordBatchDecoder::decode(&mut batch).expect("a whole batch").records;
+                let offset = self.offsets.entry((name.clone(), index)).or_default();
+                let base_offset = *offset;
+                if takes {
+                    *offset += records.len() as i64;
+                    self.arrived.extend(records.into_iter().map(|record| Arrived {
+                        topic: name.clone(),
+                        partition: index,
+                        key: record.key.map(|key| key.to_vec()),
+                        payload: record.value.expect("a payload").to_vec(),
+                    }));
+                }
+                answers.push(
+                    PartitionProduceResponse::default()
+                        .with_index(index)
+                        .with_base_offset(base_offset)
+                        .with_log_append_time_ms(-1),
+                );
+            }
+            responses.push(
+                TopicProduceResponse::default()
+                    .with_name(if version < 13 { topic.name } else { TopicName::default() })
+                    .with_topic_id(topic.topic_id)
+                    .with_partition_responses(answers),
+            );
+        }
+        ProduceResponse::default().with_responses(responses)
+    }
+}
