@@ -7,6 +7,8 @@
 # make demo      nginx and Kafka with a load, and what became of it; KEEP=1 leaves it up
 # make million   1,000,000 messages at 50,000/s, read back and judged
 # make outage    a broker away for OUTAGE=60 seconds under load, and what became of every message
+# make chaos     everything goes wrong for MINUTES=10, and a judge of what became of every message; the
+#                other options are in dev/chaos.sh
 # make matrix    a round trip and a broker's death with each of nine Kafka versions, 0.8.2.2 to 4.4.0
 # make sim       SEEDS=1000000 runs of the producer against a model cluster; SEED=n repeats one and tells
 # make sanitize  real nginx with lkfk under valgrind and AddressSanitizer
@@ -55,6 +57,9 @@ million:
 outage:
 	dev/outage.sh
 
+chaos:
+	dev/chaos.sh
+
 matrix:
 	dev/matrix.sh
 
@@ -79,4 +84,4 @@ fuzz:
 clean:
 	$(CARGO) clean
 
-.PHONY: build install test lint docs bench million outage matrix demo sim sanitize fuzz clean
+.PHONY: build install test lint docs bench million outage chaos matrix demo sim sanitize fuzz clean

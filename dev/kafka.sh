@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# One-node Kafka brokers of the stage, each in $STAGE/kafka/NAME, on 127.0.0.1. From Kafka 3 on they
-# are KRaft nodes; those before, from 0.8.2.2, have a ZooKeeper of their own, which comes with them,
-# outlives a kill and goes with a stop.
+# Kafka brokers of the stage, each in $STAGE/kafka/NAME, on 127.0.0.1: clusters of one node, or of
+# several. From Kafka 3 on they are KRaft nodes; those before, from 0.8.2.2, have a ZooKeeper of their
+# own, which comes with them, outlives a kill and goes with a stop.
 #   fetch [VERSION]                  jars from Maven into target/kafka/VERSION; the default is in
 #                                    kafka/pom.xml
 #   start NAME [VERSION] [KEY=VALUE ...] [--FORMAT-OPTION=VALUE ...]
@@ -10,8 +10,16 @@
 #                                    server.properties, --... goes to the format tool
 #                                    (--add-scram=...). Started again, it keeps ports, properties
 #                                    and data
+#   cluster NAME PORT PORT... [KEY=VALUE ...]
+#                                    one cluster of as many nodes, NAME-1, NAME-2 and so on, each a
+#                                    NAME to the verbs below and to start. All hold all records; one
+#                                    counts when all but one have it. Other brokers are told to use
+#                                    BOOTSTRAP; who comes by the address CLIENT in env is told that
+#                                    the nodes are at PORT, PORT..., where a proxy may stand
 #   stop | kill | pause | resume | restart NAME
 #   topic NAME TOPIC PARTITIONS [KEY=VALUE ...]
+#   lead NAME TOPIC PARTITIONS NODE  makes node NODE the leader of partition 0, the next one that of
+#                                    partition 1, and so on
 #   consume NAME TOPIC FORMAT        all records from first to last, in kcat's format
 #   tool NAME CLASS [ARGUMENT ...]   a Java tool with --bootstrap-server, as in
 #                                    tool main org.apache.kafka.tools.TopicCommand --list
@@ -152,20 +160,33 @@ make_broker() {
   mkdir -p "$dir"
   free_port; client=$PORT
   free_port; controller=$PORT
-  printf '%s\n' "BOOTSTRAP=127.0.0.1:$client" 'PID=0' "VERSION=$version" >"$dir/env"
+  write_env "$dir" "$version" "$client" 1 1
   if before "$version" 3; then
     make_zookeeper "$dir" "$controller"
     zookeeper_properties "$client" "$controller" >"$dir/server.properties"
   else
-    kraft_properties "$client" "$controller" >"$dir/server.properties"
+    kraft_properties "$client" 1 "1@127.0.0.1:$controller" >"$dir/server.properties"
   fi
-  cat >>"$dir/server.properties" <<PROPERTIES
-log.dirs=$dir/data
-# One node is a whole cluster.
-offsets.topic.replication.factor=1
+  small_properties "$dir" 1 >>"$dir/server.properties"
+}
+
+# write_env DIR VERSION PORT NODE NODES: which of how many nodes it is.
+write_env() {
+  printf '%s\n' "BOOTSTRAP=127.0.0.1:$3" 'PID=0' "VERSION=$2" "NODE=$4" "NODES=$5" >"$1/env"
+}
+
+# small_properties DIR NODES: what all brokers here have.
+small_properties() {
+  local acknowledged=$(( $2 > 1 ? $2 - 1 : 1 ))
+  cat <<PROPERTIES
+log.dirs=$1/data
+# All records are on all nodes.
+default.replication.factor=$2
+min.insync.replicas=$acknowledged
+offsets.topic.replication.factor=$2
 offsets.topic.num.partitions=1
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
+transaction.state.log.replication.factor=$2
+transaction.state.log.min.isr=$acknowledged
 transaction.state.log.num.partitions=1
 group.initial.rebalance.delay.ms=0
 # Small.
@@ -173,20 +194,72 @@ log.cleaner.dedupe.buffer.size=2097152
 PROPERTIES
 }
 
-# kraft_properties PORT CONTROLLER-PORT
+# kraft_properties PORT NODE VOTERS
 kraft_properties() {
+  local controller=${3#*"$2@"}
+  controller=${controller%%,*}
   cat <<PROPERTIES
 process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:$2
+node.id=$2
+controller.quorum.voters=$3
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:$1,CONTROLLER://127.0.0.1:$2
+listeners=PLAINTEXT://127.0.0.1:$1,CONTROLLER://$controller
 advertised.listeners=PLAINTEXT://127.0.0.1:$1
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
 # Back soon after a kill.
 broker.session.timeout.ms=1500
 broker.heartbeat.interval.ms=200
 PROPERTIES
+}
+
+# --- A cluster ---
+
+cluster() {
+  local name=$1 ports=() lines=() voters='' argument node starting=()
+  shift
+  for argument in "$@"; do
+    case $argument in
+      *=*) lines+=("$argument") ;;
+      *) ports+=("$argument") ;;
+    esac
+  done
+  (( ${#ports[@]} > 1 )) || usage
+  [[ ! -f $(broker_dir "$name-1")/env ]] || die "a cluster $name is here already"
+  fetch "$DEFAULT_VERSION"
+  for node in "${!ports[@]}"; do
+    free_port
+    voters+=,$(( node + 1 ))@127.0.0.1:$PORT
+  done
+  for node in "${!ports[@]}"; do
+    make_node "$name" "$(( node + 1 ))" "${#ports[@]}" "${voters#,}" "${ports[node]}" "${lines[@]}"
+    {
+      format "$(broker_dir "$name-$(( node + 1 ))")" "$DEFAULT_VERSION"
+      start "$name-$(( node + 1 ))"
+    } &
+    starting+=($!)
+  done
+  for node in "${starting[@]}"; do wait "$node" || die "cluster $name did not start"; done
+}
+
+# make_node CLUSTER NODE NODES VOTERS ADVERTISED-PORT KEY=VALUE...
+make_node() {
+  local dir client node
+  dir=$(broker_dir "$1-$2")
+  mkdir -p "$dir"
+  free_port; node=$PORT
+  free_port; client=$PORT
+  write_env "$dir" "$DEFAULT_VERSION" "$node" "$2" "$3"
+  echo "CLIENT=127.0.0.1:$client" >>"$dir/env"
+  {
+    kraft_properties "$node" "$2" "$4" | sed "
+      s,^\(listeners=.*\),\1\,CLIENT://127.0.0.1:$client,
+      s,^\(advertised.listeners=.*\),\1\,CLIENT://127.0.0.1:$5,
+      s,^\(listener.security.protocol.map=.*\),\1\,CLIENT:PLAINTEXT,"
+    small_properties "$dir" "$3"
+    echo 'inter.broker.listener.name=PLAINTEXT'
+    # Three nodes on a busy machine are not to lose each other.
+    printf '%s\n' 'broker.session.timeout.ms=3000' 'broker.heartbeat.interval.ms=500' "${@:6}"
+  } >"$dir/server.properties"
 }
 
 # zookeeper_properties PORT ZOOKEEPER-PORT: 0.8 knows no listeners; all others take those.
@@ -227,18 +300,22 @@ run_broker() {
 }
 
 # A broker that is not ready yet lists no broker, then no topics, then no leaders. 0.8 lists no
-# broker either while it has no topic.
+# broker either while it has no topic. One of several is ready when it lists itself: leaders may have to
+# wait for the others.
 answers() {
-  local bootstrap partitions list
+  local bootstrap partitions=0 list
   bootstrap=$(value "$1" BOOTSTRAP)
   listening "${bootstrap##*:}" || return 1
-  partitions=$(find "$(broker_dir "$1")/data" -maxdepth 1 -regex '.*-[0-9]+' \
-    ! -name '__cluster_metadata-*' 2>/dev/null | wc -l)
+  if (( $(value "$1" NODES) == 1 )); then
+    partitions=$(find "$(broker_dir "$1")/data" -maxdepth 1 -regex '.*-[0-9]+' \
+      ! -name '__cluster_metadata-*' 2>/dev/null | wc -l)
+  fi
   if (( partitions == 0 )) && before "$(value "$1" VERSION)" 0.9; then
     is_registered "$(value "$1" ZOOKEEPER)"
   else
     kcat_command "$1"
-    list=$("${KCAT[@]}" -L -m 2 2>/dev/null) && [[ $list == *'  broker 1 at '* ]] &&
+    list=$("${KCAT[@]}" -L -m 2 2>/dev/null) &&
+      [[ $list == *"  broker $(value "$1" NODE) at "* ]] &&
       (( $(grep -c 'partition .*, leader [0-9]' <<<"$list") >= partitions ))
   fi
 }
@@ -326,7 +403,7 @@ topic() {
   if before "$(value "$1" VERSION)" 0.11; then
     create_topic_in_zookeeper "$@"
   else
-    create_topic "${bootstrap##*:}" "${@:2}"
+    create_topic "${bootstrap##*:}" "$(value "$1" NODES)" "${@:2}"
   fi
   kcat_command "$1"
   until led=$("${KCAT[@]}" -L -t "$2" 2>/dev/null | grep -c 'partition .*, leader [0-9]') &&
@@ -339,17 +416,11 @@ topic() {
 # CreateTopics v2, written by hand: a JVM for one request takes a second.
 # https://kafka.apache.org/protocol.html#The_Messages_CreateTopics
 create_topic() {
-  local port=$1 topic=$2 partitions=$3 setting body answer code
-  shift 3
-  body=$(int16 19)$(int16 2)$(int32 7)$(text lkfk-dev)    # key, version, correlation id, client id
-  body+=$(int32 1)$(text "$topic")$(int32 "$partitions")$(int16 1)$(int32 0)$(int32 $#)
+  local port=$1 replicas=$2 topic=$3 partitions=$4 setting body answer code
+  shift 4
+  body=$(int32 1)$(text "$topic")$(int32 "$partitions")$(int16 "$replicas")$(int32 0)$(int32 $#)
   for setting in "$@"; do body+=$(text "${setting%%=*}")$(text "${setting#*=}"); done
-  body+=$(int32 10000)00                                   # time-out, create for real
-  exec 3<>"/dev/tcp/127.0.0.1/$port" || die "no broker on port $port"
-  bytes "$(int32 $(( ${#body} / 2 )))$body" >&3
-  answer=$(timeout 15 head -c 4 <&3 | hex)
-  answer=$(timeout 15 head -c "$(( 16#${answer:-0} ))" <&3 | hex)
-  exec 3>&-
+  answer=$(ask "$port" "$(int16 19)$(int16 2)" "$body$(int32 10000)00") # time-out, create for real
   # correlation id, throttle time, one topic: its name, the error code, a message
   answer=${answer:24}
   answer=${answer:$(( 4 + 2 * 16#${answer:0:4} ))}
@@ -371,9 +442,51 @@ create_topic_in_zookeeper() {
   [[ $answer == *"Created topic \"$topic\""* ]] || die "topic $topic: $(head -n 3 <<<"$answer")"
 }
 
+# lead NAME TOPIC PARTITIONS NODE: puts the replicas of each partition into an order that begins with
+# the leader to be, and has the first of each elected: AlterPartitionReassignments v0, ElectLeaders v2.
+lead() {
+  local topic=$2 partitions=$3 nodes port node body partition replica
+  nodes=$(value "$1" NODES)
+  port=$(value "$1" BOOTSTRAP)
+  port=${port##*:}
+  body=00$(int32 10000)$(length 1)$(short_text "$topic")$(length "$partitions")
+  for (( partition = 0; partition < partitions; partition++ )); do
+    body+=$(int32 "$partition")$(length "$nodes")
+    for (( replica = 0; replica < nodes; replica++ )); do
+      node=$(( ($4 - 1 + partition + replica) % nodes + 1 ))
+      body+=$(int32 "$node")
+    done
+    body+=00
+  done
+  told "leaders of $topic" "$(ask "$port" "$(int16 45)$(int16 0)" "${body}0000")"
+  body=0000$(length 1)$(short_text "$topic")$(length "$partitions")
+  for (( partition = 0; partition < partitions; partition++ )); do body+=$(int32 "$partition"); done
+  told "election of $topic" "$(ask "$port" "$(int16 43)$(int16 2)" "${body}00$(int32 10000)00")"
+}
+
+# told WHAT ANSWER: correlation id, tags, throttle time, error code.
+told() {
+  local code=$(( 16#${2:18:4} ))
+  if (( code != 0 )); then die "$1: error $code"; fi
+}
+
+# ask PORT KEY-AND-VERSION BODY: prints the answer from its correlation id on; all in hex.
+ask() {
+  local answer body
+  body=$2$(int32 7)$(text lkfk-dev)$3                     # correlation id, client id
+  { exec 3<>"/dev/tcp/127.0.0.1/$1"; } 2>/dev/null || die "no broker on port $1"
+  bytes "$(int32 $(( ${#body} / 2 )))$body" >&3
+  answer=$(timeout 15 head -c 4 <&3 | hex)
+  timeout 15 head -c "$(( 16#${answer:-0} ))" <&3 | hex
+  exec 3>&-
+}
+
 int16() { printf '%04x' "$1"; }
 int32() { printf '%08x' "$1"; }
 text() { printf '%04x' "${#1}"; printf %s "$1" | hex; }
+# As newer requests have them: below 127.
+length() { printf '%02x' "$(( $1 + 1 ))"; }
+short_text() { length "${#1}"; printf %s "$1" | hex; }
 hex() { od -An -v -tx1 | tr -d ' \n'; }
 # shellcheck disable=SC2001,SC2059 # the format is the bytes
 bytes() { printf "$(sed 's/../\\x&/g' <<<"$1")"; }
@@ -403,6 +516,8 @@ case $verb in
   stop) stop "$2" TERM ;;
   kill) stop "$2" KILL ;;
   restart) stop "$2" TERM; start "$2" ;;
+  cluster) cluster "${@:2}" ;;
+  lead) (( $# == 5 )) || usage; lead "${@:2}" ;;
   pause) signal "$2" STOP ;;
   resume) signal "$2" CONT ;;
   topic) (( $# >= 4 )) || usage; topic "${@:2}" ;;

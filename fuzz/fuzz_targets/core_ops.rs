@@ -157,7 +157,7 @@ impl Run<'_> {
             born: Time(self.now.0.saturating_sub(u64::from(self.byte()) * 10_000)),
         };
         self.held.insert(id);
-        self.producer.handle_record(self.now, record);
+        let _ = self.producer.handle_record(self.now, record);
     }
 
     fn operate(&mut self) {

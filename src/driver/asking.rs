@@ -97,7 +97,8 @@ impl Asking {
             while held.front().is_some_and(|held| held.choice == Choice::Made)
                 && let Some(held) = held.pop_front()
             {
-                producer.handle_record(now, held.record);
+                // The callback's choice is on record once it is sent.
+                let _ = producer.handle_record(now, held.record);
             }
         }
         self.held.retain(|_, held| !held.is_empty());

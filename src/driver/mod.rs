@@ -403,7 +403,10 @@ impl<'a> Run<'a> {
             match self.topic(now, number, topic) {
                 Some(topic) => {
                     if let Some(record) = self.asking.hold(NewRecord { topic, ..record }, ask) {
-                        self.producer.handle_record(now, record);
+                        let chosen = self.producer.handle_record(now, record);
+                        if let Some(chosen) = chosen.filter(|_| self.producer.is_idempotent()) {
+                            self.sources.assign(record.id, chosen);
+                        }
                     }
                 }
                 None => self.lose_topicless(now, number, [record.id]),

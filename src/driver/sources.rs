@@ -91,6 +91,13 @@ impl Sources {
         }
     }
 
+    /// Writes down which partition a record goes to.
+    pub fn assign(&mut self, id: RecordId, partition: u32) {
+        if let Some(source) = self.source(Self::number(id)) {
+            source.reader.assign(Self::position(id, source.reader.head()), partition);
+        }
+    }
+
     /// Writes down that a record is about to be sent.
     pub fn stamp(&mut self, id: RecordId, stamp: &Stamp) {
         if let Some(source) = self.source(Self::number(id)) {

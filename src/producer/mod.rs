@@ -184,6 +184,11 @@ impl Producer {
         self.held_records
     }
 
+    /// True while batches get sequence numbers.
+    pub fn is_idempotent(&self) -> bool {
+        self.identity.is_on()
+    }
+
     /// Counts since the start.
     pub fn counts(&self) -> Counts {
         self.counts
@@ -206,11 +211,12 @@ impl Producer {
 
     // ---------------------------------------------------------------------------------- events in
 
-    /// Takes a record.
-    pub fn handle_record(&mut self, now: Time, new: NewRecord) {
+    /// Takes a record. Returns its partition, once its topic is known: on record it keeps those who go on in
+    /// our place from sending it elsewhere, after what came later.
+    pub fn handle_record(&mut self, now: Time, new: NewRecord) -> Option<u32> {
         let record = Record::new(now, &new);
         self.held_records += 1;
-        self.route(now, new.topic, record);
+        self.route(now, new.topic, record)
     }
 
     /// A connection is open and its versions are known.

@@ -6,7 +6,7 @@
 //! | refused for its sequence number | see [`idempotence`](super::idempotence) | |
 //! | batch too large for the broker | split in two and send again; a single record fails | no |
 //! | leader moved, partition or topic not known there | send again after a metadata refresh | no |
-//! | retriable otherwise | send again after a pause | yes |
+//! | retriable otherwise | send again after a pause | yes, without idempotence |
 //! | anything else | fail | |
 //!
 //! What is not counted is bounded by `message_timeout_ms`. A connection that breaks belongs to the third
@@ -59,7 +59,8 @@ pub(super) fn decide(
     }
     let refresh = error.refresh_metadata();
     let counted = !refresh;
-    if counted && attempts >= rules.max_retries {
+    // With a number it comes to no harm, and to give it up costs its partition a restart.
+    if counted && attempts >= rules.max_retries && !stamped {
         return Decision::Fail { in_doubt };
     }
     Decision::Retry { counted, refresh, in_doubt }

@@ -100,7 +100,8 @@ pub struct SlotHeader {
     pub headers_len: u32,
     /// Bytes of the payload.
     pub payload_len: u32,
-    /// The partition that the writer wishes for, [`NO_PARTITION`] or [`ASK_PARTITION`].
+    /// The partition that the writer wishes for, [`NO_PARTITION`] or [`ASK_PARTITION`]; with idempotence the
+    /// reader puts the one here that it chose.
     pub partition: i32,
     /// Producer id of the batch.
     pub producer_id: i64,

@@ -44,7 +44,12 @@ fn open_and_lock(dir: &QueueDir, name: &str) -> Result<OwnedFd, QueueError> {
         move |errno| QueueError::System { what, path, errno }
     };
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let file = fs::openat(dir.fd(), name, flags, Mode::empty()).map_err(system("cannot open"))?;
+    let file = match fs::openat(dir.fd(), name, flags, Mode::empty()) {
+        Ok(file) => file,
+        // Its adopter removed it since we looked at the directory.
+        Err(Errno::NOENT) => return Err(QueueError::InUse { path }),
+        Err(errno) => return Err(system("cannot open")(errno)),
+    };
     match fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(Errno::WOULDBLOCK) => Err(QueueError::InUse { path }),

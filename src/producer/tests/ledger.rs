@@ -27,6 +27,12 @@ impl Ledger {
         self.open += 1;
     }
 
+    /// The partition that the producer chose.
+    pub fn assign(&mut self, id: RecordId, chosen: Option<u32>) {
+        let partition = &mut self.entries[id.0 as usize].record.partition;
+        *partition = chosen.or(*partition);
+    }
+
     pub fn stamp(&mut self, id: RecordId, stamp: Stamp) {
         let entry = &mut self.entries[id.0 as usize];
         entry.record.partition = Some(stamp.partition);
@@ -73,9 +79,10 @@ impl Ledger {
             let topic = TopicId(u32::from(batch.topic));
             producer.handle_repeat(now, topic, batch.partition, stamp, records);
         }
-        for entry in &self.entries {
+        for entry in &mut self.entries {
             if entry.fate.is_none() && !repeated.contains(&entry.record.id.0) {
-                producer.handle_record(now, NewRecord { born: now, ..entry.record });
+                let chosen = producer.handle_record(now, NewRecord { born: now, ..entry.record });
+                entry.record.partition = chosen.or(entry.record.partition);
             }
         }
     }

@@ -396,7 +396,8 @@ impl Sim {
         let partition = (wish < 5).then_some(wish);
         let record = NewRecord { id, topic, key_hash, partition, bytes, born };
         self.ledger.accept(record);
-        self.producer.handle_record(self.now, record);
+        let chosen = self.producer.handle_record(self.now, record);
+        self.ledger.assign(id, chosen);
         self.records_left -= 1;
         if self.records_left > 0 {
             let gap = self.cluster.random.below(self.gap + 1);

@@ -6,6 +6,18 @@ use crate::queue::stamps::{self, OpenBatch, Stamp, Stamped};
 use std::sync::atomic::Ordering;
 
 impl Reader {
+    /// Writes down which partition the record at `position` goes to.
+    pub fn assign(&mut self, position: u64, partition: u32) {
+        if let Ok(raw) = self.raw(position, self.handed_out())
+            && raw.state == state::RECORD
+            && self.check_record(position, raw).is_ok()
+        {
+            // SAFETY: check_record saw that a whole header lies inside the data area. The writer is done with
+            // the slot.
+            unsafe { (*raw.header).partition = partition as i32 };
+        }
+    }
+
     /// Writes down that the record at `position` is about to be sent, and in which batch.
     pub fn stamp(&mut self, position: u64, stamp: &Stamp) {
         if let Ok(raw) = self.raw(position, self.handed_out())
