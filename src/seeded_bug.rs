@@ -37,6 +37,8 @@ pub(crate) enum Bug {
     SplitKeepsNumber,
     /// A found batch is repeated without its done records.
     RepeatOpenRecordsOnly,
+    /// Records of several files are sent together.
+    MixOrigins,
     /// Actions are carried out before outcomes.
     ActFirst,
     /// Stamps are not written down.
@@ -45,7 +47,7 @@ pub(crate) enum Bug {
 
 /// All of them.
 #[cfg(test)]
-pub(crate) const BUGS: [Bug; 18] = [
+pub(crate) const BUGS: [Bug; 19] = [
     Bug::SkipStamp,
     Bug::NewNumbersOnRetry,
     Bug::FollowRepeat,
@@ -62,6 +64,7 @@ pub(crate) const BUGS: [Bug; 18] = [
     Bug::NoWrap,
     Bug::SplitKeepsNumber,
     Bug::RepeatOpenRecordsOnly,
+    Bug::MixOrigins,
     Bug::ActFirst,
     Bug::StampNotKept,
 ];

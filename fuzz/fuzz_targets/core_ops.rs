@@ -149,6 +149,7 @@ impl Run<'_> {
         let id = RecordId(self.records);
         self.records += 1;
         let record = NewRecord {
+            origin: 0,
             id,
             topic,
             key_hash: Some(u32::from(self.byte())).filter(|hash| *hash < 128),
@@ -157,7 +158,7 @@ impl Run<'_> {
             born: Time(self.now.0.saturating_sub(u64::from(self.byte()) * 10_000)),
         };
         self.held.insert(id);
-        let _ = self.producer.handle_record(self.now, record);
+        self.producer.handle_record(self.now, record);
     }
 
     fn operate(&mut self) {

@@ -97,8 +97,7 @@ impl Asking {
             while held.front().is_some_and(|held| held.choice == Choice::Made)
                 && let Some(held) = held.pop_front()
             {
-                // The callback's choice is on record once it is sent.
-                let _ = producer.handle_record(now, held.record);
+                producer.handle_record(now, held.record);
             }
         }
         self.held.retain(|_, held| !held.is_empty());

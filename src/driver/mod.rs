@@ -217,6 +217,9 @@ impl<'a> Run<'a> {
         if self.producer.next_deadline().is_some_and(|at| at <= now) {
             self.producer.handle_timeout(now);
         }
+        for (record, partition) in self.producer.take_choices() {
+            self.sources.assign(record, partition);
+        }
         loop {
             // What was acknowledged is marked done before more is sent, see the producer's contract.
             while let Some(outcome) = self.producer.poll_outcome() {
@@ -403,10 +406,7 @@ impl<'a> Run<'a> {
             match self.topic(now, number, topic) {
                 Some(topic) => {
                     if let Some(record) = self.asking.hold(NewRecord { topic, ..record }, ask) {
-                        let chosen = self.producer.handle_record(now, record);
-                        if let Some(chosen) = chosen.filter(|_| self.producer.is_idempotent()) {
-                            self.sources.assign(record.id, chosen);
-                        }
+                        self.producer.handle_record(now, record);
                     }
                 }
                 None => self.lose_topicless(now, number, [record.id]),
@@ -765,6 +765,7 @@ fn new_record(config: &Config, id: RecordId, born: Time, slot: &Slot<'_>) -> New
         id,
         topic: TopicId(0),
         partition: u32::try_from(slot.partition).ok(),
+        origin: Sources::number(id) as u16,
         key_hash: slot.key.map(partitioner::key_hash),
         bytes: encode::record_size_bound(sent_key_len, slot.payload.len()) as u32,
         born,

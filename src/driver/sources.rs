@@ -75,7 +75,7 @@ impl Sources {
     }
 
     /// Number of the queue, and the position, given that queue's head.
-    fn number(id: RecordId) -> usize {
+    pub fn number(id: RecordId) -> usize {
         (id.0 >> POSITION_BITS) as usize
     }
 

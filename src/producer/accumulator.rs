@@ -52,6 +52,8 @@ impl Partition {
     pub fn append(&mut self, record: Record, rules: &Rules) -> bool {
         let fits = |batch: &Batch| {
             !batch.closed
+                && (is_seeded(Bug::MixOrigins)
+                    || batch.records.first().is_none_or(|first| first.origin == record.origin))
                 && BATCH_OVERHEAD + batch.bytes + record.bytes as usize <= rules.batch_bytes
         };
         let mut closed_one = false;

@@ -18,6 +18,8 @@ pub struct Record {
     pub key_hash: Option<u32>,
     /// The partition the caller wants, if it wants one.
     pub partition: Option<u32>,
+    /// Where the caller keeps it.
+    pub origin: u16,
 }
 
 impl Record {
@@ -28,6 +30,7 @@ impl Record {
             bytes: new.bytes,
             key_hash: new.key_hash,
             partition: new.partition,
+            origin: new.origin,
         }
     }
 }

@@ -36,6 +36,9 @@ pub struct NewRecord {
     pub key_hash: Option<u32>,
     /// Where it must go; `None`, or a partition that does not exist, leaves that to the partitioner.
     pub partition: Option<u32>,
+    /// Where the caller keeps it. A batch has records of one origin only: what is written down about it has to
+    /// be found together.
+    pub origin: u16,
     /// Upper bound of its encoded size.
     pub bytes: u32,
     /// When `log()` took it; not after now.

@@ -81,6 +81,7 @@ pub struct Producer {
     actions: VecDeque<Action>,
     outcomes: VecDeque<Outcome>,
     notices: VecDeque<Notice>,
+    choices: Vec<(RecordId, u32)>,
     last_id: u64,
     in_flight_records: u64,
     held_records: u64,
@@ -111,6 +112,7 @@ impl Producer {
             actions: VecDeque::new(),
             outcomes: VecDeque::new(),
             notices: VecDeque::new(),
+            choices: Vec::new(),
             last_id: 0,
             in_flight_records: 0,
             held_records: 0,
@@ -184,11 +186,6 @@ impl Producer {
         self.held_records
     }
 
-    /// True while batches get sequence numbers.
-    pub fn is_idempotent(&self) -> bool {
-        self.identity.is_on()
-    }
-
     /// Counts since the start.
     pub fn counts(&self) -> Counts {
         self.counts
@@ -211,12 +208,11 @@ impl Producer {
 
     // ---------------------------------------------------------------------------------- events in
 
-    /// Takes a record. Returns its partition, once its topic is known: on record it keeps those who go on in
-    /// our place from sending it elsewhere, after what came later.
-    pub fn handle_record(&mut self, now: Time, new: NewRecord) -> Option<u32> {
+    /// Takes a record.
+    pub fn handle_record(&mut self, now: Time, new: NewRecord) {
         let record = Record::new(now, &new);
         self.held_records += 1;
-        self.route(now, new.topic, record)
+        self.route(now, new.topic, record);
     }
 
     /// A connection is open and its versions are known.
@@ -411,6 +407,12 @@ impl Producer {
         let outcome = self.outcomes.pop_front()?;
         self.held_records -= outcome.records.len() as u64;
         Some(outcome)
+    }
+
+    /// The partitions chosen since the last call, with idempotence. Written down they keep those who go on in our
+    /// place from sending a record elsewhere, after what came later.
+    pub fn take_choices(&mut self) -> Vec<(RecordId, u32)> {
+        std::mem::take(&mut self.choices)
     }
 
     /// The next thing worth a log line.

@@ -8,20 +8,23 @@ use super::{Fate, Outcome, Producer, Reason, Time, TopicId, partitioner};
 use crate::protocol::error_code::ErrorCode;
 
 impl Producer {
-    /// Gives a record its partition, which it returns, or lets it wait for metadata.
-    pub(super) fn route(&mut self, now: Time, id: TopicId, record: Record) -> Option<u32> {
+    /// Gives a record its partition, or lets it wait for metadata.
+    pub(super) fn route(&mut self, now: Time, id: TopicId, record: Record) {
         let topic = &mut self.topics[id.0 as usize];
         if topic.partitions.is_empty() {
             let expiry = record.born + self.rules.message_timeout;
             topic.waiting.push_back(record);
             self.timers.schedule(&mut topic.scheduled, Timer::Topic(id), expiry);
             self.want_metadata(now);
-            return None;
+            return;
         }
         let index = match record.partition {
             Some(index) if (index as usize) < topic.partitions.len() => index,
             _ => partitioner::choose(topic, record.key_hash, &mut self.random),
         };
+        if self.identity.is_on() && record.partition != Some(index) {
+            self.choices.push((record.id, index));
+        }
         let partition = &mut topic.partitions[index as usize];
         let first = partition.is_empty();
         let closed = partition.append(record, &self.rules);
@@ -32,7 +35,6 @@ impl Producer {
         if first || closed {
             self.look_at_partition(now, id, index);
         }
-        Some(index)
     }
 
     /// Expires, lists or schedules a partition, whatever its state asks for.

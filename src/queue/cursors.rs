@@ -143,7 +143,7 @@ impl Cursors {
 
 #[cfg(loom)]
 mod loom_tests {
-    use super::super::segments::{Book, Division};
+    use super::super::segments::{Book, Division, gone};
     use super::{Barrier, Cursors};
     use loom::cell::UnsafeCell;
     use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -269,7 +269,8 @@ mod loom_tests {
     /// Two places for segments, each one position long, and the map that says which is where.
     struct Mapped {
         cursors: Cursors,
-        map: [AtomicU32; 2],
+        map: [AtomicU32; 4],
+        returned: [AtomicU32; 2],
         places: [UnsafeCell<u64>; 2],
     }
 
@@ -277,31 +278,41 @@ mod loom_tests {
         /// As [`Writer`](super::super::writer) does it, with a segment for each value.
         fn push(&self, book: &mut Book, value: u64) -> bool {
             let position = book.end();
-            book.reclaim(self.cursors.head());
+            for (place, returned) in self.returned.iter().enumerate() {
+                if returned.load(Ordering::Acquire) != 0 {
+                    returned.store(0, Ordering::Relaxed);
+                    book.give_back(place as u32);
+                }
+            }
             let Some(place) = book.lowest() else { return false };
             book.take(place);
-            self.map[(position % 2) as usize].store(place, Ordering::Relaxed);
-            // SAFETY (loom checks it): the place is free, since head has passed whatever lay there.
+            self.map[position as usize].store(place, Ordering::Relaxed);
+            // SAFETY (loom checks it): the place is free, since the reader gave it back.
             self.places[place as usize].with_mut(|place| unsafe { *place = value });
             let _ = self.cursors.publish(position + 1, position + 1, Barrier::Symmetric);
             true
         }
 
+        /// Reads the segment and gives its place back.
         fn read(&self, position: u64) -> u64 {
-            let place = self.map[(position % 2) as usize].load(Ordering::Relaxed);
-            // SAFETY (loom checks it): the position is before the tail and not released.
-            self.places[place as usize].with(|place| unsafe { *place })
+            let place = self.map[position as usize].load(Ordering::Relaxed);
+            // SAFETY (loom checks it): the position is before the tail and its place not given back.
+            let value = self.places[place as usize].with(|place| unsafe { *place });
+            self.map[position as usize].store(gone(0), Ordering::Relaxed);
+            self.returned[place as usize].store(1, Ordering::Release);
+            value
         }
     }
 
-    /// A place is given to a new segment only after head has passed the old one, and whoever sees a tail
-    /// sees the map as it was for all positions before it: loom sees a write that overlaps a read.
+    /// A place is given to a new segment only after the reader gave it back, and whoever sees a tail sees the
+    /// map as it was for all positions before it: loom sees a write that overlaps a read.
     #[test]
     fn loom_segment_is_not_reused_before_release() {
         explore(|| {
             let queue = Arc::new(Mapped {
                 cursors: Cursors::new(),
-                map: [AtomicU32::new(9), AtomicU32::new(9)],
+                map: [9; 4].map(AtomicU32::new),
+                returned: [0; 2].map(AtomicU32::new),
                 places: [UnsafeCell::new(0), UnsafeCell::new(0)],
             });
             let mut book = Book::new(Division::of_parts(0, 2), 0);
@@ -315,7 +326,6 @@ mod loom_tests {
                 while position < queue.cursors.tail() {
                     assert_eq!(queue.read(position), 10 + position);
                     position += 1;
-                    queue.cursors.release(position, position);
                 }
             }
             let pushed = 1 + writer.join().unwrap() as u64;

@@ -10,7 +10,7 @@ use super::barrier::Barrier;
 use super::cursors::Cursors;
 use super::layout::{self, Identity};
 use super::reader::Reader;
-use super::segments::Division;
+use super::segments::{Division, MAP_ENTRIES};
 use super::writer::Writer;
 use rustix::fs::{self, AtFlags, FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -21,7 +21,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU32};
+use std::sync::atomic::AtomicU32;
 
 /// Ending of a finished queue file's name.
 pub const SUFFIX: &str = ".queue";
@@ -141,13 +141,21 @@ impl Mapping {
         self.division
     }
 
-    /// The segment map, as long as [`Division::entry`] can ask for. What it says is to be checked.
+    /// The segment map. What it says is to be checked.
     #[inline]
-    pub(super) fn segments(&self) -> &[AtomicU32] {
-        let entries = self.division.entries();
-        // SAFETY: the map lies inside the mapping, page-aligned, and has MAX_SEGMENTS entries, a power of two
-        // that no division exceeds; any bytes are valid atomics.
-        unsafe { std::slice::from_raw_parts(self.base().add(layout::MAP_OFFSET).cast(), entries) }
+    pub(super) fn segments(&self) -> &[AtomicU32; MAP_ENTRIES] {
+        // SAFETY: the map lies inside the mapping, page-aligned; any bytes are valid atomics.
+        unsafe { &*self.base().add(layout::MAP_OFFSET).cast() }
+    }
+
+    /// For each place whether the reader has given it back.
+    pub(super) fn returned(&self) -> &[AtomicU32] {
+        // SAFETY: the marks lie inside the mapping, page-aligned, MAX_SEGMENTS of them, which no division
+        // exceeds; any bytes are valid atomics.
+        unsafe {
+            let marks = self.base().add(layout::RETURNED_OFFSET).cast();
+            std::slice::from_raw_parts(marks, self.division.count() as usize)
+        }
     }
 
     /// How the two ends in this process fence.
@@ -313,10 +321,7 @@ impl Queue {
             owner_pid: std::process::id(),
             created_ms,
             topics_used: AtomicU32::new(0),
-            producer_epoch: AtomicU32::new(u32::MAX),
-            producer_id: AtomicI64::new(-1),
             segment_len: division.segment_len() as u32,
-            reserved: 0,
         };
         // SAFETY: nobody else knows the file yet; offset 0 is inside the mapping and aligned.
         unsafe { map.base().cast::<Identity>().write(identity) };

@@ -2,9 +2,9 @@
 //! [`VERSION`], and the assertions below fail the build when a field moves by accident.
 
 use super::cursors::Cursors;
-use super::segments::{MAX_SEGMENT_LEN, MAX_SEGMENTS};
+use super::segments::{MAP_ENTRIES, MAX_SEGMENT_LEN, MAX_SEGMENTS};
 use std::mem::{offset_of, size_of};
-use std::sync::atomic::{AtomicI64, AtomicU32};
+use std::sync::atomic::AtomicU32;
 
 /// First eight bytes of every queue file.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"lkfkqueu");
@@ -22,16 +22,20 @@ pub const TOPICS_LEN: usize = 256 * 1024;
 /// Offset of the segment map.
 pub const MAP_OFFSET: usize = TOPICS_OFFSET + TOPICS_LEN;
 /// Bytes of the segment map.
-pub const MAP_LEN: usize = MAX_SEGMENTS * size_of::<AtomicU32>();
+pub const MAP_LEN: usize = MAP_ENTRIES * size_of::<AtomicU32>();
+/// Offset of the marks of places that are free again.
+pub const RETURNED_OFFSET: usize = MAP_OFFSET + MAP_LEN;
+/// Bytes of these marks.
+pub const RETURNED_LEN: usize = MAX_SEGMENTS * size_of::<AtomicU32>();
 /// Offset of the data area.
-pub const DATA_OFFSET: usize = MAP_OFFSET + MAP_LEN;
+pub const DATA_OFFSET: usize = RETURNED_OFFSET + RETURNED_LEN;
 /// Smallest data area.
 pub const MIN_DATA_LEN: u64 = 64 * 1024;
 /// Largest data area: a slot's length must fit 32 bits.
 pub const MAX_DATA_LEN: u64 = 1 << 31;
 
 /// Identity of a queue file. Written once by its maker before the file gets its final name, except the
-/// producer id and epoch, which are set before the first batch that carries them is sent.
+/// use of the topic table.
 #[repr(C)]
 pub struct Identity {
     /// [`MAGIC`].
@@ -50,14 +54,8 @@ pub struct Identity {
     pub created_ms: i64,
     /// Bytes of the topic table in use; release-stored after each new entry.
     pub topics_used: AtomicU32,
-    /// Kafka producer epoch in the low 16 bits, -1 when none.
-    pub producer_epoch: AtomicU32,
-    /// Kafka producer id, -1 when none.
-    pub producer_id: AtomicI64,
     /// Bytes of a segment, a power of two.
     pub segment_len: u32,
-    /// 0.
-    pub reserved: u32,
 }
 
 /// Length stored for a null key.
@@ -124,9 +122,8 @@ const _: () = {
     assert!(offset_of!(Identity, version) == 8);
     assert!(offset_of!(Identity, data_len) == 16);
     assert!(offset_of!(Identity, topics_used) == 40);
-    assert!(offset_of!(Identity, producer_id) == 48);
-    assert!(offset_of!(Identity, segment_len) == 56);
-    assert!(size_of::<Identity>() == 64);
+    assert!(offset_of!(Identity, segment_len) == 44);
+    assert!(size_of::<Identity>() == 48);
     assert!(CURSORS_OFFSET.is_multiple_of(128));
     assert!(CURSORS_OFFSET + size_of::<Cursors>() <= TOPICS_OFFSET);
     assert!(size_of::<Cursors>() == 384);

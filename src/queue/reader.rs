@@ -5,12 +5,14 @@
 //! file lies where another process of the same user could write to it.
 
 mod sent;
+mod space;
 
 use super::file::{Mapping, Queue};
 use super::layout::{self, NULL_KEY, SLOT_HEADER, SlotHeader, state};
 use super::prefetch;
-use super::segments::Division;
+use super::segments::{self, Division};
 use crate::topic_name;
+use space::Space;
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -42,7 +44,7 @@ pub struct Damage {
     pub reason: &'static str,
 }
 
-/// A slot whose bytes all lie in the data area.
+/// A slot whose bytes all lie in the data area, or, if it is done, at least its length and state.
 #[derive(Clone, Copy)]
 struct Raw {
     header: *mut SlotHeader,
@@ -77,6 +79,7 @@ pub struct Reader {
     done: u64,
     /// Records handed out and not done.
     outstanding: u64,
+    space: Space,
     /// Records that [`take_open_batches`](Self::take_open_batches) handed out, ahead of `next`.
     claimed: HashSet<u64>,
     /// How far that looked.
@@ -103,6 +106,7 @@ impl Reader {
             head,
             done: map.cursors().done(),
             outstanding: 0,
+            space: Space::new(map.division().number(head)),
             claimed: HashSet::new(),
             scanned: head,
             abandoned: VecDeque::new(),
@@ -122,6 +126,14 @@ impl Reader {
                     return Ok(None);
                 }
             }
+            if let Some(position) = self.after_gone(self.next) {
+                if position > self.tail_seen {
+                    return Err(Damage { position: self.next, reason: "goes on beyond the tail" });
+                }
+                self.next = position;
+                self.read = None;
+                continue;
+            }
             let position = self.next;
             let raw = self.raw(position, self.tail_seen)?;
             match raw.state {
@@ -131,18 +143,29 @@ impl Reader {
                     self.count(raw);
                     self.next = position + raw.length;
                     if self.claimed.remove(&position) {
+                        self.pass(position, self.next);
                         continue;
                     }
+                    self.space.hold(self.division, position, self.next);
+                    self.pass(position, self.next);
                     self.outstanding += 1;
                     return Ok(Some(self.slot(position, raw, inner)));
                 }
                 // Delivered before the worker died, or before the driver was restarted.
                 state::DONE => {
-                    self.check_record(position, raw)?;
-                    self.count(raw);
+                    if self.is_in_one_segment(position, raw.length) {
+                        self.check_record(position, raw)?;
+                        self.count(raw);
+                    } else {
+                        self.read = None;
+                    }
                     self.next = position + raw.length;
+                    self.pass(position, self.next);
                 }
-                state::WRAP => self.next = position + raw.length,
+                state::WRAP => {
+                    self.next = position + raw.length;
+                    self.pass(position, self.next);
+                }
                 _ => return Err(Damage { position, reason: "unknown state" }),
             }
         }
@@ -201,8 +224,13 @@ impl Reader {
     /// Place in the data area of segment `number`, or what the map says instead.
     #[inline]
     fn place(&self, number: u64) -> Option<u32> {
-        let place = self.map.segments()[self.division.entry(number)].load(Ordering::Relaxed);
+        let place = self.entry(number);
         (place < self.division.count()).then_some(place)
+    }
+
+    #[inline]
+    fn entry(&self, number: u64) -> u32 {
+        self.map.segments()[segments::entry(number)].load(Ordering::Relaxed)
     }
 
     /// The slot at `position`, with its length checked against segments and tail.
@@ -230,10 +258,16 @@ impl Reader {
             return damage("length beyond the tail");
         }
         let last = self.division.number(position + length - 1);
-        if last != number && !self.is_run(number, place, last) {
+        // Of a slot that is done the segments behind the first may be gone.
+        if last != number && state == state::RECORD && !self.is_run(number, place, last) {
             return damage("length beyond the end of its segments");
         }
         Ok(Raw { header, length, state })
+    }
+
+    /// Whether the slot does not reach into a second segment.
+    fn is_in_one_segment(&self, position: u64, length: u64) -> bool {
+        self.division.number(position) == self.division.number(position + length - 1)
     }
 
     /// Whether the segments after `number`, which lies at `place`, up to `last` follow it in the data area.
@@ -280,26 +314,8 @@ impl Reader {
             crate::crash_points::crash_point("slot done");
             self.done += 1;
             self.outstanding -= 1;
+            self.let_go(position, position + raw.length);
         }
-    }
-
-    /// Gives the space of done records back to the writer, up to the oldest one that is not done.
-    pub fn release(&mut self) {
-        while self.head < self.next {
-            if let Some(&(from, to)) = self.abandoned.front()
-                && from == self.head
-            {
-                self.head = to;
-                self.abandoned.pop_front();
-                continue;
-            }
-            match self.raw(self.head, self.next) {
-                Ok(raw) if raw.state != state::RECORD => self.head += raw.length,
-                _ => break,
-            }
-        }
-        self.map.cursors().release(self.head, self.done);
-        crate::crash_points::crash_point("slots released");
     }
 
     /// Gives up everything that was not handed out yet, after [`Damage`]: returns how many bytes. How many
@@ -312,6 +328,7 @@ impl Reader {
         if bytes > 0 {
             self.abandoned.push_back((self.next, tail));
             self.done = written.saturating_sub(self.outstanding).max(self.done);
+            self.pass(self.next, tail);
         }
         self.next = tail;
         self.tail_seen = tail;

@@ -6,7 +6,7 @@
 
 use super::file::{Mapping, Queue, QueueDir, QueueError, SUFFIX, UNFINISHED_SUFFIX};
 use super::layout::{self, Identity};
-use super::segments::Division;
+use super::segments::{Division, MAP_ENTRIES};
 use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process;
@@ -111,7 +111,12 @@ pub(super) fn open_orphan(dir: Arc<QueueDir>, name: &str) -> Result<Queue, Queue
         errno,
     })?;
     let (head, tail) = (map.cursors().head(), map.cursors().tail());
-    if head > tail || tail - head > data_len || !head.is_multiple_of(8) || !tail.is_multiple_of(8) {
+    let apart = division.number(tail).saturating_sub(division.number(head));
+    if head > tail
+        || apart >= MAP_ENTRIES as u64
+        || !head.is_multiple_of(8)
+        || !tail.is_multiple_of(8)
+    {
         return refuse("damaged: its cursors are impossible");
     }
     Ok(Queue::from_parts(map, file, dir, name.to_owned()))

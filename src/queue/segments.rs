@@ -2,13 +2,14 @@
 //!
 //! The writer takes the lowest segment that is free. So a flow that keeps little waiting goes round in few
 //! segments, which stay in the processors' caches, and what waits lies together at the start of the file:
-//! the rest is one free run, where large records find room. Nothing here touches the file: the book is the
-//! writer's own memory, and a damaged map cannot mislead it.
+//! the rest is one free run, where large records find room. A record that has to wait keeps its own segment
+//! and none of those after it. Nothing here touches the file: the book is the writer's own memory, and a
+//! damaged map cannot mislead it.
 //!
 //! # Invariants
-//! - Segments `oldest..end`, counted along the positions, each have a place of their own in the data area;
-//!   all other places are free.
-//! - A place is free again once `head` has passed all of its positions, and not before.
+//! - Segments that are in use each have a place of their own in the data area; all other places are free.
+//! - A place is free again once every slot that reaches into its segment is done, and not before.
+//! - Numbers from that of head to that of tail have an entry each in the map.
 
 /// Shortest segment.
 pub const MIN_SEGMENT_LEN: u64 = 4 * 1024;
@@ -16,14 +17,36 @@ pub const MIN_SEGMENT_LEN: u64 = 4 * 1024;
 pub const MAX_SEGMENT_LEN: u64 = 256 * 1024;
 /// Most segments of a data area.
 pub const MAX_SEGMENTS: usize = 8192;
+/// Entries of the map, a power of two: how far tail may be ahead of head, in segments, while some between them
+/// are free again.
+pub const MAP_ENTRIES: usize = 65_536;
+
+/// In an entry of the map: all slots of the segment are done, and its place is free. The other bits say where
+/// in the next segment a slot begins, in units of 8 bytes.
+const GONE: u32 = 1 << 31;
+
+/// The entry of a segment that is done with; the next slot begins `resume` bytes into the one after it.
+pub fn gone(resume: u64) -> u32 {
+    GONE | (resume / 8) as u32
+}
+
+/// Where the slots go on after a segment that is done with; `None` when it is not.
+#[inline]
+pub fn resume(entry: u32) -> Option<u64> {
+    (entry & GONE != 0).then_some(u64::from(entry & !GONE) * 8)
+}
+
+/// Where segment `number` stands in the map.
+#[inline]
+pub fn entry(number: u64) -> usize {
+    number as usize & (MAP_ENTRIES - 1)
+}
 
 /// How a data area is divided: into `count` segments of 2^`shift` bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Division {
     shift: u32,
     count: u32,
-    /// Entries of the map, less one.
-    mask: u32,
 }
 
 impl Division {
@@ -44,7 +67,7 @@ impl Division {
     }
 
     pub(super) fn of_parts(shift: u32, count: u32) -> Division {
-        Division { shift, count, mask: count.next_power_of_two() - 1 }
+        Division { shift, count }
     }
 
     /// Bytes of a segment.
@@ -70,16 +93,10 @@ impl Division {
         position >> self.shift
     }
 
-    /// Entries of the map.
+    /// Position at which segment `number` begins.
     #[inline]
-    pub fn entries(self) -> usize {
-        self.mask as usize + 1
-    }
-
-    /// Where segment `number` stands in the map: no two of any `count` in a row share an entry.
-    #[inline]
-    pub fn entry(self, number: u64) -> usize {
-        number as usize & self.mask as usize
+    pub fn start(self, number: u64) -> u64 {
+        number << self.shift
     }
 
     /// Offset in the data area of `position`, whose segment lies at `place`.
@@ -92,9 +109,7 @@ impl Division {
 /// The writer's book. Nothing is allocated after [`new`](Self::new).
 pub struct Book {
     division: Division,
-    /// Places of segments `oldest..end`, at [`Division::entry`].
-    places: Box<[u32]>,
-    oldest: u64,
+    newest: Option<u32>,
     end: u64,
     /// One bit for each place that is free.
     free: Box<[u64]>,
@@ -108,9 +123,7 @@ impl Book {
         if !count.is_multiple_of(64) {
             free[count / 64] = (1 << (count % 64)) - 1;
         }
-        let number = division.number(position);
-        let places = vec![0; division.entries()].into_boxed_slice();
-        Book { division, places, oldest: number, end: number, free }
+        Book { division, newest: None, end: division.number(position), free }
     }
 
     /// Number of the next segment that is taken.
@@ -120,17 +133,25 @@ impl Book {
 
     /// Place of the newest segment.
     pub fn newest(&self) -> Option<u32> {
-        (self.oldest < self.end).then(|| self.places[self.division.entry(self.end - 1)])
+        self.newest
     }
 
-    /// Frees the places of all segments that `head` has passed. `head` is at most the writer's tail.
-    pub fn reclaim(&mut self, head: u64) {
-        let passed = self.division.number(head).min(self.end);
-        while self.oldest < passed {
-            let place = self.places[self.division.entry(self.oldest)];
-            self.free[place as usize / 64] |= 1 << (place % 64);
-            self.oldest += 1;
-        }
+    /// The next segment has no place any more, in a file that another writer began.
+    #[cfg(test)]
+    pub fn pass(&mut self) {
+        self.newest = None;
+        self.end += 1;
+    }
+
+    /// A place is free again.
+    pub fn give_back(&mut self, place: u32) {
+        self.free[place as usize / 64] |= 1 << (place % 64);
+    }
+
+    /// Places in use.
+    pub fn in_use(&self) -> u32 {
+        let free: u32 = self.free.iter().map(|word| word.count_ones()).sum();
+        self.division.count - free
     }
 
     /// The lowest free place.
@@ -166,12 +187,12 @@ impl Book {
     pub fn take(&mut self, place: u32) {
         debug_assert!(self.is_free(place));
         self.free[place as usize / 64] &= !(1 << (place % 64));
-        self.places[self.division.entry(self.end)] = place;
+        self.newest = Some(place);
         self.end += 1;
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use crate::queue::layout::{MAX_DATA_LEN, MIN_DATA_LEN};
@@ -179,22 +200,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_size_has_a_division_and_its_segments_an_entry_each(
-            bits in 16..=31u32,
-            more in 0..1u64 << 31,
-            number: u64,
-        ) {
+        fn every_size_has_a_division(bits in 16..=31u32, more in 0..1u64 << 31) {
             let asked = ((1 << bits) + more % (1 << bits)).clamp(MIN_DATA_LEN, MAX_DATA_LEN);
             let division = Division::of_new(asked);
             let (len, count) = (division.segment_len(), division.count());
             prop_assert!(division.data_len() >= asked && division.data_len() - asked < len);
             prop_assert!(count >= 16 && count as usize <= MAX_SEGMENTS);
             prop_assert_eq!(Division::of_file(division.data_len(), len as u32), Some(division));
-            let number = number % (u64::MAX / len);
-            let mut seen = vec![false; division.entries()];
-            for number in number..number + u64::from(count) {
-                prop_assert!(!std::mem::replace(&mut seen[division.entry(number)], true));
-            }
+        }
+
+        #[test]
+        fn an_entry_says_where_slots_go_on(resume in 0..=MAX_SEGMENT_LEN / 8, place in 0..MAX_SEGMENTS) {
+            prop_assert_eq!(super::resume(gone(resume * 8)), Some(resume * 8));
+            prop_assert_eq!(super::resume(place as u32), None);
         }
 
         #[test]
@@ -204,14 +222,14 @@ mod tests {
         ) {
             const SHIFT: u32 = 12;
             let mut book = Book::new(Division::of_parts(SHIFT, count), 0);
-            let mut held = std::collections::VecDeque::new();
+            let mut held = Vec::new();
+            let mut newest = None;
             for (kind, amount) in steps {
+                prop_assert_eq!(book.in_use() as usize, held.len());
                 if kind == 0 {
-                    let passed = (held.len() as u64).min(amount);
-                    let oldest = book.end() - held.len() as u64;
-                    // Not quite to the end of one more: that one stays.
-                    book.reclaim(((oldest + passed) << SHIFT) + amount);
-                    held.drain(..passed as usize);
+                    if !held.is_empty() {
+                        book.give_back(held.swap_remove(amount as usize % held.len()));
+                    }
                     continue;
                 }
                 let run = if kind == 1 { amount as u32 % 8 + 1 } else { 1 };
@@ -225,9 +243,10 @@ mod tests {
                 prop_assert!(book.is_free_run(first, run));
                 for place in first..first + run {
                     book.take(place);
-                    held.push_back(place);
+                    held.push(place);
+                    newest = Some(place);
                 }
-                prop_assert_eq!(book.newest(), held.back().copied());
+                prop_assert_eq!(book.newest(), newest);
                 prop_assert!(!book.is_free_run(first, run));
             }
         }

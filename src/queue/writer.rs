@@ -4,7 +4,7 @@
 use super::barrier::Barrier;
 use super::file::{Mapping, Queue};
 use super::layout::{self, NULL_KEY, SLOT_HEADER, SlotHeader, state};
-use super::segments::Book;
+use super::segments::{self, Book, MAP_ENTRIES};
 use crate::topic_name;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -86,8 +86,11 @@ impl Writer {
         let (division, head) = (self.map.division(), reader.head());
         self.book = Book::new(division, head);
         for number in division.number(head)..self.tail.div_ceil(division.segment_len()) {
-            let place = self.map.segments()[division.entry(number)].load(Ordering::Relaxed);
-            self.book.take(place);
+            let entry = self.map.segments()[segments::entry(number)].load(Ordering::Relaxed);
+            match segments::resume(entry) {
+                None => self.book.take(entry),
+                Some(_) => self.book.pass(),
+            }
         }
         self.rest = self.tail.next_multiple_of(division.segment_len()) - self.tail;
         self.offset =
@@ -217,20 +220,32 @@ impl Writer {
     #[cold]
     fn find_room(&mut self, length: u64) -> bool {
         let segment_len = self.map.division().segment_len();
-        self.book.reclaim(self.map.cursors().head().min(self.tail));
-        // What follows in the data area goes on with the segment, when it is the lowest that is free anyway, or
-        // when a run is needed.
+        for (place, returned) in self.map.returned().iter().enumerate() {
+            // Pairs with the reader's store: it does not look at the segment any more.
+            if returned.load(Ordering::Acquire) != 0 {
+                returned.store(0, Ordering::Relaxed);
+                self.book.give_back(place as u32);
+            }
+        }
+        // A record that waits for long must not meet its own entry again.
+        let oldest = self.map.division().number(self.map.cursors().head());
+        let span = self.book.end().saturating_sub(oldest) + length.div_ceil(segment_len) + 1;
+        if span > MAP_ENTRIES as u64 {
+            return false;
+        }
         let lowest = self.book.lowest();
-        let following = self.book.newest().map(|place| place + 1);
+        let count = length.div_ceil(segment_len) as u32;
+        // A slot goes on into what follows its segment when that is the lowest that is free anyway, or when it
+        // takes a run in any case.
         let more = (length - self.rest).div_ceil(segment_len) as u32;
-        if let Some(first) = following
-            && (more == 1 && lowest == following || more > 1 && self.book.is_free_run(first, more))
+        if let Some(first) = self.book.newest().map(|place| place + 1)
+            && (lowest == Some(first) || count > 1)
+            && self.book.is_free_run(first, more)
         {
             self.take(first, more);
             self.rest += u64::from(more) * segment_len;
             return true;
         }
-        let count = length.div_ceil(segment_len) as u32;
         let first = if count == 1 { lowest } else { self.book.lowest_run(count) };
         let Some(first) = first else { return false };
         if self.rest > 0 {
@@ -253,9 +268,9 @@ impl Writer {
     /// Enters the places from `first` on into book and map, for the next `count` segments.
     fn take(&mut self, first: u32, count: u32) {
         for place in first..first + count {
-            let entry = self.map.division().entry(self.book.end());
+            let entry = &self.map.segments()[segments::entry(self.book.end())];
             // The reader looks only after it has seen a tail beyond this segment's start.
-            self.map.segments()[entry].store(place, Ordering::Relaxed);
+            entry.store(place, Ordering::Relaxed);
             self.book.take(place);
         }
     }
@@ -270,9 +285,15 @@ impl Writer {
         self.written.saturating_sub(self.map.cursors().done())
     }
 
-    /// Bytes from the oldest record that is not done to the newest, with what is left of segments in between.
+    /// Bytes of the segments in use, up to the newest record.
     pub fn bytes_in_use(&self) -> u64 {
-        self.tail.saturating_sub(self.map.cursors().head())
+        if self.waiting() == 0 {
+            return 0;
+        }
+        let marks = self.map.returned().iter();
+        let returned = marks.filter(|mark| mark.load(Ordering::Relaxed) != 0).count() as u64;
+        let in_use = u64::from(self.book.in_use()).saturating_sub(returned);
+        (in_use * self.map.division().segment_len()).saturating_sub(self.rest)
     }
 
     /// Position after the last record taken.

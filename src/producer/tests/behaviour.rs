@@ -123,6 +123,7 @@ impl Stage {
             topic,
             key_hash: key.map(partitioner::key_hash),
             partition: None,
+            origin: 0,
             bytes: 100,
             born: self.now,
         };

@@ -1,10 +1,10 @@
-//! What outlives the producer's owner in the simulation, as the queue file does in a worker: the records, their
-//! stamps, and which are done.
+//! What outlives the producer's owners in the simulation, as the queue files do in a worker: the records, their
+//! stamps, and which are done. Each owner has a file of its own and adopts those of all before it.
 
 use super::*;
 use crate::protocol::record_batch::ProducerStamp;
 use crate::queue::stamps::{Stamp, Stamped, open_batches};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 struct Entry {
     record: NewRecord,
@@ -28,9 +28,8 @@ impl Ledger {
     }
 
     /// The partition that the producer chose.
-    pub fn assign(&mut self, id: RecordId, chosen: Option<u32>) {
-        let partition = &mut self.entries[id.0 as usize].record.partition;
-        *partition = chosen.or(*partition);
+    pub fn assign(&mut self, id: RecordId, partition: u32) {
+        self.entries[id.0 as usize].record.partition = Some(partition);
     }
 
     pub fn stamp(&mut self, id: RecordId, stamp: Stamp) {
@@ -51,18 +50,17 @@ impl Ledger {
 
     /// Gives all that is open to another producer, as the driver does with a queue that it finds.
     pub fn hand_over(&mut self, now: Time, producer: &mut Producer) {
-        let stamped = self.entries.iter().filter_map(|entry| {
-            let NewRecord { id, topic, .. } = entry.record;
-            let stamp = entry.stamp?;
-            Some(Stamped {
-                position: id.0,
-                topic: topic.0 as u16,
-                stamp,
-                done: entry.fate.is_some(),
-            })
-        });
+        let mut files: BTreeMap<u16, Vec<Stamped>> = BTreeMap::new();
+        for entry in &self.entries {
+            let NewRecord { id, topic, origin, .. } = entry.record;
+            if let Some(stamp) = entry.stamp {
+                let (topic, done) = (topic.0 as u16, entry.fate.is_some());
+                let stamped = Stamped { position: id.0, topic, stamp, done };
+                files.entry(origin).or_default().push(stamped);
+            }
+        }
         let mut repeated = HashSet::new();
-        for batch in open_batches(stamped) {
+        for batch in files.into_values().flat_map(open_batches) {
             let mut records = Vec::new();
             for position in batch.positions {
                 let entry = &mut self.entries[position as usize];
@@ -79,10 +77,9 @@ impl Ledger {
             let topic = TopicId(u32::from(batch.topic));
             producer.handle_repeat(now, topic, batch.partition, stamp, records);
         }
-        for entry in &mut self.entries {
+        for entry in &self.entries {
             if entry.fate.is_none() && !repeated.contains(&entry.record.id.0) {
-                let chosen = producer.handle_record(now, NewRecord { born: now, ..entry.record });
-                entry.record.partition = chosen.or(entry.record.partition);
+                producer.handle_record(now, NewRecord { born: now, ..entry.record });
             }
         }
     }

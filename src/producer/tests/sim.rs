@@ -394,10 +394,11 @@ impl Sim {
         // Now and then a partition is given, also one that does not exist.
         let wish = self.cluster.random.below(20) as u32;
         let partition = (wish < 5).then_some(wish);
-        let record = NewRecord { id, topic, key_hash, partition, bytes, born };
+        // What each life accepts lies in a file of its own.
+        let origin = self.lives as u16;
+        let record = NewRecord { id, topic, key_hash, partition, origin, bytes, born };
         self.ledger.accept(record);
-        let chosen = self.producer.handle_record(self.now, record);
-        self.ledger.assign(id, chosen);
+        self.producer.handle_record(self.now, record);
         self.records_left -= 1;
         if self.records_left > 0 {
             let gap = self.cluster.random.below(self.gap + 1);
@@ -408,6 +409,9 @@ impl Sim {
     /// Notes what the producer reports and carries out what it asks for.
     fn settle(&mut self) -> Result<(), String> {
         let mut actions = 0;
+        for (id, partition) in self.producer.take_choices() {
+            self.ledger.assign(id, partition);
+        }
         loop {
             // First of all, see the contract.
             if !is_seeded(Bug::ActFirst) {

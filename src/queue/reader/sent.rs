@@ -1,7 +1,7 @@
 //! What was sent, on record: stamps are written into the slots before a batch is sent, and found again by the
 //! next reader of the file. What they say together is [`stamps`]' business.
 
-use super::{Reader, state};
+use super::{Raw, Reader, state};
 use crate::queue::stamps::{self, OpenBatch, Stamp, Stamped};
 use std::sync::atomic::Ordering;
 
@@ -45,11 +45,22 @@ impl Reader {
         let mut found = Vec::new();
         let mut position = self.next;
         while position < tail {
+            if let Some(next) = self.after_gone(position) {
+                position = next;
+                continue;
+            }
             // Damage is met again, and told, when the reader comes to it.
             let Ok(raw) = self.raw(position, tail) else { break };
             if raw.state != state::WRAP {
                 let done = raw.state == state::DONE;
-                if !(done || raw.state == state::RECORD)
+                if done && !self.is_in_one_segment(position, raw.length) {
+                    // Its segments are given back together with those of the rest of its batch, so that
+                    // either none is gone or the batch is done.
+                    if !self.is_whole(position, raw) {
+                        position += raw.length;
+                        continue;
+                    }
+                } else if !(done || raw.state == state::RECORD)
                     || self.check_record(position, raw).is_err()
                 {
                     break;
@@ -70,7 +81,7 @@ impl Reader {
             }
             position += raw.length;
         }
-        self.scanned = position;
+        self.scanned = position.min(tail);
         let open = stamps::open_batches(found);
         for position in open.iter().flat_map(|batch| &batch.positions) {
             let Ok(raw) = self.raw(*position, self.scanned) else { continue };
@@ -78,8 +89,17 @@ impl Reader {
             let before = unsafe { (*raw.header).state.swap(state::RECORD, Ordering::Relaxed) };
             self.done -= u64::from(before == state::DONE);
             self.claimed.insert(*position);
+            self.space.hold(self.division, *position, position + raw.length);
             self.outstanding += 1;
         }
         open
+    }
+
+    /// True when a done slot that reaches into other segments still has all its bytes.
+    fn is_whole(&self, position: u64, raw: Raw) -> bool {
+        let (first, last) =
+            (self.division.number(position), self.division.number(position + raw.length - 1));
+        self.place(first).is_some_and(|place| self.is_run(first, place, last))
+            && self.check_record(position, raw).is_ok()
     }
 }

@@ -356,3 +356,43 @@ fn two_threads_pass_records_without_loss_or_reordering() {
     });
     assert_eq!(queue.waiting(), 0);
 }
+
+#[test]
+fn a_record_that_has_to_wait_holds_the_space_of_its_own_segment_and_no_more() {
+    let scratch = Scratch::new();
+    let queue = scratch.queue("q");
+    let mut writer = queue.writer(LOTS, 1 << 20);
+    let mut reader = queue.reader();
+    let topic = writer.topic("t").unwrap();
+    let mut waiting = Vec::new();
+    // The queue's bytes a hundred times over, in records that reach over the ends of segments.
+    for number in 0..5_000u32 {
+        let payload = [&number.to_ne_bytes()[..], &vec![7; 200 + number as usize % 3_000]].concat();
+        writer.push(topic, 0, None, &payload).unwrap();
+        let position = reader.read().unwrap().unwrap().position;
+        if number % 1_000 == 3 {
+            waiting.push((position, payload));
+        } else {
+            reader.done(position);
+        }
+        reader.release();
+    }
+    assert_eq!(queue.waiting(), 5);
+    assert!(reader.bytes_in_use() <= 12 * 4096 && writer.bytes_in_use() <= 12 * 4096);
+    for (position, payload) in &waiting {
+        assert_eq!(reader.get(*position).unwrap().payload, payload);
+    }
+    // Whoever comes next finds what waits, and nothing else.
+    drop((writer, reader));
+    drop(queue);
+    let queue = Queue::adopt(scratch.dir(), "q.queue").unwrap();
+    let mut reader = queue.reader();
+    let found = drain(&mut reader).unwrap();
+    let found: Vec<_> = found.into_iter().map(|taken| (taken.0, taken.3)).collect();
+    assert_eq!(found, waiting);
+    for (position, _) in waiting {
+        reader.done(position);
+    }
+    reader.release();
+    assert_eq!((reader.head(), queue.waiting()), (reader.tail(), 0));
+}
