@@ -86,7 +86,7 @@ judge() {
   queue=$(calculate "$(cat "$LKFK_SHM"/lkfk-*/*.queue | wc -c) / 1048576")
   eval "$({
     dev/kafka.sh consume bench outage 'K %s\n'
-    find "$STAGE/nginx/bench/backup" -type f -exec cat {} + | awk -F '\t' '{ print "B", $4 }'
+    find "$STAGE/nginx/bench/backup" -type f -not -path '*/~journal/*' -exec cat {} + | awk -F '\t' '{ print "B", $4 }'
   } | awk -v run="$RUN" -v n="$L_accepted" -f dev/bench/outage.awk)"
   progress
   cat <<TEXT

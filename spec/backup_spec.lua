@@ -144,7 +144,7 @@ end)
 it("between Kafka and the backup nothing is lost or doubled while the broker is down", function()
     local topic = kafka:topic("backup-down", 1)
     local nginx = harness.nginx {
-        producer = { queue_buffering_max_ms = 5, message_timeout_ms = 1500 },
+        producer = { queue_buffering_max_ms = 5, message_timeout_ms = 1500, replay = false },
     }
     log(nginx, topic, 1, 500)
     assert.is_true(nginx:run("return kfk.flush(10)"))

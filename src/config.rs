@@ -141,6 +141,16 @@ keys! {
         "Keeps statistics in lua_shared_dict kfk, if there is one.";
     backpath: PathBuf = PathBuf::new(), "prefix .. \"/backup/\"", ANY, "", [],
         "Directory of the backup files, one per topic, for messages that could not be delivered. Made when missing, with mode 0700.";
+    backup_max_bytes: u64 = 268_435_456, "268435456", 65_536..=1_099_511_627_776, "bytes", [],
+        "Size at which a backup file is rotated: TOPIC becomes TOPIC~1, the next one TOPIC~2, and so on.";
+    backup_total_bytes: u64 = 4_294_967_296, "4294967296", 65_536..=1_125_899_906_842_624, "bytes", [],
+        "What all backup files may take together. Above that no line is added: messages that could not be delivered stay in the queue, the log and kfk.stats() say so, and overflow decides about a full queue.";
+    replay: Replay = Replay::Own, "true", ANY, "", [],
+        "Sends the lines of the backup files again once their topic can be delivered to: true those of lkfk's own, \"all\" also those that the original module, a failed_cb or anybody else wrote there, false none. A file is removed when all of it was sent.";
+    replay_rate: u64 = 1_000, "1000", 0..=10_000_000, "messages/s", [],
+        "How many messages a second are replayed at most, by all workers of a backpath together. 0: as many as Kafka takes.";
+    overflow: Overflow = Overflow::Reject, "\"reject\"", ANY, "", [],
+        "What happens when the queue fills up and the backup takes nothing either: \"reject\" leaves what is there, so that log() returns nil once the queue is full; \"drop_oldest\" drops the oldest messages that were never sent and cannot be, so that it takes new ones.";
     reconnect_backoff_ms: u64 = 100, "100", 1..=3_600_000, "ms", [],
         "Pause before the second attempt to connect to a broker; doubled each time, give or take a fifth.";
     reconnect_backoff_max_ms: u64 = 1_000, "1000", 1..=3_600_000, "ms", [],
@@ -168,6 +178,26 @@ keys! {
 /// Whether the user set a function of their own. The function itself stays in Lua.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Callback(pub bool);
+
+/// Which backup lines are sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replay {
+    /// None.
+    Off,
+    /// Those of lkfk's own.
+    Own,
+    /// Every line.
+    All,
+}
+
+/// What happens when queue and backup are full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overflow {
+    /// New messages are refused.
+    Reject,
+    /// The oldest ones are dropped.
+    DropOldest,
+}
 
 /// Compression codecs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -215,6 +245,21 @@ impl Config {
             return conflict(format!(
                 "enable_idempotence needs request_required_acks = -1, not {}",
                 self.request_required_acks
+            ));
+        }
+        if self.backup_total_bytes < self.backup_max_bytes {
+            return conflict(format!(
+                "backup_total_bytes ({}) is less than backup_max_bytes ({})",
+                self.backup_total_bytes, self.backup_max_bytes
+            ));
+        }
+        // Every byte may be escaped, and a line has a time and a topic.
+        let longest_line = 2 * self.message_max_bytes as u64 + 1024;
+        if self.backup_total_bytes < longest_line {
+            return conflict(format!(
+                "backup_total_bytes ({}) cannot hold a message of message_max_bytes ({}): raise it \
+                 to at least {longest_line}",
+                self.backup_total_bytes, self.message_max_bytes,
             ));
         }
         for (low, high, names) in [
@@ -366,6 +411,33 @@ mod tests {
              \"0.10.2.1\", got \"0.7.2\""
         );
         assert!(parse(&[("broker_version_fallback", Value::Float(0.9))]).is_err());
+    }
+
+    #[test]
+    fn replay_takes_a_boolean_or_all_and_overflow_one_of_its_policies() {
+        let replay = |value: Value| parse(&[("replay", value)]).map(|config| config.replay);
+        assert_eq!(replay(Value::Bool(false)), Ok(Replay::Off));
+        assert_eq!(replay(text("all")), Ok(Replay::All));
+        assert_eq!(
+            replay(text("own")).unwrap_err().to_string(),
+            "replay: expected true, false or \"all\", got \"own\""
+        );
+        let overflow = parse(&[("overflow", text("drop_oldest"))]).unwrap().overflow;
+        assert_eq!(overflow, Overflow::DropOldest);
+        assert_eq!(
+            error(&[("overflow", text("block"))]),
+            "overflow: expected \"reject\" or \"drop_oldest\", got \"block\""
+        );
+    }
+
+    #[test]
+    fn directory_of_the_backup_holds_one_file_at_least() {
+        let error = error(&[("backup_total_bytes", Value::Int(65_536))]);
+        assert_eq!(error, "backup_total_bytes (65536) is less than backup_max_bytes (268435456)");
+        let small = Value::Int(65_536);
+        let error = parse(&[("backup_total_bytes", small.clone()), ("backup_max_bytes", small)]);
+        let error = error.unwrap_err().to_string();
+        assert!(error.ends_with("raise it to at least 2001024"), "{error}");
     }
 
     #[test]

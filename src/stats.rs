@@ -49,12 +49,18 @@ stats! {
     succ_msg_cnt: Counter, "messages", "Acknowledged as request_required_acks asks.";
     fail_msg_cnt: Counter, "messages", "Given up and written to a backup file.";
     fail_in_doubt_cnt: Counter, "messages", "Among those: may be in Kafka as well, because an answer was lost.";
+    evicted_cnt: Counter, "messages", "Among those: moved because the queue was filling up and their partition could not be reached.";
+    dropped_cnt: Counter, "messages", "Dropped by overflow = \"drop_oldest\", because queue and backup were full.";
     resent_in_doubt_cnt: Counter, "messages", "Sent again although they may be in Kafka, because the broker had forgotten who sent them.";
     adopted_cnt: Counter, "messages", "Taken over from workers that were killed.";
     rejected_cnt: Counter, "messages", "Refused by log(): queue full, too large, bad topic.";
     waitbuf: Gauge, "messages", "On their way to a broker.";
     queue_messages: Gauge, "messages", "In the queue: taken, and neither acknowledged nor in a backup file.";
     queue_bytes: Gauge, "bytes", "Space of the queue in use.";
+    replayed_cnt: Counter, "messages", "Sent again from the backup files and acknowledged.";
+    replay_waiting_bytes: Gauge, "bytes", "In the backup files, to be sent again. Told by the worker that replays; 0 in the others.";
+    replay_poison_cnt: Counter, "lines", "Moved to a ~bad file: no lines, or such that Kafka will never take.";
+    backup_refused_cnt: Counter, "times", "A backup file did not take what was to be written: disk full, backup_total_bytes reached, or the like.";
     spill_waiting: Gauge, "messages", "Given up, and waiting for the backup file to take them.";
     batches_sent: Counter, "batches", "Batches in Produce requests, repetitions included.";
     batch_records_max: Gauge, "messages", "Largest batch so far.";

@@ -112,6 +112,7 @@ fn options(directory: &Path, port: &str) -> Vec<(String, Value)> {
         ("metadata_broker_list", Value::Text(format!("127.0.0.1:{port}").into_bytes())),
         ("queue_path", path("queue")),
         ("backpath", path("backup")),
+        ("replay", Value::Bool(false)),
         // Less than all messages together, so that the queue comes round.
         ("queue_buffering_max_kbytes", Value::Int(128)),
         ("message_max_bytes", Value::Int(2_000)),

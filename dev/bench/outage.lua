@@ -29,6 +29,8 @@ function _M.start(brokers, id)
     metadata_broker_list = brokers,
     queue_path = getenv "LKFK_SHM",
     backpath = getenv "LKFK_STAGE" .. "/nginx/bench/backup",
+    -- What went to the backup is counted there.
+    replay = false,
   })
 end
 

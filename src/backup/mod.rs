@@ -1,10 +1,31 @@
-//! Backup files: where messages go that could not be delivered. One file per topic in `backpath`, one line
-//! per message, in the original module's columns.
+//! Backup files: where messages go that could not be delivered, and from where they are sent again. One file
+//! per topic in `backpath`, one line per message, in the original module's columns.
 //!
-//! Invariants: a line is whole or not there at all, whatever the disk does; lines of several workers do not
-//! mix; nothing outside the directory is ever opened.
+//! # Invariants
+//! - A line is whole or not there at all, whatever the disk does and whoever is killed; lines of several
+//!   workers do not mix.
+//! - Nothing outside the directory is ever opened; no two topics share a file.
+//! - Which lines are lkfk's own is said by a journal beside each file, with a checksum of each line. Lines
+//!   that others wrote are never taken for them.
+//! - A line is removed after Kafka acknowledged it, or after it was moved aside; never before.
+//!
+//! # Operation
+//! [`writer`] appends and rotates, under the file's lock. [`backlog`] reads lines back for replay, a chunk at
+//! a time, in one process at a time; it notes its progress in the journal and removes a file of which
+//! nothing is left. `names` says what the files are called.
 
+pub mod backlog;
+mod dir;
 pub mod format;
+mod journal;
+mod lines;
+mod names;
+#[cfg(test)]
+mod tests;
+mod walk;
 pub mod writer;
 
-pub use writer::{BackupDir, BackupError};
+pub use backlog::{Backlog, Chunk, Replayed};
+pub use dir::BackupError;
+pub use lines::Lines;
+pub use writer::{BackupDir, Limits};

@@ -1,90 +1,112 @@
-//! Appending to the backup files. Runs on the driver thread.
+//! Appending to the backup files, and rotating them. Runs on the driver thread.
 //!
-//! A chunk of whole lines is written under the file's lock; when the disk takes only a part of it, the file
-//! is cut back to where it was. When a writer was killed before it could do that, the next one ends the
-//! half line first, so that no line ever begins in the middle of another.
+//! # Invariants
+//! - A chunk of whole lines is appended under the file's lock, after a look whether the name is still the
+//!   file's: it may have been rotated, moved away or removed meanwhile. When the disk takes only a part of
+//!   the chunk, file and journal are cut back to where they were.
+//! - What a killed writer left half done is put right by the next one, so that no line ever begins in the
+//!   middle of another: half a line of lkfk's, which the queue still has whole, goes to `TOPIC~bad`;
+//!   somebody else's is ended with a line feed.
+//! - A file is rotated by renaming it under its lock, to a name that did not exist.
 
+use super::dir::{BackupError, Directory, Locked, retry};
+use super::journal::{ENTRY_LEN, Entry, Journal, LONGEST_LINE, read_at};
+use super::lines::Lines;
+use super::names::{self, Kind};
 use crate::topic_name;
-use rustix::fs::{self, FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{self, RenameFlags};
 use rustix::io::Errno;
-use rustix::process;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
 /// Files kept open; the least useful way to spend more descriptors than this is on topics that failed once.
 const OPEN_FILES: usize = 64;
+/// How often a file may be rotated or moved away between opening and locking it.
+const RACES: u32 = 100;
+/// Bytes copied at a time when a damaged line is moved aside.
+const PIECE: usize = 64 * 1024;
 
-/// How often, and after which pauses, a file that another process has locked is tried.
-const LOCK_TRIES: u32 = 40;
-const LOCK_PAUSE: Duration = Duration::from_millis(5);
-
-/// Why messages could not be backed up. They stay in the queue.
-#[derive(Debug, thiserror::Error)]
-pub enum BackupError {
-    /// The system refused.
-    #[error("{what} {}: {errno}", path.display())]
-    System {
-        /// What was tried.
-        what: &'static str,
-        /// On which path.
-        path: PathBuf,
-        /// The refusal.
-        errno: Errno,
-    },
-    /// The path is something a backup must not be written to.
-    #[error("{}: {reason}", path.display())]
-    Unsafe {
-        /// The path.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
+/// How large backup files may become.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// A file, in bytes; one chunk of lines may be larger.
+    pub file: u64,
+    /// All of them with their journals, in bytes. Several workers may pass it by what they append at the
+    /// same moment.
+    pub total: u64,
 }
 
-/// The directory of the backup files.
+/// Who wrote what is appended.
+enum Text<'a> {
+    /// lkfk.
+    Own(&'a Lines),
+    /// A user's `failed_cb`.
+    Others(&'a [u8]),
+}
+
+impl Text<'_> {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Text::Own(lines) => &lines.text,
+            Text::Others(text) => text,
+        }
+    }
+
+    /// What it takes on disk, its journal included.
+    fn cost(&self) -> u64 {
+        let entries = if let Text::Own(lines) = self { lines.marks.len() } else { 0 };
+        (self.bytes().len() + entries * ENTRY_LEN) as u64
+    }
+}
+
+struct Open {
+    file: OwnedFd,
+    inode: u64,
+    journal: Option<Journal>,
+}
+
+/// The directory of the backup files, to be written to.
 pub struct BackupDir {
-    fd: OwnedFd,
-    path: PathBuf,
-    files: HashMap<Box<str>, OwnedFd>,
+    pub(super) dir: Directory,
+    limits: Limits,
+    files: HashMap<Box<str>, Open>,
+    /// Bytes of all files when they were last counted, and what was appended here since then.
+    counted: u64,
+    since: u64,
 }
 
 impl BackupDir {
     /// Opens the directory, making it and its parents when missing (mode 0700), and tries whether a file
     /// can be made in it.
-    pub fn open(path: &Path) -> Result<BackupDir, BackupError> {
-        let system = |what| {
-            let path = path.to_owned();
-            move |errno| BackupError::System { what, path, errno }
-        };
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).map_err(|error| {
-                let errno = error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
-                system("backpath: cannot make the parent of")(errno)
-            })?;
-        }
-        match fs::mkdir(path, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => {
-                return Err(system("backpath: the worker's user cannot make directory")(errno));
-            }
-        }
-        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
-        let fd = fs::open(path, flags, Mode::empty()).map_err(system("backpath: cannot open"))?;
-        fs::accessat(&fd, ".", fs::Access::WRITE_OK | fs::Access::EXEC_OK, fs::AtFlags::EACCESS)
-            .map_err(system("backpath: the worker's user cannot write to"))?;
-        Ok(BackupDir { fd, path: path.to_owned(), files: HashMap::new() })
+    pub fn open(path: &Path, limits: Limits) -> Result<BackupDir, BackupError> {
+        let dir = Directory::open(path)?;
+        // Counted before the first append.
+        Ok(BackupDir { dir, limits, files: HashMap::new(), counted: u64::MAX, since: 0 })
     }
 
     /// Path of the directory, for messages.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.dir.path
     }
 
-    /// Appends `lines`, which are whole ones, to the file of `topic`: all of them or none.
-    pub fn append(&mut self, topic: &str, lines: &[u8]) -> Result<(), BackupError> {
-        let result = self.try_append(topic, lines);
+    /// The limits it was opened with.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Appends lkfk's lines to the file of `topic`: all of them or none.
+    pub fn append(&mut self, topic: &str, lines: &Lines) -> Result<(), BackupError> {
+        self.append_text(topic, &Text::Own(lines))
+    }
+
+    /// Appends what a user wrote: all of it or nothing.
+    pub fn append_others(&mut self, topic: &str, text: &[u8]) -> Result<(), BackupError> {
+        self.append_text(topic, &Text::Others(text))
+    }
+
+    fn append_text(&mut self, topic: &str, text: &Text<'_>) -> Result<(), BackupError> {
+        let result = self.try_append(topic, text);
         if result.is_err() {
             // Whatever is wrong with the file, the next attempt starts from its name.
             self.files.remove(topic);
@@ -92,105 +114,257 @@ impl BackupDir {
         result
     }
 
-    fn try_append(&mut self, topic: &str, lines: &[u8]) -> Result<(), BackupError> {
-        let path = self.path.join(topic);
-        let system = |what: &'static str| {
-            let path = path.clone();
-            move |errno| BackupError::System { what, path, errno }
-        };
+    fn try_append(&mut self, topic: &str, text: &Text<'_>) -> Result<(), BackupError> {
+        let path = self.dir.path.join(topic);
         if !topic_name::is_valid(topic) {
             return Err(BackupError::Unsafe { path, reason: "not a topic name" });
         }
-        // A file that was moved away or removed (log rotation) is made anew.
-        if let Some(file) = self.files.get(topic)
-            && fs::fstat(file).is_ok_and(|stat| self.is_named(topic, stat))
-        {
-        } else {
-            let file = self.open_file(topic)?;
+        let len = text.bytes().len() as u64;
+        if len > LONGEST_LINE as u64 {
+            return Err(BackupError::Unsafe { path, reason: "too much text at a time" });
+        }
+        self.make_room(text.cost())?;
+        for _ in 0..RACES {
+            let mut open = match self.files.remove(topic) {
+                Some(open) if self.dir.is_named(&open.file, topic) => open,
+                _ => self.open_file(topic)?,
+            };
+            let error = self.dir.error("cannot lock", topic);
+            let locked = Locked::wait(&open.file).map_err(error)?;
+            // It may have been rotated, moved away or removed while we waited for the lock.
+            if !self.dir.is_named(&open.file, topic) {
+                continue;
+            }
+            let size = heal(&self.dir, topic, &open.file, open.journal.as_mut())?;
+            if size > 0 && size + len > self.limits.file && rotate(&self.dir, topic) {
+                continue;
+            }
+            write_whole(&self.dir, topic, size, &open.file, open.inode, &mut open.journal, text)?;
+            drop(locked);
             if self.files.len() >= OPEN_FILES {
                 self.files.clear();
             }
-            self.files.insert(topic.into(), file);
+            self.files.insert(topic.into(), open);
+            self.since += text.cost();
+            return Ok(());
         }
-        let file = &self.files[topic];
-        lock(file).map_err(system("cannot lock"))?;
-        let written = write_whole(file, lines);
-        // The descriptor is ours and locked, so unlocking it cannot fail.
-        let _ = fs::flock(file, FlockOperation::Unlock);
-        written.map_err(system("cannot append to"))
+        Err(BackupError::Unsafe { path, reason: "is replaced faster than it is opened" })
     }
 
-    fn is_named(&self, topic: &str, open: fs::Stat) -> bool {
-        fs::statat(&self.fd, topic, fs::AtFlags::SYMLINK_NOFOLLOW)
-            .is_ok_and(|named| named.st_ino == open.st_ino && named.st_dev == open.st_dev)
+    /// Sees to it that `len` more bytes fit into the directory's limit. The files are counted anew once a 64th
+    /// of the limit was appended, and at each append when little is left of it.
+    fn make_room(&mut self, len: u64) -> Result<(), BackupError> {
+        let Limits { total: limit, .. } = self.limits;
+        let sum = self.counted.saturating_add(self.since).saturating_add(len);
+        if self.since < limit / 64 && sum < limit / 8 * 7 {
+            return Ok(());
+        }
+        self.counted = self.dir.total().map_err(self.dir.error("cannot list", ""))?;
+        self.since = 0;
+        if self.counted.saturating_add(len) > limit {
+            return Err(BackupError::Full { path: self.dir.path.clone(), limit });
+        }
+        Ok(())
     }
 
-    fn open_file(&self, topic: &str) -> Result<OwnedFd, BackupError> {
-        let path = self.path.join(topic);
-        let flags = OFlags::RDWR
-            | OFlags::APPEND
-            | OFlags::CREATE
-            | OFlags::NOFOLLOW
-            | OFlags::NONBLOCK
-            | OFlags::CLOEXEC;
-        let file =
-            fs::openat(&self.fd, topic, flags, Mode::RUSR | Mode::WUSR).map_err(|errno| {
-                BackupError::System { what: "cannot open", path: path.clone(), errno }
-            })?;
-        let stat = fs::fstat(&file).map_err(|errno| BackupError::System {
-            what: "cannot stat",
-            path: path.clone(),
-            errno,
-        })?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(BackupError::Unsafe { path, reason: "not a regular file" });
-        }
-        if stat.st_uid != process::geteuid().as_raw() {
-            return Err(BackupError::Unsafe { path, reason: "belongs to another user" });
-        }
-        Ok(file)
+    fn open_file(&self, topic: &str) -> Result<Open, BackupError> {
+        let Some(file) = self.dir.open_file(topic, true)? else {
+            return Err(self.dir.error("cannot make", topic)(Errno::NOENT));
+        };
+        let stat = fs::fstat(&file).map_err(self.dir.error("cannot stat", topic))?;
+        let inode = stat.st_ino;
+        let journal = Journal::open(&self.dir.fd, inode)
+            .map_err(self.dir.error("cannot open the journal of", topic))?;
+        Ok(Open { file, inode, journal })
     }
 }
 
-/// Appends all of `lines` or leaves the file as it was.
-fn write_whole(file: &OwnedFd, lines: &[u8]) -> Result<(), Errno> {
-    let before = fs::fstat(file)?.st_size as u64;
-    if before > 0 {
-        let mut last = [0];
-        retry(|| rustix::io::pread(file, &mut last, before - 1))?;
-        if last != *b"\n" {
-            retry(|| rustix::io::write(file, b"\n"))?;
+/// Puts right what a writer that was killed left half done; returns the file's size. The file is locked.
+pub(super) fn heal(
+    dir: &Directory,
+    name: &str,
+    file: &OwnedFd,
+    journal: Option<&mut Journal>,
+) -> Result<u64, BackupError> {
+    let size = fs::fstat(file).map_err(dir.error("cannot stat", name))?.st_size as u64;
+    let Some(journal) = journal else { return Ok(size) };
+    let error = dir.error("cannot read the journal of", name);
+    if size == 0 {
+        // What an earlier file with this number left says nothing of this one.
+        journal.reset().map_err(&error)?;
+        return Ok(size);
+    }
+    let claimed = journal.first_that(|entry| entry.end() > size).map_err(&error)?;
+    let Some(first) = journal.entries(claimed, 1).map_err(&error)?.first().copied() else {
+        return Ok(size);
+    };
+    let mut end = size;
+    // More than half a line is not what a killed writer leaves: then it is the journal that is damaged.
+    if first.offset < size
+        && !has_line_feed(file, first.offset, size).map_err(dir.error("cannot read", name))?
+    {
+        // The queue has the line still, or the operator cut the file: it is kept, not replayed.
+        set_aside(dir, name, file, first.offset, size - first.offset)?;
+        retry(|| fs::ftruncate(file, first.offset)).map_err(dir.error("cannot cut", name))?;
+        end = first.offset;
+    }
+    journal.truncate(claimed).map_err(dir.error("cannot cut the journal of", name))?;
+    Ok(end)
+}
+
+/// Whether there is a line feed from `from` on.
+fn has_line_feed(file: &OwnedFd, from: u64, size: u64) -> Result<bool, Errno> {
+    let mut piece = vec![0; PIECE.min((size - from) as usize)];
+    let mut at = from;
+    while at < size {
+        let read = read_at(file, &mut piece, at)?;
+        if read == 0 {
+            break;
+        }
+        if piece[..read].contains(&b'\n') {
+            return Ok(true);
+        }
+        at += read as u64;
+    }
+    Ok(false)
+}
+
+/// Copies a stretch of a file to the end of its topic's `~bad` file, and ends it with a line feed.
+pub(super) fn set_aside(
+    dir: &Directory,
+    name: &str,
+    file: &OwnedFd,
+    from: u64,
+    len: u64,
+) -> Result<(), BackupError> {
+    let bad = names::parse(name).and_then(|(topic, _)| names::name(topic, Kind::Bad));
+    let bad = bad.ok_or_else(|| dir.error("cannot name", name)(Errno::NAMETOOLONG))?;
+    let Some(to) = dir.open_file(&bad, true)? else {
+        return Err(dir.error("cannot make", &bad)(Errno::NOENT));
+    };
+    let _locked = Locked::wait(&to).map_err(dir.error("cannot lock", &bad))?;
+    let before = fs::fstat(&to).map_err(dir.error("cannot stat", &bad))?.st_size as u64;
+    let mut piece = vec![0; PIECE.min(len as usize)];
+    let mut at = from;
+    let mut last = b'\n';
+    let mut copy = || -> Result<(), Errno> {
+        while at < from + len {
+            let want = (from + len - at).min(piece.len() as u64) as usize;
+            let read = read_at(file, &mut piece[..want], at)?;
+            if read == 0 {
+                break;
+            }
+            write_all(&to, &piece[..read])?;
+            last = piece[read - 1];
+            at += read as u64;
+        }
+        if last == b'\n' { Ok(()) } else { write_all(&to, b"\n") }
+    };
+    copy().map_err(|errno| dir.error("cannot append to", &bad)(cut_back(&to, before, errno)))
+}
+
+/// Gives the file of `topic`, which is locked, the name of a rotated one. False when that is not possible:
+/// then the file goes on growing, up to the limit of the directory.
+fn rotate(dir: &Directory, topic: &str) -> bool {
+    let Ok(files) = dir.list() else { return false };
+    let numbers = files
+        .iter()
+        .filter(|file| file.topic == topic)
+        .filter_map(|file| if let Kind::Rotated(number) = file.kind { Some(number) } else { None });
+    let next = numbers.max().unwrap_or(0).checked_add(1);
+    let Some(name) = next.and_then(|next| names::name(topic, Kind::Rotated(next))) else {
+        return false;
+    };
+    match fs::renameat_with(&dir.fd, topic, &dir.fd, &name, RenameFlags::NOREPLACE) {
+        Ok(()) => true,
+        // A file system that does not know the flag. Nobody else rotates this topic meanwhile.
+        Err(Errno::INVAL | Errno::NOSYS) if dir.stat(&name).is_none() => {
+            fs::renameat(&dir.fd, topic, &dir.fd, &name).is_ok()
+        }
+        Err(_) => false,
+    }
+}
+
+/// Appends all of `text` to a locked file of `size` bytes, entries first, or leaves file and journal as they
+/// were.
+fn write_whole(
+    dir: &Directory,
+    name: &str,
+    size: u64,
+    file: &OwnedFd,
+    inode: u64,
+    journal: &mut Option<Journal>,
+    text: &Text<'_>,
+) -> Result<(), BackupError> {
+    let mut begin = size;
+    let mut last = [b'\n'];
+    if size > 0 {
+        read_at(file, &mut last, size - 1).map_err(dir.error("cannot read", name))?;
+    }
+    let half_line = last != *b"\n";
+    begin += u64::from(half_line);
+    let mut entries = None;
+    if let Text::Own(lines) = text {
+        if journal.is_none() {
+            let made = Journal::open_or_make(&dir.fd, inode);
+            *journal = Some(made.map_err(dir.error("cannot make the journal of", name))?);
+        }
+        if let Some(journal) = journal {
+            let error = dir.error("cannot append to the journal of", name);
+            let count = journal.len().map_err(&error)?;
+            journal.append(entries_of(lines, begin)).map_err(&error)?;
+            entries = Some((journal, count));
         }
     }
-    let mut left = lines;
     #[cfg(feature = "crash_points")]
     if crate::crash_points::is_next("half a chunk written") {
-        retry(|| rustix::io::write(file, &lines[..lines.len() / 2]))?;
-        let (this, kill) = (process::getpid(), process::Signal::KILL);
-        let _ = process::kill_process(this, kill);
+        let _ = write_all(file, &text.bytes()[..text.bytes().len() / 2]);
+        let _ =
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }
-    while !left.is_empty() {
-        match retry(|| rustix::io::write(file, left)) {
-            Ok(0) => return Err(cut_back(file, before, Errno::NOSPC)),
-            Ok(count) => left = &left[count..],
-            Err(errno) => return Err(cut_back(file, before, errno)),
+    let end_line = if half_line { write_all(file, b"\n") } else { Ok(()) };
+    if let Err(errno) = end_line.and_then(|()| write_all(file, text.bytes())) {
+        let errno = cut_back(file, size, errno);
+        if let Some((journal, count)) = entries {
+            // What stays claimed is taken back by the next writer.
+            let _ = journal.truncate(count);
         }
+        return Err(dir.error("cannot append to", name)(errno));
     }
     crate::crash_points::crash_point("chunk written");
+    // A script, or the original module in a worker that is on its way out, may have appended without the
+    // lock: then the lines stand further down than their entries say.
+    if let (Text::Own(lines), Some((journal, count))) = (text, entries) {
+        let end = fs::tell(file).map_err(dir.error("cannot tell the end of", name))?;
+        let begun = end.saturating_sub(lines.text.len() as u64);
+        if begun != begin {
+            let error = dir.error("cannot mend the journal of", name);
+            journal.truncate(count).map_err(&error)?;
+            journal.append(entries_of(lines, begun)).map_err(&error)?;
+        }
+    }
     Ok(())
 }
 
-/// Takes the file's lock. Whoever else has it writes a chunk and lets go; a script, or a process that is
-/// stopped, may keep it, and must not hold up all other topics.
-#[allow(clippy::disallowed_methods, reason = "a bounded wait, on the driver thread")]
-fn lock(file: &OwnedFd) -> Result<(), Errno> {
-    for _ in 0..LOCK_TRIES {
-        match retry(|| fs::flock(file, FlockOperation::NonBlockingLockExclusive)) {
-            Err(Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
-            result => return result,
+fn entries_of(lines: &Lines, begin: u64) -> impl Iterator<Item = Entry> + '_ {
+    let mut at = 0;
+    lines.marks.iter().map(move |mark| {
+        let line = &lines.text[at..at + mark.len as usize];
+        let entry = Entry::new(begin + at as u64, mark.timestamp_ms, mark.refused, line);
+        at += line.len();
+        entry
+    })
+}
+
+fn write_all(file: &OwnedFd, bytes: &[u8]) -> Result<(), Errno> {
+    let mut left = bytes;
+    while !left.is_empty() {
+        match retry(|| rustix::io::write(file, left))? {
+            0 => return Err(Errno::NOSPC),
+            count => left = &left[count..],
         }
     }
-    Err(Errno::WOULDBLOCK)
+    Ok(())
 }
 
 fn cut_back(file: &OwnedFd, len: u64, errno: Errno) -> Errno {
@@ -201,103 +375,79 @@ fn cut_back(file: &OwnedFd, len: u64, errno: Errno) -> Errno {
     }
 }
 
-fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
-    loop {
-        match call() {
-            Err(Errno::INTR) => continue,
-            result => return result,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{Scratch, limits, lines};
     use super::*;
-    use std::os::unix::fs::{PermissionsExt, symlink};
-
-    struct Scratch(PathBuf);
-    impl Scratch {
-        fn new(name: &str) -> Scratch {
-            let path =
-                std::env::temp_dir().join(format!("lkfk-backup-{name}-{}", std::process::id()));
-            let _ = std::fs::remove_dir_all(&path);
-            std::fs::create_dir_all(&path).unwrap();
-            Scratch(path)
-        }
-    }
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
+    use std::process::Command;
 
     #[test]
-    fn directory_and_files_are_made_for_the_owner_alone() {
-        let scratch = Scratch::new("modes");
-        let path = scratch.0.join("a/b");
-        BackupDir::open(&path).unwrap().append("t", b"line\n").unwrap();
-        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode(&path), mode(&path.join("t"))), (0o700, 0o600));
-    }
-
-    #[test]
-    fn lines_are_appended_also_after_the_file_was_moved_away() {
-        let scratch = Scratch::new("rotate");
-        let mut dir = BackupDir::open(&scratch.0).unwrap();
-        dir.append("t", b"one\n").unwrap();
-        dir.append("t", b"two\n").unwrap();
-        std::fs::rename(scratch.0.join("t"), scratch.0.join("t.1")).unwrap();
-        dir.append("t", b"three\n").unwrap();
-        assert_eq!(std::fs::read(scratch.0.join("t.1")).unwrap(), b"one\ntwo\n");
-        assert_eq!(std::fs::read(scratch.0.join("t")).unwrap(), b"three\n");
-    }
-
-    #[test]
-    fn links_and_names_that_leave_the_directory_are_refused() {
-        let scratch = Scratch::new("links");
-        let outside = scratch.0.join("outside");
-        std::fs::write(&outside, b"untouched").unwrap();
-        let mut dir = BackupDir::open(&scratch.0.join("backup")).unwrap();
-        symlink(&outside, scratch.0.join("backup/t")).unwrap();
-        for topic in ["t", "../outside", "..", "", "a/b"] {
-            assert!(dir.append(topic, b"line\n").is_err(), "{topic:?}");
-        }
-        assert_eq!(std::fs::read(&outside).unwrap(), b"untouched");
-    }
-
-    #[test]
-    fn half_a_line_that_a_killed_writer_left_is_ended_before_the_next_one() {
-        let scratch = Scratch::new("half");
-        std::fs::write(scratch.0.join("t"), b"whole\nhal").unwrap();
-        let mut dir = BackupDir::open(&scratch.0).unwrap();
-        dir.append("t", b"next\n").unwrap();
-        assert_eq!(std::fs::read(scratch.0.join("t")).unwrap(), b"whole\nhal\nnext\n");
-    }
-
-    #[test]
-    fn a_file_that_somebody_else_keeps_locked_is_an_error_and_not_a_wait() {
-        let scratch = Scratch::new("locked");
-        std::fs::write(scratch.0.join("t"), b"").unwrap();
-        let other = std::fs::File::open(scratch.0.join("t")).unwrap();
-        fs::flock(&other, FlockOperation::LockExclusive).unwrap();
-        let mut dir = BackupDir::open(&scratch.0).unwrap();
-        assert!(dir.append("t", b"line\n").is_err());
-        drop(other);
-        dir.append("t", b"line\n").unwrap();
-    }
-
-    #[test]
-    fn a_write_that_does_not_fit_leaves_no_half_line() {
+    fn dsk_01_a_write_that_does_not_fit_leaves_no_half_line() {
         let scratch = Scratch::new("limit");
-        let mut dir = BackupDir::open(&scratch.0).unwrap();
-        dir.append("t", b"first\n").unwrap();
+        let dir = Directory::open(&scratch.0).unwrap();
         // A sealed memfd takes no byte beyond its size: a disk that is full, without one.
         let full = fs::memfd_create("full", fs::MemfdFlags::ALLOW_SEALING).unwrap();
         rustix::io::write(&full, b"first\n").unwrap();
         fs::fcntl_add_seals(&full, fs::SealFlags::GROW).unwrap();
-        assert!(write_whole(&full, b"second\n").is_err());
+        let (lines, mut journal) = (lines("t", 1..=2), None);
+        let written = write_whole(&dir, "t", 6, &full, 77, &mut journal, &Text::Own(&lines));
+        assert!(written.is_err());
         assert_eq!(fs::fstat(&full).unwrap().st_size, 6);
-        dir.append("t", b"third\n").unwrap();
-        assert_eq!(std::fs::read(scratch.0.join("t")).unwrap(), b"first\nthird\n");
+        assert_eq!(journal.unwrap().len(), Ok(0));
+    }
+
+    #[test]
+    fn lines_behind_what_a_script_appended_without_the_lock_are_found_again() {
+        let scratch = Scratch::new("unlocked");
+        let dir = Directory::open(&scratch.0).unwrap();
+        let file = dir.open_file("t", true).unwrap().unwrap();
+        let inode = fs::fstat(&file).unwrap().st_ino;
+        // After the size was looked at, and before the write.
+        std::fs::write(scratch.0.join("t"), b"a script's line\n").unwrap();
+        let (lines, mut journal) = (lines("t", 1..=2), None);
+        write_whole(&dir, "t", 0, &file, inode, &mut journal, &Text::Own(&lines)).unwrap();
+        let text = std::fs::read(scratch.0.join("t")).unwrap();
+        let entries = journal.unwrap().entries(0, 9).unwrap();
+        assert_eq!(entries.len(), 2);
+        for entry in entries {
+            assert!(entry.matches(&text[entry.offset as usize..entry.end() as usize]));
+        }
+    }
+
+    /// Runs as a process of its own: the limit is the process's, as is the signal.
+    #[test]
+    fn dsk_01_a_short_write_leaves_file_and_journal_as_they_were() {
+        const DIR: &str = "LKFK_SHORT_WRITE_DIR";
+        const LIMIT: u64 = 100_000;
+        let name =
+            "backup::writer::tests::dsk_01_a_short_write_leaves_file_and_journal_as_they_were";
+        let Some(path) = std::env::var_os(DIR) else {
+            let scratch = Scratch::new("short");
+            let exe = std::env::current_exe().unwrap();
+            let child = Command::new(exe).args(["--exact", name]).env(DIR, &scratch.0).output();
+            let child = child.unwrap();
+            assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+            assert!(String::from_utf8_lossy(&child.stdout).contains("1 passed"));
+            return;
+        };
+        // SAFETY: ignoring a signal runs no code of ours.
+        unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+        let limit = rustix::process::Rlimit { current: Some(LIMIT), maximum: None };
+        rustix::process::setrlimit(rustix::process::Resource::Fsize, limit).unwrap();
+        let path = Path::new(&path);
+        let mut dir = BackupDir::open(path, limits(1 << 30)).unwrap();
+        dir.append("t", &lines("t", 1..=10)).unwrap();
+        let before = std::fs::read(path.join("t")).unwrap();
+        // The first part of this is written before the limit stops it.
+        assert!(dir.append("t", &lines("t", 11..=20_000)).is_err());
+        assert_eq!(std::fs::read(path.join("t")).unwrap(), before);
+        dir.append("t", &lines("t", 11..=12)).unwrap();
+        let inode = fs::stat(path.join("t")).unwrap().st_ino;
+        let journal = Journal::open(&dir.dir.fd, inode).unwrap().unwrap();
+        assert_eq!(journal.len(), Ok(12));
+        let text = std::fs::read(path.join("t")).unwrap();
+        for entry in journal.entries(0, 12).unwrap() {
+            assert!(entry.matches(&text[entry.offset as usize..entry.end() as usize]));
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Values as Lua hands them over, and what each type of key makes of them.
 
-use super::{Callback, Codec, HostPort, brokers};
+use super::{Callback, Codec, HostPort, Overflow, Replay, brokers};
 use crate::protocol::release::Release;
 use crate::topic_name;
 use std::fmt;
@@ -102,6 +102,35 @@ impl FromValue for i16 {
         match whole(value) {
             Some(acks @ -1..=1) => Ok(acks as i16),
             None if *value == Value::Text(b"all".to_vec()) => Ok(-1),
+            _ => Err(value.to_string()),
+        }
+    }
+}
+
+impl FromValue for Replay {
+    type Bounds = ();
+    fn takes(_: &()) -> String {
+        "true, false or \"all\"".into()
+    }
+    fn from_value(value: &Value, _: &()) -> Result<Self, String> {
+        match value {
+            Value::Bool(true) => Ok(Replay::Own),
+            Value::Bool(false) => Ok(Replay::Off),
+            Value::Text(text) if text == b"all" => Ok(Replay::All),
+            _ => Err(value.to_string()),
+        }
+    }
+}
+
+impl FromValue for Overflow {
+    type Bounds = ();
+    fn takes(_: &()) -> String {
+        "\"reject\" or \"drop_oldest\"".into()
+    }
+    fn from_value(value: &Value, _: &()) -> Result<Self, String> {
+        match value {
+            Value::Text(text) if text == b"reject" => Ok(Overflow::Reject),
+            Value::Text(text) if text == b"drop_oldest" => Ok(Overflow::DropOldest),
             _ => Err(value.to_string()),
         }
     }

@@ -3,7 +3,7 @@
 
 use super::events::{Events, Question};
 use super::sources::Sources;
-use crate::producer::{NewRecord, Producer, RecordId, Time, TopicId};
+use crate::producer::{NewRecord, Producer, Record, RecordId, Time, TopicId};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -48,6 +48,40 @@ impl Asking {
     pub fn expiry(&self, timeout: Duration) -> Time {
         let oldest = self.held.values().filter_map(|held| held.front());
         oldest.map(|held| held.record.born + timeout).min().unwrap_or(Time::NEVER)
+    }
+
+    /// Takes the oldest messages out that `may_go`, of topics of which nothing is known and asking failed, up
+    /// to `records` and `bytes` of them.
+    pub fn evict(
+        &mut self,
+        records: u64,
+        bytes: u64,
+        producer: &Producer,
+        may_go: impl Fn(RecordId) -> bool,
+    ) -> Vec<(TopicId, Vec<Record>)> {
+        let (mut count, mut size) = (0, 0);
+        let mut all = Vec::new();
+        for (topic, held) in self.held.iter_mut().filter(|(topic, _)| producer.is_unknown(**topic))
+        {
+            let mut taken = Vec::new();
+            held.retain(|Held { record, choice }| {
+                let goes = (count < records || size < bytes)
+                    && *choice != Choice::Asked
+                    && may_go(record.id);
+                if goes {
+                    count += 1;
+                    size += u64::from(record.bytes);
+                    let NewRecord { id, born, bytes, key_hash, partition, origin, .. } = *record;
+                    taken.push(Record { id, born, bytes, key_hash, partition, origin });
+                }
+                !goes
+            });
+            if !taken.is_empty() {
+                all.push((*topic, taken));
+            }
+        }
+        self.held.retain(|_, held| !held.is_empty());
+        all
     }
 
     /// Takes answers, asks what can be asked, and hands on, in order, what has its partition. What has waited

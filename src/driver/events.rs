@@ -4,6 +4,7 @@
 //! Everything is bounded. A message whose callback has not run keeps its place in the queue; if the worker
 //! ends first it goes to the backup like everything else that is left.
 
+use crate::backup::Lines;
 use crate::producer::RecordId;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
@@ -16,6 +17,8 @@ const QUESTIONS: usize = 1024;
 const MESSAGE_BYTES: usize = 8 << 20;
 /// Bytes that `kfk.fp[topic]:write()` may be ahead of the disk.
 const APPEND_BYTES: usize = 8 << 20;
+/// Bytes from which on what is written goes to the file by itself.
+const APPEND_TOGETHER: usize = 64 << 10;
 
 /// A message for `failed_cb`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +48,34 @@ pub struct Question {
     pub partitions: u32,
 }
 
+/// Text for a backup file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Append {
+    /// What a `failed_cb` wrote, as it wrote it.
+    Others(Vec<u8>),
+    /// Lines of lkfk's own.
+    Own(Lines),
+}
+
+impl Append {
+    fn bytes(&self) -> usize {
+        match self {
+            Append::Others(text) => text.len(),
+            Append::Own(lines) => lines.bytes(),
+        }
+    }
+
+    /// Adds `later` behind this; gives it back when it is of the other kind.
+    fn extend(&mut self, later: Append) -> Option<Append> {
+        match (self, later) {
+            (Append::Others(text), Append::Others(later)) => text.extend_from_slice(&later),
+            (Append::Own(lines), Append::Own(later)) => lines.append(later),
+            (_, later) => return Some(later),
+        }
+        None
+    }
+}
+
 fn bytes_of(key: &Option<Vec<u8>>) -> usize {
     key.as_ref().map_or(0, Vec::len)
 }
@@ -55,7 +86,7 @@ struct State {
     verdicts: Vec<(RecordId, bool)>,
     questions: VecDeque<Question>,
     answers: Vec<(RecordId, Option<u32>)>,
-    appends: VecDeque<(String, Vec<u8>)>,
+    appends: VecDeque<(String, Append)>,
     append_bytes: usize,
     /// Partition counts by the queue's topic ids, 0 when unknown.
     partitions: Vec<u32>,
@@ -101,15 +132,20 @@ impl Events {
     }
 
     /// Text for a topic's backup file; false when too much waits for the disk.
-    pub fn append(&self, topic: &str, text: &[u8]) -> bool {
+    pub fn append(&self, topic: &str, text: Append) -> bool {
         let mut state = self.state();
-        if state.append_bytes + text.len() > APPEND_BYTES {
+        if state.append_bytes + text.bytes() > APPEND_BYTES {
             return false;
         }
-        state.append_bytes += text.len();
-        match state.appends.back_mut() {
-            Some((last, bytes)) if last == topic => bytes.extend_from_slice(text),
-            _ => state.appends.push_back((topic.to_owned(), text.to_vec())),
+        state.append_bytes += text.bytes();
+        let apart = match state.appends.back_mut() {
+            Some((last, before)) if last == topic && before.bytes() < APPEND_TOGETHER => {
+                before.extend(text)
+            }
+            _ => Some(text),
+        };
+        if let Some(text) = apart {
+            state.appends.push_back((topic.to_owned(), text));
         }
         true
     }
@@ -168,25 +204,23 @@ impl Events {
         std::mem::take(&mut self.state().answers)
     }
 
-    pub(super) fn take_append(&self) -> Option<(String, Vec<u8>)> {
+    pub(super) fn take_append(&self) -> Option<(String, Append)> {
         let mut state = self.state();
         let (topic, text) = state.appends.pop_front()?;
-        state.append_bytes -= text.len();
+        state.append_bytes -= text.bytes();
         Some((topic, text))
     }
 
     /// Gives text back that the disk did not take.
-    pub(super) fn put_append_back(&self, topic: String, text: Vec<u8>) {
+    pub(super) fn put_append_back(&self, topic: String, text: Append) {
         let mut state = self.state();
-        state.append_bytes += text.len();
+        state.append_bytes += text.bytes();
         // Behind the other topics' text, before what was added to its own meanwhile.
-        match state.appends.iter_mut().find(|(other, _)| *other == topic) {
-            Some((_, waiting)) => {
-                let later = std::mem::replace(waiting, text);
-                waiting.extend_from_slice(&later);
-            }
-            None => state.appends.push_back((topic, text)),
-        }
+        let (own, mut others): (VecDeque<_>, VecDeque<_>) =
+            state.appends.drain(..).partition(|(other, _)| *other == topic);
+        others.push_back((topic, text));
+        others.extend(own);
+        state.appends = others;
     }
 
     /// Topic of the text that is to be written next.

@@ -3,6 +3,7 @@
 
 use super::events::{Events, Failure};
 use super::sources::Sources;
+use super::spill::Amount;
 use crate::producer::{Reason, Record, RecordId};
 use std::collections::{HashMap, VecDeque};
 
@@ -26,11 +27,14 @@ pub(super) struct Refused {
 pub(super) struct Handover {
     waiting: VecDeque<Waiting>,
     given: HashMap<RecordId, Refused>,
+    /// What both hold.
+    amount: Amount,
 }
 
 impl Handover {
     /// Takes over messages that failed for `reason`.
     pub fn add(&mut self, topic: String, records: Vec<Record>, reason: Reason, in_doubt: bool) {
+        self.amount.add(Amount::of(&records));
         self.waiting.push_back(Waiting { topic, records: records.into(), reason, in_doubt });
     }
 
@@ -38,8 +42,14 @@ impl Handover {
         self.waiting.is_empty() && self.given.is_empty()
     }
 
+    /// What waits here.
+    pub fn amount(&self) -> Amount {
+        self.amount
+    }
+
     /// Takes everything back, since nobody runs callbacks any more.
     pub fn take_all(&mut self, mut refused: impl FnMut(Refused)) {
+        self.amount = Amount::default();
         for (_, given) in self.given.drain() {
             refused(given);
         }
@@ -73,7 +83,7 @@ impl Handover {
                 code: match waiting.reason {
                     Reason::Broker(code) => Some(code.0),
                     Reason::TopicUnknown => Some(3),
-                    Reason::TimedOut => None,
+                    Reason::TimedOut | Reason::QueueFull => None,
                 },
             });
             let (topic, reason, in_doubt) =
@@ -92,10 +102,12 @@ impl Handover {
     ) {
         for (id, handled) in events.take_verdicts() {
             // A verdict on what an earlier run of the driver gave out names nothing here.
-            match self.given.remove(&id) {
-                Some(given) if handled => done(id, given.in_doubt),
-                Some(given) => refused(given),
-                None => {}
+            let Some(given) = self.given.remove(&id) else { continue };
+            self.amount.subtract(Amount::of(&[given.record]));
+            if handled {
+                done(id, given.in_doubt);
+            } else {
+                refused(given);
             }
         }
     }

@@ -10,6 +10,8 @@ pub mod events;
 mod handover;
 pub mod lines;
 mod old_brokers;
+mod overflow;
+mod replay;
 mod sources;
 mod spill;
 pub mod thread;
@@ -37,6 +39,7 @@ use crate::stats::{self, Stats};
 use asking::Asking;
 use handover::{Handover, Refused};
 use old_brokers::OldBrokers;
+use replay::Replay;
 use rustix::fd::OwnedFd;
 use sources::Sources;
 use spill::Spill;
@@ -118,6 +121,7 @@ struct Run<'a> {
     spill: Spill<'a>,
     handover: Handover,
     asking: Asking,
+    replay: Replay,
     flushed: u64,
 }
 
@@ -156,6 +160,7 @@ impl<'a> Run<'a> {
             spill: Spill::new(backup),
             handover: Handover::default(),
             asking: Asking::default(),
+            replay: Replay::new(config, shared),
             flushed: 0,
         }
     }
@@ -169,6 +174,7 @@ impl<'a> Run<'a> {
         loop {
             let more = self.turn();
             if self.is_over() {
+                self.note_replay(self.shared.now());
                 return Ok(());
             }
             let deadline = self.next_deadline();
@@ -214,6 +220,8 @@ impl<'a> Run<'a> {
         let lua = &self.shared.events;
         self.asking.turn(now, timeout, lua, &self.sources, &mut self.producer);
         self.take_wishes(now);
+        let more_lines = self.replay(now);
+        self.make_room(now);
         if self.producer.next_deadline().is_some_and(|at| at <= now) {
             self.producer.handle_timeout(now);
         }
@@ -237,7 +245,7 @@ impl<'a> Run<'a> {
         self.spill.write(now, &mut self.sources, self.shared);
         self.sources.release(now, self.shared);
         self.publish_stats();
-        more_records || events == EVENTS_A_TURN
+        more_records || more_lines || events == EVENTS_A_TURN
     }
 
     /// True when a stopping driver has nothing left to wait for. What waits for Lua callbacks is not waited
@@ -270,14 +278,16 @@ impl<'a> Run<'a> {
 
     fn next_deadline(&self) -> Time {
         let timeout = Duration::from_millis(self.config.message_timeout_ms);
+        let stopping = self.shared.stop.load(Ordering::Acquire);
         let deadline = self
             .producer
             .next_deadline()
             .unwrap_or(Time::NEVER)
             .min(self.spill.retry_at(self.shared))
-            .min(self.asking.expiry(timeout));
+            .min(self.asking.expiry(timeout))
+            .min(self.replay.deadline(stopping));
         // A driver that stops adopts nothing any more.
-        deadline.min(if self.shared.stop.load(Ordering::Acquire) {
+        deadline.min(if stopping {
             Time(self.shared.stop_by.load(Ordering::Relaxed))
         } else {
             self.sources.look_at()
@@ -584,6 +594,11 @@ impl<'a> Run<'a> {
     // --------------------------------------------------------------------------------------- fates
 
     fn settle(&mut self, outcome: Outcome) {
+        // What is left are messages of the queues.
+        let outcome = self.replay.take(outcome, &self.sources, self.shared);
+        if outcome.records.is_empty() {
+            return;
+        }
         match outcome.fate {
             Fate::Delivered => {
                 for (n, record) in outcome.records.iter().enumerate() {
@@ -596,6 +611,7 @@ impl<'a> Run<'a> {
             }
             Fate::Failed { reason, in_doubt } => {
                 let topic = self.producer.topic_ref(outcome.topic).0.to_owned();
+                self.replay.topic_failed(self.shared.now(), &topic);
                 if self.config.failed_cb.0 && !self.callbacks_ended() {
                     self.handover.add(topic, outcome.records, reason, in_doubt);
                 } else {
@@ -724,7 +740,7 @@ impl<'a> Run<'a> {
         stats::set(&stats.resent_in_doubt_cnt, counts.resent_in_doubt);
         stats::set(&stats.metadata_requests_sent, counts.metadata_requests);
         stats::set(&stats.connections_broken, counts.broken_connections);
-        stats::set(&stats.spill_waiting, self.spill.len() as u64);
+        stats::set(&stats.spill_waiting, self.spill.amount().records);
         stats::set(&stats.log_lines_dropped, self.shared.lines.dropped());
     }
 }

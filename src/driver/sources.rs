@@ -5,9 +5,14 @@
 //! batches that it had sent are repeated as they were. Once all
 //! of them are delivered or in a backup file, it is removed; a damaged one is kept aside under another name.
 //! `flock` makes sure that a living owner's file is never touched and that nobody adopts a file twice.
+//!
+//! A chunk of a backup file that is sent again is a source as well. It is never read from here, only looked
+//! into: [`replay`](super::replay) hands its lines out.
 
 use super::{Level, Shared};
+use crate::backup::Chunk;
 use crate::producer::{RecordId, Time, TopicId};
+use crate::queue::layout::NO_PARTITION;
 use crate::queue::stamps::{OpenBatch, Stamp};
 use crate::queue::{Damage, Queue, QueueDir, QueueError, Reader, Slot, recovery};
 use crate::stats;
@@ -22,6 +27,27 @@ const ADOPTED: usize = 16;
 /// be larger: what counts is where they lie ahead of the file's head, which is less than the file is long.
 const POSITION_BITS: u32 = 48;
 const POSITION_MASK: u64 = (1 << POSITION_BITS) - 1;
+
+/// Number of the backup lines that are sent again, which no queue has.
+const REPLAY: usize = ADOPTED + 1;
+
+/// Lines of a backup file that are sent again.
+pub(super) struct ReplayChunk {
+    /// Name of the first one. Names are never used twice, so a late answer names nobody.
+    pub first: u64,
+    pub chunk: Chunk,
+}
+
+impl ReplayChunk {
+    /// Name of line number `index`.
+    pub fn name(&self, index: usize) -> RecordId {
+        Sources::name(REPLAY, self.first + index as u64)
+    }
+
+    fn index(&self, id: RecordId) -> usize {
+        ((id.0 & POSITION_MASK).wrapping_sub(self.first) & POSITION_MASK) as usize
+    }
+}
 
 /// One queue and how far it was read.
 pub(super) struct Source {
@@ -46,12 +72,14 @@ impl Source {
 /// All queues. Number 0 is the worker's own.
 pub(super) struct Sources {
     all: Vec<Option<Source>>,
+    /// Backup lines that are sent again.
+    pub replay: Option<ReplayChunk>,
     look_at: Time,
 }
 
 impl Sources {
     pub fn new(own: Arc<Queue>) -> Sources {
-        Sources { all: vec![Some(Source::new(own))], look_at: Time(0) }
+        Sources { all: vec![Some(Source::new(own))], replay: None, look_at: Time(0) }
     }
 
     /// The worker's own queue.
@@ -79,12 +107,41 @@ impl Sources {
         (id.0 >> POSITION_BITS) as usize
     }
 
+    /// True for a record of the worker's own queue.
+    pub fn is_own(id: RecordId) -> bool {
+        Self::number(id) == 0
+    }
+
+    /// True for a backup line that is sent again; it has no slot in any queue.
+    pub fn is_replay(id: RecordId) -> bool {
+        Self::number(id) == REPLAY
+    }
+
+    /// Which line of the chunk in hand this is, if it is one.
+    pub fn replay_index(&self, id: RecordId) -> Option<usize> {
+        let replay = self.replay.as_ref().filter(|_| Self::is_replay(id))?;
+        let index = replay.index(id);
+        (index < replay.chunk.len()).then_some(index)
+    }
+
     fn position(id: RecordId, head: u64) -> u64 {
         head + (id.0.wrapping_sub(head) & POSITION_MASK)
     }
 
     /// A record that was handed out and is not done.
     pub fn get(&self, id: RecordId) -> Result<Slot<'_>, Damage> {
+        if let Some(replay) = self.replay.as_ref().filter(|_| Self::is_replay(id))
+            && let Some(line) = replay.chunk.get(replay.index(id))
+        {
+            return Ok(Slot {
+                position: id.0 & POSITION_MASK,
+                topic: 0,
+                partition: NO_PARTITION,
+                timestamp_ms: line.timestamp_ms,
+                key: line.key,
+                payload: line.payload,
+            });
+        }
         match self.all.get(Self::number(id)) {
             Some(Some(source)) => source.reader.get(Self::position(id, source.reader.head())),
             _ => Err(Damage { position: id.0, reason: "its queue is gone" }),

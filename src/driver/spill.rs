@@ -1,19 +1,20 @@
 //! Messages that could not be delivered, on their way from the queue to the backup files. They keep their
 //! place in the queue until their line is written; when the disk takes none, they wait and it is tried again.
 
+use super::events::Append;
 use super::sources::Sources;
 use super::{Level, Shared};
-use crate::backup::format::{self, Line};
-use crate::backup::{BackupDir, BackupError};
-use crate::producer::{Record, Time};
+use crate::backup::format::Line;
+use crate::backup::{BackupDir, BackupError, Lines};
+use crate::producer::{Record, RecordId, Time};
 use crate::queue::Damage;
 use crate::queue::Reader;
 use crate::stats;
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-/// Bytes of lines that go into one write.
-const CHUNK: usize = 1 << 20;
+/// Bytes of lines that go into one write, unless files may not become that large.
+const CHUNK: u64 = 1 << 20;
 /// Messages written in one turn of the driver.
 const RECORDS_A_TURN: usize = 20_000;
 /// Pause after a failed write.
@@ -26,25 +27,49 @@ struct Waiting {
     in_doubt: bool,
 }
 
+/// Messages and their bytes.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Amount {
+    pub records: u64,
+    pub bytes: u64,
+}
+
+impl Amount {
+    pub fn of(records: &[Record]) -> Amount {
+        let bytes = records.iter().map(|record| u64::from(record.bytes)).sum();
+        Amount { records: records.len() as u64, bytes }
+    }
+
+    pub fn add(&mut self, other: Amount) {
+        self.records += other.records;
+        self.bytes += other.bytes;
+    }
+
+    pub fn subtract(&mut self, other: Amount) {
+        self.records -= other.records;
+        self.bytes -= other.bytes;
+    }
+}
+
 /// The messages that wait for the backup.
 pub(super) struct Spill<'a> {
     backup: &'a mut BackupDir,
     waiting: VecDeque<Waiting>,
-    len: usize,
+    amount: Amount,
     /// Topics whose file took nothing a moment ago, and when it is tried again. The others go on.
     paused: HashMap<String, Time>,
-    chunk: Vec<u8>,
+    chunk: Lines,
 }
 
 impl<'a> Spill<'a> {
     pub fn new(backup: &'a mut BackupDir) -> Spill<'a> {
         let (waiting, paused) = (VecDeque::new(), HashMap::new());
-        Spill { backup, waiting, len: 0, paused, chunk: Vec::new() }
+        Spill { backup, waiting, amount: Amount::default(), paused, chunk: Lines::default() }
     }
 
     /// Takes over messages that failed for `reason`.
     pub fn add(&mut self, topic: String, records: Vec<Record>, reason: String, in_doubt: bool) {
-        self.len += records.len();
+        self.amount.add(Amount::of(&records));
         self.waiting.push_back(Waiting { topic, records, reason, in_doubt });
     }
 
@@ -52,8 +77,9 @@ impl<'a> Spill<'a> {
         self.waiting.is_empty()
     }
 
-    pub fn len(&self) -> usize {
-        self.len
+    /// What waits here.
+    pub fn amount(&self) -> Amount {
+        self.amount
     }
 
     /// When there is something to do.
@@ -64,13 +90,15 @@ impl<'a> Spill<'a> {
         waiting.chain(appends).min().unwrap_or(Time::NEVER)
     }
 
-    /// Writes what a user's failed_cb wrote through kfk.fp, as it wrote it.
+    /// Writes what the event loop left for the files: a user's failed_cb wrote it through kfk.fp, or `log()`
+    /// refused it.
     pub fn write_appends(&mut self, now: Time, shared: &Shared) {
         while let Some(topic) = shared.events.append_topic()
             && !self.is_paused(&topic, now)
             && let Some((topic, text)) = shared.events.take_append()
         {
-            if let Err(error) = self.backup.append(&topic, &text) {
+            if let Err(error) = append(self.backup, &topic, &text) {
+                stats::add(&shared.stats.backup_refused_cnt, 1);
                 shared.lines.put(now, Level::Error, "append", &topic, error);
                 shared.events.put_append_back(topic.clone(), text);
                 self.paused.insert(topic, now + PAUSE);
@@ -95,8 +123,8 @@ impl<'a> Spill<'a> {
                 self.waiting.push_back(waiting);
             }
         }
-        if self.chunk.capacity() > 2 * CHUNK {
-            self.chunk = Vec::new();
+        if self.chunk.capacity() as u64 > 2 * CHUNK {
+            self.chunk = Lines::default();
         }
     }
 
@@ -116,15 +144,14 @@ impl<'a> Spill<'a> {
             for record in waiting.records.iter().take(most - written) {
                 // As in encode::produce: a slot in use is whole, or the thread starts over.
                 let slot = sources.get(record.id).expect("a slot in use is whole");
-                let line = Line {
+                self.chunk.push(&Line {
                     timestamp_ms: slot.timestamp_ms,
                     topic: &waiting.topic,
                     key: slot.key,
                     payload: slot.payload,
-                };
-                format::put(&mut self.chunk, &line);
+                });
                 count += 1;
-                if self.chunk.len() >= CHUNK {
+                if self.chunk.bytes() as u64 >= chunk_limit(self.backup) {
                     break;
                 }
             }
@@ -133,11 +160,13 @@ impl<'a> Spill<'a> {
                     "{error}; {} messages that could not be delivered wait in the queue for it",
                     waiting.records.len()
                 );
+                stats::add(&shared.stats.backup_refused_cnt, 1);
                 shared.lines.put(now, Level::Error, "backup", &waiting.topic, text);
                 self.paused.insert(waiting.topic.clone(), now + PAUSE);
                 break;
             }
             crate::crash_points::crash_point("spilled");
+            self.amount.subtract(Amount::of(&waiting.records[..count]));
             for record in waiting.records.drain(..count) {
                 sources.done(record.id);
             }
@@ -152,10 +181,60 @@ impl<'a> Spill<'a> {
                 self.backup.path().display()
             );
             shared.lines.put(now, Level::Error, "spill", &waiting.topic, text);
-            self.len -= count;
             written += count;
         }
         written
+    }
+}
+
+impl Spill<'_> {
+    /// Gives up the oldest messages whose file takes none at the moment, until `records` and `bytes` of those
+    /// that `may_go` are gone. Those in doubt stay: they may be in Kafka, but that is not known. Returns how
+    /// many went.
+    pub fn drop_oldest(
+        &mut self,
+        now: Time,
+        Amount { records, bytes }: Amount,
+        may_go: impl Fn(RecordId) -> bool,
+        sources: &mut Sources,
+    ) -> u64 {
+        let mut gone = Amount::default();
+        for waiting in &mut self.waiting {
+            let paused = self.paused.get(&waiting.topic).is_some_and(|until| *until > now);
+            if !paused || waiting.in_doubt {
+                continue;
+            }
+            waiting.records.retain(|record| {
+                let goes = (gone.records < records || gone.bytes < bytes) && may_go(record.id);
+                if goes {
+                    gone.records += 1;
+                    gone.bytes += u64::from(record.bytes);
+                    sources.done(record.id);
+                }
+                !goes
+            });
+        }
+        self.waiting.retain(|waiting| !waiting.records.is_empty());
+        self.amount.subtract(gone);
+        gone.records
+    }
+}
+
+/// How long a chunk is when it is written. One that is larger than all files may be together would wait for
+/// ever.
+fn chunk_limit(backup: &BackupDir) -> u64 {
+    CHUNK.min(backup.limits().file / 2)
+}
+
+/// Writes what the event loop left for a topic's file.
+pub(super) fn append(
+    backup: &mut BackupDir,
+    topic: &str,
+    text: &Append,
+) -> Result<(), BackupError> {
+    match text {
+        Append::Own(lines) => backup.append(topic, lines),
+        Append::Others(text) => backup.append_others(topic, text),
     }
 }
 
@@ -179,7 +258,7 @@ pub(super) struct Rest<'a> {
     reader: Reader,
     backup: &'a mut BackupDir,
     /// Lines and positions per topic, until a chunk is full.
-    chunks: HashMap<u16, (Vec<u8>, Vec<u64>)>,
+    chunks: HashMap<u16, (Lines, Vec<u64>)>,
     saved: u64,
     open: u64,
 }
@@ -220,9 +299,9 @@ impl<'a> Rest<'a> {
             let slot = self.reader.get(position)?;
             let (lines, positions) = self.chunks.entry(topic).or_default();
             let (timestamp_ms, key, payload) = (slot.timestamp_ms, slot.key, slot.payload);
-            format::put(lines, &Line { timestamp_ms, topic: &name, key, payload });
+            lines.push(&Line { timestamp_ms, topic: &name, key, payload });
             positions.push(position);
-            if lines.len() >= CHUNK
+            if lines.bytes() as u64 >= chunk_limit(self.backup)
                 && let Err(error) = self.write(topic)
             {
                 result = Err(error);

@@ -7,7 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "this is the thread that has a clock and may wait")]
 
 use super::{Events, Level, Lines, Run, Shared, spill};
-use crate::backup::{BackupDir, BackupError};
+use crate::backup::{BackupDir, BackupError, Limits};
 use crate::config::Config;
 use crate::queue::{Queue, QueueDir, QueueError, Writer};
 use crate::stats::{self, Stats};
@@ -54,7 +54,8 @@ impl Driver {
     /// Makes queue and backup directory and starts the thread. `instance` tells nginx instances on one host
     /// apart. Returns the driver and the queue's writing end.
     pub fn start(config: Config, instance: &str) -> Result<(Driver, Writer), StartError> {
-        let backup = BackupDir::open(&config.backpath)?;
+        let limits = Limits { file: config.backup_max_bytes, total: config.backup_total_bytes };
+        let backup = BackupDir::open(&config.backpath, limits)?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|errno| StartError::System("eventfd", errno.into()))?;
         let shared = Arc::new(Shared {
@@ -257,7 +258,7 @@ impl Body {
     fn save_rest(&mut self) -> bool {
         let mut appended = true;
         while let Some((topic, text)) = self.shared.events.take_append() {
-            if let Err(error) = self.backup.append(&topic, &text) {
+            if let Err(error) = spill::append(&mut self.backup, &topic, &text) {
                 self.shared.lines.put(self.shared.now(), Level::Error, "append", &topic, error);
                 appended = false;
             }

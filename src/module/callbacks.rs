@@ -1,6 +1,8 @@
 //! What `lua/lkfk/callbacks.lua` and `stats.lua` need of the driver's [`Events`](crate::driver::Events).
 
-use crate::backup::format::{self, Line};
+use crate::backup::Lines;
+use crate::backup::format::Line;
+use crate::driver::events::Append;
 use crate::producer::RecordId;
 use crate::{topic_name, worker};
 use mlua::{Lua, LuaString, MultiValue, Table};
@@ -97,13 +99,14 @@ fn append(_: &Lua, (topic, text): (LuaString, LuaString)) -> mlua::Result<bool> 
     else {
         return Ok(false);
     };
-    let taken = worker::with_events(|events| events.append(topic, &text.as_bytes()));
+    let text = Append::Others(text.as_bytes().to_vec());
+    let taken = worker::with_events(|events| events.append(topic, text));
     worker::signal();
     Ok(taken == Some(true))
 }
 
 /// `core.back_up(topic, key | nil, payload, seconds) -> true | false`: a backup line, as the driver writes it,
-/// for a message that never was in the queue. False as for `append`.
+/// for a message that `log()` refused. False as for `append`.
 fn back_up(
     _: &Lua,
     (topic, key, payload, seconds): (LuaString, Option<LuaString>, LuaString, f64),
@@ -116,10 +119,9 @@ fn back_up(
     let key = key.as_ref().map(|key| key.as_bytes());
     let payload = payload.as_bytes();
     let timestamp_ms = (seconds * 1000.0) as i64;
-    let mut line = Vec::new();
-    let fields = Line { timestamp_ms, topic, key: key.as_deref(), payload: &payload };
-    format::put(&mut line, &fields);
-    let taken = worker::with_events(|events| events.append(topic, &line));
+    let mut lines = Lines::default();
+    lines.push_refused(&Line { timestamp_ms, topic, key: key.as_deref(), payload: &payload });
+    let taken = worker::with_events(|events| events.append(topic, Append::Own(lines)));
     worker::signal();
     Ok(taken == Some(true))
 }

@@ -134,6 +134,9 @@ pub enum Reason {
     /// `message_timeout_ms` passed and no broker knew the topic.
     #[error("topic unknown")]
     TopicUnknown,
+    /// They made room in a queue that was filling up; see [`Producer::evict`](super::Producer::evict).
+    #[error("queue full and partition out of reach")]
+    QueueFull,
     /// A broker refused them.
     #[error("{0}")]
     Broker(ErrorCode),

@@ -28,6 +28,7 @@ mod accumulator;
 pub mod batch;
 mod discovery;
 mod dispatch;
+mod eviction;
 mod exchange;
 pub mod idempotence;
 mod metadata;

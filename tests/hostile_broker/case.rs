@@ -68,6 +68,7 @@ impl Case {
             ("metadata_broker_list", text(format!("127.0.0.1:{}", broker.port()))),
             ("queue_path", path("queue")),
             ("backpath", path("backup")),
+            ("replay", Value::Bool(false)),
             ("queue_buffering_max_kbytes", Value::Int(1024)),
             ("message_max_bytes", Value::Int(100_000)),
             ("queue_buffering_max_ms", Value::Int(1)),

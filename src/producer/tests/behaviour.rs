@@ -506,3 +506,6 @@ fn connections_to_brokers_that_left_are_closed_once_they_are_idle() {
     let closed = Action::Close { conn: request.0, reason: CloseReason::NotNeeded };
     assert!(stage.actions().contains(&closed));
 }
+
+#[path = "eviction.rs"]
+mod eviction;

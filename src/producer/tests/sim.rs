@@ -22,6 +22,8 @@ use std::collections::{BinaryHeap, HashMap, HashSet};
 enum Event {
     Record,
     Flush,
+    /// The queue is filling up.
+    Evict,
     Connected(ConnId),
     Refused(ConnId),
     /// A connection breaks.
@@ -187,6 +189,9 @@ impl Sim {
                 _ => sim.at(at, Event::MoveLeader),
             }
         }
+        for _ in 0..random.below(4) {
+            sim.at(Duration::from_micros(random.below(10_000_000)), Event::Evict);
+        }
         sim.at(Duration::from_secs(15), Event::Heal);
         sim
     }
@@ -280,6 +285,10 @@ impl Sim {
         match event {
             Event::Record => self.hand_in(),
             Event::Flush => self.producer.handle_flush(now),
+            Event::Evict => {
+                let records = self.cluster.random.below(100);
+                self.producer.evict(records, 0, |id| id.0 % 5 != 0);
+            }
             Event::Connected(conn) => {
                 if self.open.contains_key(&conn) {
                     self.producer.handle_connected(now, conn);

@@ -80,7 +80,7 @@ fn a_header_that_is_not_ours_is_refused_with_a_reason() {
     let path = orphan(&scratch);
     let whole = fs::read(&path).unwrap();
     for (offset, reason) in
-        [(0, "magic"), (8, "version"), (12, "byte order"), (16, "size"), (56, "segments")]
+        [(0, "magic"), (8, "version"), (12, "byte order"), (16, "size"), (44, "segments")]
     {
         let mut bytes = whole.clone();
         bytes[offset] ^= 0x55;

@@ -1,0 +1,401 @@
+//! Reading backup files back, to send their lines again. Runs on the driver thread.
+//!
+//! # Invariants
+//! - One process at a time reads the files of a directory: the one that has locked `~lock`.
+//! - A chunk of a file is in memory, never a file. Progress is on disk before the next chunk of the file is
+//!   read, so a process that is killed repeats one chunk of a topic at most.
+//! - A stretch of a file is either lkfk's, by its journal, or somebody else's. Each of the two has a progress
+//!   of its own, so that the others' lines, which `replay = true` passes over, are still found by "all".
+//! - A file is removed when all of it is done with, under its lock; bytes that are no line, or that Kafka
+//!   will never take, are copied to `TOPIC~bad` before that.
+//! - A file whose lines name another topic than the file does was moved there by somebody, and is left alone.
+
+use super::dir::{self, BackupError, Directory, Locked};
+use super::format::Writing;
+use super::journal::{self, BEFORE, Journal, Progress, read_at};
+use super::names::{JOURNALS, Kind, LOCK};
+use super::walk::{LINES, Message, Stretch, Walk, Window};
+pub use super::walk::{Place, Which};
+use super::writer::{heal, set_aside};
+use rustix::fs::{self, AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+use std::collections::{BTreeMap, HashSet};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+/// Seconds after which the journal of a file that is gone is removed: an operator may put the file back.
+const ORPHAN_AGE: i64 = 86_400;
+
+/// A message of a chunk, as its line has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replayed<'a> {
+    /// When `log()` took it, milliseconds since 1970; to the second where only the line says it.
+    pub timestamp_ms: i64,
+    /// Key.
+    pub key: Option<&'a [u8]>,
+    /// Payload.
+    pub payload: &'a [u8],
+}
+
+/// Some lines of one file, in its order.
+#[derive(Debug)]
+pub struct Chunk {
+    topic: String,
+    name: String,
+    file: OwnedFd,
+    inode: u64,
+    messages: Vec<Message>,
+    bytes: Vec<u8>,
+    bad: Vec<Stretch>,
+    begin: Progress,
+    end: Progress,
+}
+
+impl Chunk {
+    /// Topic.
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// Name of the file, for messages.
+    pub fn file_name(&self) -> &str {
+        &self.name
+    }
+
+    /// Number of messages.
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// True when it has none; it may have bad lines all the same.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// Lines that are none, or that are too large.
+    pub fn bad_lines(&self) -> usize {
+        self.bad.len()
+    }
+
+    /// Bytes of memory that it takes.
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        self.bytes.capacity() + self.messages.capacity() * size_of::<Message>()
+    }
+
+    /// A message.
+    pub fn get(&self, index: usize) -> Option<Replayed<'_>> {
+        let message = self.messages.get(index)?;
+        let slice = |(from, to): (usize, usize)| &self.bytes[from..to];
+        Some(Replayed {
+            timestamp_ms: message.timestamp_ms,
+            key: message.key.map(slice),
+            payload: slice(message.payload),
+        })
+    }
+
+    /// True when a line stands before the chunk's end, or in another file.
+    pub fn is_past(&self, place: &Place) -> bool {
+        place.inode != self.inode || place.offset < self.end.own.max(self.end.others)
+    }
+
+    /// Names of its messages' lines, for [`Backlog::read`].
+    pub fn place(&self, index: usize) -> Option<Place> {
+        let message = self.messages.get(index)?;
+        Some(Place { inode: self.inode, offset: message.line.from })
+    }
+}
+
+/// The backup files of a directory, to be read.
+pub struct Backlog {
+    dir: Directory,
+    which: Which,
+    /// Longest key and payload together, in bytes.
+    longest: usize,
+    lock: Option<OwnedFd>,
+    /// Files that are left alone, by inode number and name.
+    left_alone: BTreeMap<u64, String>,
+}
+
+impl Backlog {
+    /// Opens the directory. `longest` is what key and payload of a message may take together.
+    pub fn open(path: &Path, which: Which, longest: usize) -> Result<Backlog, BackupError> {
+        let dir = Directory::open(path)?;
+        Ok(Backlog { dir, which, longest, lock: None, left_alone: BTreeMap::new() })
+    }
+
+    /// Takes the lock, or sees to it that it is still held. False when another process has it.
+    pub fn lock(&mut self) -> Result<bool, BackupError> {
+        if let Some(lock) = &self.lock
+            && self.dir.is_named(lock, LOCK)
+        {
+            return Ok(true);
+        }
+        self.lock = None;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = fs::openat(&self.dir.fd, LOCK, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(self.dir.error("cannot open", LOCK))?;
+        match Locked::now(&file) {
+            Ok(locked) => locked.keep(),
+            Err(Errno::WOULDBLOCK) => return Ok(false),
+            Err(errno) => return Err(self.dir.error("cannot lock", LOCK)(errno)),
+        }
+        self.lock = Some(file);
+        Ok(true)
+    }
+
+    /// Lets another process replay.
+    pub fn unlock(&mut self) {
+        self.lock = None;
+    }
+
+    /// Topics of which something waits, and how many bytes. Reads names, sizes and journals, no lines.
+    /// `now_s` is the wall clock, in seconds.
+    pub fn waiting(&mut self, now_s: i64) -> Result<BTreeMap<String, u64>, BackupError> {
+        let files = self.dir.list().map_err(self.dir.error("cannot list", ""))?;
+        let alive: HashSet<u64> = files.iter().map(|file| file.inode).collect();
+        self.left_alone.retain(|inode, name| {
+            files.iter().any(|file| file.inode == *inode && file.name == *name)
+        });
+        let mut waiting = BTreeMap::new();
+        for file in &files {
+            if let Some(bytes) = self.bytes_left(file)? {
+                *waiting.entry(file.topic.clone()).or_default() += bytes;
+            }
+        }
+        let error = self.dir.error("cannot look after", JOURNALS);
+        for (inode, stat) in journal::list(&self.dir.fd).map_err(&error)? {
+            if !alive.contains(&inode) && now_s - stat.st_mtime > ORPHAN_AGE {
+                Journal::forget(&self.dir.fd, inode).map_err(&error)?;
+            }
+        }
+        Ok(waiting)
+    }
+
+    /// Bytes of a file that are to be replayed; `None` when there is nothing to do about it, 0 when all is
+    /// done but the file's removal.
+    fn bytes_left(&self, file: &dir::Entry) -> Result<Option<u64>, BackupError> {
+        if file.kind == Kind::Bad || self.left_alone.contains_key(&file.inode) {
+            return Ok(None);
+        }
+        let error = self.dir.error("cannot read the journal of", &file.name);
+        let journal = Journal::open(&self.dir.fd, file.inode).map_err(&error)?;
+        let Some(journal) = journal else {
+            let all = self.which(file.kind) == Which::All;
+            return Ok((all && file.size > 0).then_some(file.size));
+        };
+        let Some(open) = self.dir.open_file(&file.name, false)? else { return Ok(None) };
+        let progress = valid_progress(&journal, &open, file.size).map_err(&error)?;
+        if progress.own == file.size && progress.others == file.size {
+            return Ok(Some(0));
+        }
+        let left = match self.which(file.kind) {
+            Which::All => file.size.saturating_sub(progress.own.min(progress.others)),
+            Which::Own => {
+                let count = journal.len().map_err(&error)?;
+                let last = journal.entries(count.saturating_sub(1), 1).map_err(&error)?;
+                let end = last.first().map_or(0, journal::Entry::end).min(file.size);
+                end.saturating_sub(progress.own)
+            }
+        };
+        Ok((left > 0).then_some(left))
+    }
+
+    /// The oldest lines of a topic that wait, but for those in `settled`; `None` when there are none, or when
+    /// somebody writes to the file at this moment.
+    pub fn read(
+        &mut self,
+        topic: &str,
+        settled: &HashSet<Place>,
+    ) -> Result<Option<Chunk>, BackupError> {
+        let mut files = self.dir.list().map_err(self.dir.error("cannot list", ""))?;
+        files.retain(|file| file.topic == topic);
+        files.sort_by_key(|file| file.kind);
+        for file in files {
+            if self.bytes_left(&file)?.is_none() {
+                continue;
+            }
+            let Some(open) = self.dir.open_file(&file.name, false)? else { continue };
+            match Locked::now(&open) {
+                Ok(locked) => locked.keep(),
+                Err(Errno::WOULDBLOCK) => return Ok(None),
+                Err(errno) => return Err(self.dir.error("cannot lock", &file.name)(errno)),
+            }
+            if !self.dir.is_named(&open, &file.name) {
+                continue;
+            }
+            match self.read_locked(&file, open, settled)? {
+                Found::Chunk(chunk) => return Ok(Some(*chunk)),
+                Found::Nothing => {}
+                Found::AnotherTopic => {
+                    self.left_alone.insert(file.inode, file.name);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Names of files that are left alone, since their lines are of other topics.
+    pub fn left_alone(&self) -> impl Iterator<Item = &str> {
+        self.left_alone.values().map(String::as_str)
+    }
+
+    /// Reads a chunk of a file, whose lock is let go of with the chunk at the latest.
+    fn read_locked(
+        &self,
+        entry: &dir::Entry,
+        file: OwnedFd,
+        settled: &HashSet<Place>,
+    ) -> Result<Found, BackupError> {
+        let error = self.dir.error("cannot read", &entry.name);
+        let which = self.which(entry.kind);
+        let inode = fs::fstat(&file).map_err(&error)?.st_ino;
+        let mut journal = Journal::open(&self.dir.fd, inode).map_err(&error)?;
+        let size = heal(&self.dir, &entry.name, &file, journal.as_mut())?;
+        let (begin, entries) = match &journal {
+            None => (Progress::default(), Vec::new()),
+            Some(journal) => {
+                let progress = valid_progress(journal, &file, size).map_err(&error)?;
+                let from = start(which, &progress);
+                let first = journal.first_that(|entry| entry.end() > from).map_err(&error)?;
+                (progress, journal.entries(first, LINES).map_err(&error)?)
+            }
+        };
+        let mut walk = Walk {
+            which,
+            others_writing: match entry.kind {
+                Kind::Redo => Writing::Escaped,
+                _ => Writing::Raw,
+            },
+            topic: &entry.topic,
+            longest: self.longest,
+            growing: entry.kind == Kind::Current,
+            inode,
+            settled,
+            size,
+            more_entries: entries.len() == LINES,
+            window: Window { file: &file, bytes: Vec::new(), at: 0 },
+            at: start(which, &begin),
+            progress: begin,
+            messages: Vec::new(),
+            bytes: Vec::new(),
+            bad: Vec::new(),
+        };
+        let same_topic = walk.run(&entries).map_err(&error)?;
+        if !same_topic {
+            return Ok(Found::AnotherTopic);
+        }
+        let Walk { progress: end, messages, bytes, bad, .. } = walk;
+        let finished = end.own == size && end.others == size;
+        if end == begin && messages.is_empty() && !finished {
+            return Ok(Found::Nothing);
+        }
+        // Writers may go on; what was read does not change.
+        fs::flock(&file, fs::FlockOperation::Unlock).map_err(&error)?;
+        let (topic, name) = (entry.topic.clone(), entry.name.clone());
+        let chunk = Chunk { topic, name, file, inode, messages, bytes, bad, begin, end };
+        Ok(Found::Chunk(Box::new(chunk)))
+    }
+
+    /// What is replayed of a file: a person wants all of a `~redo` file sent.
+    fn which(&self, kind: Kind) -> Which {
+        if kind == Kind::Redo { Which::All } else { self.which }
+    }
+
+    /// Notes what became of a chunk: all its messages but those from number `open` on are done with (or are
+    /// remembered by the caller). `refused` are those that Kafka will never take, wherever they stand; they
+    /// are moved aside with the bad lines; returns how many lines were. Removes the file when nothing of it is
+    /// left.
+    pub fn commit(
+        &mut self,
+        chunk: &Chunk,
+        open: Option<usize>,
+        refused: &[usize],
+    ) -> Result<usize, BackupError> {
+        let dir = &self.dir;
+        let error = dir.error("cannot note the progress of", &chunk.name);
+        let stop = open.and_then(|index| chunk.messages.get(index)).map(|open| open.line.from);
+        let mut bad: Vec<Stretch> =
+            refused.iter().map(|index| chunk.messages[*index].line).collect();
+        bad.extend(chunk.bad.iter().filter(|bad| stop.is_none_or(|stop| bad.from < stop)));
+        bad.sort_by_key(|bad| bad.from);
+        let moved = bad.len();
+        let mut merged: Vec<Stretch> = Vec::new();
+        for stretch in bad {
+            match merged.last_mut() {
+                Some(last) if last.from + last.len == stretch.from => last.len += stretch.len,
+                _ => merged.push(stretch),
+            }
+        }
+        for stretch in merged {
+            set_aside(dir, &chunk.name, &chunk.file, stretch.from, stretch.len)?;
+        }
+        let mut done = chunk.end;
+        if let Some(stop) = stop {
+            done.own = chunk.begin.own.max(done.own.min(stop));
+            done.others = chunk.begin.others.max(done.others.min(stop));
+            done.inside_bad &= chunk.end.others <= stop;
+        }
+        let stat = fs::fstat(&chunk.file).map_err(&error)?;
+        if stat.st_nlink == 0 {
+            // Removed by the operator.
+            Journal::forget(&dir.fd, chunk.inode).map_err(&error)?;
+            return Ok(moved);
+        }
+        done.before = before(&chunk.file, done.own.max(done.others)).map_err(&error)?;
+        let mut journal = Journal::open_or_make(&dir.fd, chunk.inode).map_err(&error)?;
+        journal.set_progress(done).map_err(&error)?;
+        if done.own == done.others && done.own == stat.st_size as u64 {
+            self.remove(chunk, done.own).map_err(&error)?;
+        }
+        Ok(moved)
+    }
+
+    /// Removes a file that has not grown since, unless somebody is about to write to it.
+    fn remove(&self, chunk: &Chunk, size: u64) -> Result<(), Errno> {
+        let locked = match Locked::now(&chunk.file) {
+            Err(Errno::WOULDBLOCK) => return Ok(()),
+            locked => locked?,
+        };
+        let unchanged = fs::fstat(&chunk.file)?.st_size as u64 == size;
+        if unchanged && self.dir.is_named(&chunk.file, &chunk.name) {
+            fs::unlinkat(&self.dir.fd, &chunk.name, AtFlags::empty())?;
+            Journal::forget(&self.dir.fd, chunk.inode)?;
+        }
+        drop(locked);
+        Ok(())
+    }
+}
+
+/// Where reading goes on.
+fn start(which: Which, progress: &Progress) -> u64 {
+    match which {
+        Which::Own => progress.own,
+        Which::All => progress.own.min(progress.others),
+    }
+}
+
+enum Found {
+    Chunk(Box<Chunk>),
+    Nothing,
+    AnotherTopic,
+}
+
+/// The progress in a journal, if it is this file's: a file that was cut, or another one with the same inode
+/// number, is at its beginning.
+fn valid_progress(journal: &Journal, file: &OwnedFd, size: u64) -> Result<Progress, Errno> {
+    let progress = journal.progress()?;
+    let furthest = progress.own.max(progress.others);
+    if furthest > size || before(file, furthest)? != progress.before {
+        return Ok(Progress::default());
+    }
+    Ok(progress)
+}
+
+/// Checksum of the last bytes before `end`.
+fn before(file: &OwnedFd, end: u64) -> Result<u32, Errno> {
+    let from = end.saturating_sub(BEFORE);
+    let mut bytes = [0; BEFORE as usize];
+    let read = read_at(file, &mut bytes[..(end - from) as usize], from)?;
+    Ok(crc32c::crc32c(&bytes[..read]))
+}

@@ -1,0 +1,210 @@
+//! The directory of the backup files: what is in it, how much, and how a file in it is opened. Everything is
+//! opened relative to the directory's descriptor and no link is followed.
+
+use super::journal;
+use super::names::{self, Kind};
+use rustix::fs::{self, AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat};
+use rustix::io::Errno;
+use rustix::process;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How often, and after which pauses, a file that another process has locked is tried.
+const LOCK_TRIES: u32 = 40;
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
+
+/// Why messages could not be backed up, or not be read back. They stay where they are.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// The system refused.
+    #[error("{what} {}: {errno}", path.display())]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// The refusal.
+        errno: Errno,
+    },
+    /// The path is something a backup must not be written to.
+    #[error("{}: {reason}", path.display())]
+    Unsafe {
+        /// The path.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The files have reached their limit.
+    #[error("{}: backup_total_bytes ({limit}) are in use", path.display())]
+    Full {
+        /// The directory.
+        path: PathBuf,
+        /// The limit, in bytes.
+        limit: u64,
+    },
+}
+
+/// A file in the directory.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub name: String,
+    pub topic: String,
+    pub kind: Kind,
+    pub inode: u64,
+    pub size: u64,
+}
+
+/// The directory itself.
+pub(super) struct Directory {
+    pub fd: OwnedFd,
+    pub path: PathBuf,
+}
+
+impl Directory {
+    /// Opens it, making it and its parents when missing (mode 0700), and tries whether a file can be made in
+    /// it.
+    pub fn open(path: &Path) -> Result<Directory, BackupError> {
+        let system = |what| {
+            let path = path.to_owned();
+            move |errno| BackupError::System { what, path, errno }
+        };
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(|error| {
+                let errno = error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
+                system("backpath: cannot make the parent of")(errno)
+            })?;
+        }
+        match fs::mkdir(path, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => {
+                return Err(system("backpath: the worker's user cannot make directory")(errno));
+            }
+        }
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
+        let fd = fs::open(path, flags, Mode::empty()).map_err(system("backpath: cannot open"))?;
+        fs::accessat(&fd, ".", fs::Access::WRITE_OK | fs::Access::EXEC_OK, AtFlags::EACCESS)
+            .map_err(system("backpath: the worker's user cannot write to"))?;
+        Ok(Directory { fd, path: path.to_owned() })
+    }
+
+    /// An error about the file `name`.
+    pub fn error(&self, what: &'static str, name: &str) -> impl Fn(Errno) -> BackupError + use<> {
+        let path = self.path.join(name);
+        move |errno| BackupError::System { what, path: path.clone(), errno }
+    }
+
+    /// Opens a file for appending and reading; `None` when it is missing and `make` does not say that it is
+    /// to be made.
+    pub fn open_file(&self, name: &str, make: bool) -> Result<Option<OwnedFd>, BackupError> {
+        let plain =
+            OFlags::RDWR | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let flags = if make { plain | OFlags::CREATE } else { plain };
+        let file = match fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR) {
+            Err(Errno::NOENT) if !make => return Ok(None),
+            file => file.map_err(self.error("cannot open", name))?,
+        };
+        let stat = fs::fstat(&file).map_err(self.error("cannot stat", name))?;
+        let refuse = |reason| Err(BackupError::Unsafe { path: self.path.join(name), reason });
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return refuse("not a regular file");
+        }
+        if stat.st_uid != process::geteuid().as_raw() {
+            return refuse("belongs to another user");
+        }
+        if stat.st_nlink > 1 {
+            return refuse("has another name as well (a hard link)");
+        }
+        Ok(Some(file))
+    }
+
+    /// What `name` is now, links not followed.
+    pub fn stat(&self, name: &str) -> Option<Stat> {
+        fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).ok()
+    }
+
+    /// Whether `file` still has this name.
+    pub fn is_named(&self, file: impl AsFd, name: &str) -> bool {
+        let Ok(open) = fs::fstat(file) else { return false };
+        self.stat(name)
+            .is_some_and(|named| named.st_ino == open.st_ino && named.st_dev == open.st_dev)
+    }
+
+    /// The backup files, in no order. Nothing of them is read.
+    pub fn list(&self) -> Result<Vec<Entry>, Errno> {
+        let mut list = Vec::new();
+        for name in entry_names(&self.fd)? {
+            if let Some((topic, kind)) = names::parse(&name)
+                && let Some(stat) = self.stat(&name)
+                && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+            {
+                let (topic, inode) = (topic.to_owned(), stat.st_ino);
+                list.push(Entry { topic, kind, inode, size: stat.st_size as u64, name });
+            }
+        }
+        Ok(list)
+    }
+
+    /// Bytes of all backup files and their journals.
+    pub fn total(&self) -> Result<u64, Errno> {
+        let files: u64 = self.list()?.iter().map(|entry| entry.size).sum();
+        let journals: u64 =
+            journal::list(&self.fd)?.iter().map(|(_, stat)| stat.st_size as u64).sum();
+        Ok(files + journals)
+    }
+}
+
+fn entry_names(dir: &OwnedFd) -> Result<Vec<String>, Errno> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(dir)? {
+        if let Ok(name) = entry?.file_name().to_str() {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
+}
+
+/// A file's lock, held until this is dropped.
+pub(super) struct Locked<'a>(&'a OwnedFd);
+
+impl<'a> Locked<'a> {
+    /// Takes the lock, waiting a bounded time. Whoever else has it writes a chunk and lets go; a script, or a
+    /// process that is stopped, may keep it, and must not hold up all other topics.
+    #[allow(clippy::disallowed_methods, reason = "a bounded wait, on the driver thread")]
+    pub fn wait(file: &'a OwnedFd) -> Result<Locked<'a>, Errno> {
+        for _ in 0..LOCK_TRIES {
+            match Self::now(file) {
+                Err(Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
+                result => return result,
+            }
+        }
+        Err(Errno::WOULDBLOCK)
+    }
+
+    /// Takes the lock if nobody has it.
+    pub fn now(file: &'a OwnedFd) -> Result<Locked<'a>, Errno> {
+        retry(|| fs::flock(file, FlockOperation::NonBlockingLockExclusive))?;
+        Ok(Locked(file))
+    }
+
+    /// Leaves the file locked for as long as its descriptor is open.
+    pub fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        // The descriptor is open and locked, so unlocking it cannot fail.
+        let _ = fs::flock(self.0, FlockOperation::Unlock);
+    }
+}
+
+pub(super) fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => continue,
+            result => return result,
+        }
+    }
+}

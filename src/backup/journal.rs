@@ -1,0 +1,343 @@
+//! The journal of a backup file: which lines in it are lkfk's own, and how far it was replayed.
+//!
+//! # Invariants
+//! - A line is lkfk's when, and only when, an entry says where it stands and the bytes there have the entry's
+//!   checksum. Nothing else counts: not the file's name, its owner or the look of a line. So lines of a
+//!   user's `failed_cb`, of the original module, of a script or an editor are never taken for lkfk's.
+//! - The journal is named after the file's inode number and so follows it through every renaming. A journal
+//!   of a file that is gone claims nothing of a new file with that number, since the bytes differ.
+//! - Entries are written before their lines, under the file's lock; what a killed writer claimed and did not
+//!   write is taken back by the next one. Entries never overlap and stand in the file's order.
+//! - Progress is written into one of two places in turn, with a checksum, so that one is whole always.
+//!
+//! # Format, little-endian
+//! ```text
+//! 0     magic "lkfkbak1", inode number u64, zeros
+//! 64    progress: sequence u64, own u64, others u64, before u32, flags u32, zeros, check u32   (48 bytes)
+//! 112   progress, the other place
+//! 160   entries: offset u64, time in milliseconds i64, length u32 (highest bit: refused), check u32
+//! ```
+
+use super::names::JOURNALS;
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
+use rustix::io::{self, Errno};
+use std::os::fd::{AsFd, OwnedFd};
+
+const MAGIC: &[u8; 8] = b"lkfkbak1";
+const PROGRESS_AT: [u64; 2] = [64, 112];
+const PROGRESS_LEN: usize = 48;
+const ENTRIES_AT: u64 = 160;
+/// Bytes of an entry.
+pub(super) const ENTRY_LEN: usize = 24;
+/// Highest bit of an entry's length: `log()` had refused the message.
+const REFUSED: u32 = 1 << 31;
+/// The others' bytes before `Progress::others` end in the middle of a line that is no line.
+const INSIDE_BAD: u32 = 1;
+/// Longest line that an entry can describe.
+pub(super) const LONGEST_LINE: usize = (REFUSED - 1) as usize;
+
+/// A line of lkfk's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// Where it begins in the file.
+    pub offset: u64,
+    /// The message's time, milliseconds since 1970, of which the line holds the seconds.
+    pub timestamp_ms: i64,
+    /// Bytes, with its line feed.
+    pub len: u32,
+    /// `log()` had refused the message, so it is not replayed with `replay = true`.
+    pub refused: bool,
+    /// CRC-32C of the fields above and the line.
+    check: u32,
+}
+
+impl Entry {
+    /// The entry of `line`, which is to stand at `offset`.
+    pub fn new(offset: u64, timestamp_ms: i64, refused: bool, line: &[u8]) -> Entry {
+        let entry = Entry { offset, timestamp_ms, len: line.len() as u32, refused, check: 0 };
+        Entry { check: entry.sum(line), ..entry }
+    }
+
+    /// Whether `line` is the line it was made for.
+    pub fn matches(&self, line: &[u8]) -> bool {
+        line.len() == self.len as usize && self.sum(line) == self.check
+    }
+
+    /// Where the line ends; saturating, since the file may be damaged.
+    pub fn end(&self) -> u64 {
+        self.offset.saturating_add(u64::from(self.len))
+    }
+
+    fn len_word(&self) -> u32 {
+        self.len | if self.refused { REFUSED } else { 0 }
+    }
+
+    fn sum(&self, line: &[u8]) -> u32 {
+        let sum = crc32c::crc32c(&self.offset.to_le_bytes());
+        let sum = crc32c::crc32c_append(sum, &self.timestamp_ms.to_le_bytes());
+        let sum = crc32c::crc32c_append(sum, &self.len_word().to_le_bytes());
+        crc32c::crc32c_append(sum, line)
+    }
+
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.offset.to_le_bytes());
+        out.extend_from_slice(&self.timestamp_ms.to_le_bytes());
+        out.extend_from_slice(&self.len_word().to_le_bytes());
+        out.extend_from_slice(&self.check.to_le_bytes());
+    }
+
+    fn get(bytes: &[u8; ENTRY_LEN]) -> Entry {
+        let word = u32_at(bytes, 16);
+        Entry {
+            offset: u64_at(bytes, 0),
+            timestamp_ms: u64_at(bytes, 8) as i64,
+            len: word & !REFUSED,
+            refused: word & REFUSED != 0,
+            check: u32_at(bytes, 20),
+        }
+    }
+}
+
+/// How far a file was replayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Progress {
+    /// lkfk's lines before this are done with.
+    pub own: u64,
+    /// All other bytes before this are done with.
+    pub others: u64,
+    /// `others` lies inside a line that was too long to be one; the rest of it goes the same way.
+    pub inside_bad: bool,
+    /// CRC-32C of the bytes that stood before the greater of the two, up to [`BEFORE`] of them: tells this
+    /// file from a later one with the same inode number.
+    pub before: u32,
+}
+
+/// Bytes that [`Progress::before`] is the checksum of.
+pub(super) const BEFORE: u64 = 64;
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    let mut word = [0; 8];
+    word.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(word)
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    let mut word = [0; 4];
+    word.copy_from_slice(&bytes[at..at + 4]);
+    u32::from_le_bytes(word)
+}
+
+/// A journal. All calls that write are made under the lock of the file it belongs to, but for
+/// [`set_progress`](Self::set_progress), which only the process that replays calls.
+pub(super) struct Journal {
+    file: OwnedFd,
+}
+
+/// The directory of the journals, without following a link in its place; `None` when it is missing and not
+/// to be made.
+fn directory(dir: impl AsFd, make: bool) -> Result<Option<OwnedFd>, Errno> {
+    if make {
+        match fs::mkdirat(&dir, JOURNALS, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
+    match fs::openat(dir, JOURNALS, flags, Mode::empty()) {
+        Err(Errno::NOENT) if !make => Ok(None),
+        dir => dir.map(Some),
+    }
+}
+
+/// Inode numbers of all journals, and what the system says of each.
+pub(super) fn list(dir: impl AsFd) -> Result<Vec<(u64, fs::Stat)>, Errno> {
+    let Some(dir) = directory(dir, false)? else { return Ok(Vec::new()) };
+    let mut list = Vec::new();
+    for entry in fs::Dir::read_from(&dir)? {
+        let entry = entry?;
+        let inode = entry.file_name().to_str().ok().and_then(|name| name.parse().ok());
+        if let Some(inode) = inode
+            && let Ok(stat) = fs::statat(&dir, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)
+        {
+            list.push((inode, stat));
+        }
+    }
+    Ok(list)
+}
+
+impl Journal {
+    /// The journal of the file with this inode number, if there is one that is whole.
+    pub fn open(dir: impl AsFd, inode: u64) -> Result<Option<Journal>, Errno> {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let Some(dir) = directory(dir, false)? else { return Ok(None) };
+        let file = match fs::openat(dir, inode.to_string(), flags, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(None),
+            file => file?,
+        };
+        let stat = fs::fstat(&file)?;
+        let ours = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+            && stat.st_uid == rustix::process::geteuid().as_raw()
+            && stat.st_nlink == 1;
+        let mut head = [0; 16];
+        let whole = ours
+            && stat.st_size as u64 >= ENTRIES_AT
+            && read_at(&file, &mut head, 0)? == head.len()
+            && head[..8] == *MAGIC
+            && u64_at(&head, 8) == inode;
+        if !whole {
+            return Ok(None);
+        }
+        Ok(Some(Journal { file }))
+    }
+
+    /// As [`open`](Self::open); makes one where there is none, and a new one where it is not whole.
+    pub fn open_or_make(dir: impl AsFd, inode: u64) -> Result<Journal, Errno> {
+        if let Some(journal) = Self::open(&dir, inode)? {
+            return Ok(journal);
+        }
+        let Some(inside) = directory(&dir, true)? else { return Err(Errno::NOENT) };
+        Self::forget(&dir, inode)?;
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = fs::openat(inside, inode.to_string(), flags, Mode::RUSR | Mode::WUSR)?;
+        let mut head = [0; ENTRIES_AT as usize];
+        head[..8].copy_from_slice(MAGIC);
+        head[8..16].copy_from_slice(&inode.to_le_bytes());
+        if let Err(errno) = write_at(&file, &head, 0) {
+            // A cut head is not whole, and made anew the next time; without it nothing is left over.
+            let _ = Self::forget(&dir, inode);
+            return Err(errno);
+        }
+        Ok(Journal { file })
+    }
+
+    /// Forgets everything, for a file that is empty. The journal is not made anew, since others have it open.
+    pub fn reset(&mut self) -> Result<(), Errno> {
+        self.truncate(0)?;
+        if self.progress()? != Progress::default() {
+            self.set_progress(Progress::default())?;
+        }
+        Ok(())
+    }
+
+    /// Removes the journal of a file that is gone.
+    pub fn forget(dir: impl AsFd, inode: u64) -> Result<(), Errno> {
+        let Some(dir) = directory(dir, false)? else { return Ok(()) };
+        match fs::unlinkat(dir, inode.to_string(), AtFlags::empty()) {
+            Err(Errno::NOENT) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Number of entries.
+    pub fn len(&self) -> Result<u64, Errno> {
+        let size = fs::fstat(&self.file)?.st_size as u64;
+        Ok(size.saturating_sub(ENTRIES_AT) / ENTRY_LEN as u64)
+    }
+
+    /// Up to `most` entries from number `first` on.
+    pub fn entries(&self, first: u64, most: usize) -> Result<Vec<Entry>, Errno> {
+        let left = self.len()?.saturating_sub(first);
+        let count = left.min(most as u64) as usize;
+        let mut bytes = vec![0; count * ENTRY_LEN];
+        let read = read_at(&self.file, &mut bytes, ENTRIES_AT + first * ENTRY_LEN as u64)?;
+        let (whole, _) = bytes[..read].as_chunks::<ENTRY_LEN>();
+        Ok(whole.iter().map(Entry::get).collect())
+    }
+
+    /// Number of the first entry for which `wanted` says so, when it says so for all after it as well.
+    pub fn first_that(&self, wanted: impl Fn(&Entry) -> bool) -> Result<u64, Errno> {
+        let (mut low, mut high) = (0, self.len()?);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.entries(middle, 1)?.first() {
+                Some(entry) if !wanted(entry) => low = middle + 1,
+                _ => high = middle,
+            }
+        }
+        Ok(low)
+    }
+
+    /// Adds entries behind the others: all or none.
+    pub fn append(&mut self, entries: impl Iterator<Item = Entry>) -> Result<(), Errno> {
+        let mut bytes = Vec::with_capacity(entries.size_hint().0 * ENTRY_LEN);
+        entries.for_each(|entry| entry.put(&mut bytes));
+        let count = self.len()?;
+        let result = write_at(&self.file, &bytes, ENTRIES_AT + count * ENTRY_LEN as u64);
+        if result.is_err() {
+            self.truncate(count)?;
+        }
+        result
+    }
+
+    /// Takes back all entries but the first `count`.
+    pub fn truncate(&self, count: u64) -> Result<(), Errno> {
+        fs::ftruncate(&self.file, ENTRIES_AT + count * ENTRY_LEN as u64)
+    }
+
+    /// How far the file was replayed.
+    pub fn progress(&self) -> Result<Progress, Errno> {
+        Ok(self.newest()?.map_or(Progress::default(), |(_, progress)| progress))
+    }
+
+    fn newest(&self) -> Result<Option<(u64, Progress)>, Errno> {
+        let mut newest = None;
+        for at in PROGRESS_AT {
+            let mut bytes = [0; PROGRESS_LEN];
+            let whole = read_at(&self.file, &mut bytes, at)? == PROGRESS_LEN
+                && crc32c::crc32c(&bytes[..PROGRESS_LEN - 4]) == u32_at(&bytes, PROGRESS_LEN - 4);
+            let sequence = u64_at(&bytes, 0);
+            if whole && newest.is_none_or(|(newest, _)| newest < sequence) {
+                let progress = Progress {
+                    own: u64_at(&bytes, 8),
+                    others: u64_at(&bytes, 16),
+                    before: u32_at(&bytes, 24),
+                    inside_bad: u32_at(&bytes, 28) & INSIDE_BAD != 0,
+                };
+                newest = Some((sequence, progress));
+            }
+        }
+        Ok(newest)
+    }
+
+    /// Notes how far the file was replayed.
+    pub fn set_progress(&mut self, progress: Progress) -> Result<(), Errno> {
+        let sequence = self.newest()?.map_or(0, |(sequence, _)| sequence) + 1;
+        let mut bytes = Vec::with_capacity(PROGRESS_LEN);
+        bytes.extend_from_slice(&sequence.to_le_bytes());
+        bytes.extend_from_slice(&progress.own.to_le_bytes());
+        bytes.extend_from_slice(&progress.others.to_le_bytes());
+        bytes.extend_from_slice(&progress.before.to_le_bytes());
+        bytes.extend_from_slice(&u32::from(progress.inside_bad).to_le_bytes());
+        bytes.resize(PROGRESS_LEN - 4, 0);
+        bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+        write_at(&self.file, &bytes, PROGRESS_AT[(sequence % 2) as usize])
+    }
+}
+
+/// Reads up to the end of `into` or of the file; returns how much.
+pub(super) fn read_at(file: impl AsFd, into: &mut [u8], at: u64) -> Result<usize, Errno> {
+    let mut done = 0;
+    while done < into.len() {
+        match io::pread(&file, &mut into[done..], at + done as u64) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(done)
+}
+
+fn write_at(file: impl AsFd, bytes: &[u8], at: u64) -> Result<(), Errno> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match io::pwrite(&file, &bytes[done..], at + done as u64) {
+            Ok(0) => return Err(Errno::NOSPC),
+            Ok(count) => done += count,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}

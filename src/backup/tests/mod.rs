@@ -1,0 +1,90 @@
+//! Backup files as operators, disks and other workers find and treat them.
+
+mod files;
+mod replay;
+
+use super::backlog::{Place, Which};
+use super::format::{self, Line, Writing};
+use super::*;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, HashSet};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+/// A directory that goes with the test.
+pub(super) struct Scratch(pub PathBuf);
+
+impl Scratch {
+    pub fn new(name: &str) -> Scratch {
+        let path = std::env::temp_dir().join(format!("lkfk-backup-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        Scratch(path)
+    }
+
+    fn dir(&self, file: u64) -> BackupDir {
+        BackupDir::open(&self.0, limits(file)).unwrap()
+    }
+
+    fn backlog(&self, which: Which) -> Backlog {
+        let mut backlog = Backlog::open(&self.0, which, 1_000_000).unwrap();
+        assert!(backlog.lock().unwrap());
+        backlog
+    }
+
+    fn text(&self, name: &str) -> String {
+        String::from_utf8(std::fs::read(self.0.join(name)).unwrap_or_default()).unwrap()
+    }
+
+    /// Names of the backup files, journals and lock left out.
+    fn names(&self) -> Vec<String> {
+        let names = std::fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().file_name());
+        let names = names.map(|name| name.into_string().unwrap());
+        let mut names: Vec<String> = names.filter(|name| !name.starts_with('~')).collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+pub(super) fn limits(file: u64) -> Limits {
+    Limits { file, total: 1 << 40 }
+}
+
+const TIME: i64 = 1_700_000_000_123;
+
+/// Lines of messages whose payloads are these numbers.
+pub(super) fn lines(topic: &str, numbers: impl IntoIterator<Item = u64>) -> Lines {
+    let mut lines = Lines::default();
+    for number in numbers {
+        let payload = number.to_string();
+        let payload = payload.as_bytes();
+        lines.push(&Line { timestamp_ms: TIME, topic, key: Some(b"k"), payload });
+    }
+    lines
+}
+
+fn payloads(chunk: &Chunk) -> Vec<String> {
+    (0..chunk.len())
+        .map(|index| String::from_utf8_lossy(chunk.get(index).unwrap().payload).into_owned())
+        .collect()
+}
+
+/// Reads and commits until nothing is left of the topic.
+fn drain(backlog: &mut Backlog, topic: &str) -> Vec<String> {
+    let mut all = Vec::new();
+    while let Some(chunk) = backlog.read(topic, &HashSet::new()).unwrap() {
+        all.extend(payloads(&chunk));
+        backlog.commit(&chunk, None, &[]).unwrap();
+    }
+    all
+}
+
+fn numbers(numbers: impl IntoIterator<Item = u64>) -> Vec<String> {
+    numbers.into_iter().map(|number| number.to_string()).collect()
+}

@@ -1,0 +1,554 @@
+//! Sending backup files again. A chunk of lines of one topic at a time goes through the producer like records
+//! of a queue; what became of it is noted on disk before the next one is read.
+//!
+//! Invariants: a line is done with only after Kafka acknowledged it, or alone was refused for good. What fails
+//! otherwise stays in its file and is tried again after a pause; it never becomes a new line of the backup.
+//! New messages are not held up: lines come at `replay_rate`, and only for topics that can be delivered.
+
+use super::encode;
+use super::sources::{ReplayChunk, Sources};
+use super::{Level, Run, Shared, wall_ms};
+use crate::backup::backlog::{Place, Which};
+use crate::backup::{Backlog, BackupError, Chunk};
+use crate::config::{Config, Replay as Setting};
+use crate::producer::{Fate, NewRecord, Outcome, Reason, Time, TopicId, partitioner};
+use crate::protocol::error_code::ErrorCode;
+use crate::stats;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Time between looks at the directory.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Time between requests for metadata for the sake of lines that wait.
+const REFRESH_EVERY: Duration = Duration::from_secs(5);
+/// Pause after a line of a topic failed; doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Lines are handed to the producer in small lots, so that the rate is even.
+const LOT: Duration = Duration::from_millis(20);
+/// Microseconds without a lot that count for the rate.
+const LONGEST_GAP: u64 = 2_000_000;
+/// The largest lot is what the rate allows in this time.
+const LARGEST_LOT: Duration = Duration::from_millis(50);
+
+/// What is known of a line of the chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Not sent, on its way, or failed: it stays in its file.
+    Open,
+    /// Acknowledged.
+    Sent,
+    /// Kafka will never take it.
+    Refused,
+}
+
+/// The chunk in hand.
+struct Current {
+    topic: TopicId,
+    states: Vec<State>,
+    /// Lines to be handed to the producer.
+    unsent: VecDeque<usize>,
+    /// Lines that were refused among others, to be sent one at a time.
+    alone: VecDeque<usize>,
+    /// The last one handed over was one of those.
+    one_by_one: bool,
+    /// Lines that the producer has.
+    out: usize,
+    /// Why Kafka will never take some.
+    refusal: Option<ErrorCode>,
+    /// Why some failed that Kafka may take later.
+    failure: Option<Reason>,
+}
+
+/// What is known of a topic whose lines wait.
+#[derive(Default)]
+struct Topic {
+    not_before: Time,
+    pause: Duration,
+    /// Lines that are done with behind one that is not.
+    settled: HashSet<Place>,
+    sent: u64,
+}
+
+/// The replay's state.
+pub(super) struct Replay {
+    backlog: Option<Backlog>,
+    rate: u64,
+    /// Lines that the rate allows now, and when that was last reckoned.
+    allowed: u64,
+    reckoned: Time,
+    look_at: Time,
+    /// When metadata is asked for again for the sake of topics that cannot be delivered.
+    refresh_at: Time,
+    /// Bytes that wait, by topic, at the last look.
+    waiting: BTreeMap<String, u64>,
+    topics: HashMap<String, Topic>,
+    last_topic: String,
+    /// The name of the next chunk's first line.
+    next_name: u64,
+    current: Option<Current>,
+}
+
+impl Replay {
+    pub fn new(config: &Config, shared: &Shared) -> Replay {
+        let which = match config.replay {
+            Setting::Off => None,
+            Setting::Own => Some(Which::Own),
+            Setting::All => Some(Which::All),
+        };
+        let open = |which| Backlog::open(&config.backpath, which, config.message_max_bytes);
+        let backlog = which.map(open).transpose().unwrap_or_else(|error| {
+            shared.lines.put(shared.now(), Level::Error, "replay", "", error);
+            None
+        });
+        Self::new_at(shared.now(), config, backlog)
+    }
+
+    fn new_at(now: Time, config: &Config, backlog: Option<Backlog>) -> Replay {
+        Replay {
+            backlog,
+            rate: config.replay_rate,
+            allowed: 0,
+            reckoned: now,
+            look_at: Time(0),
+            refresh_at: Time(0),
+            waiting: BTreeMap::new(),
+            topics: HashMap::new(),
+            last_topic: String::new(),
+            next_name: 0,
+            current: None,
+        }
+    }
+
+    /// When there is something to do. A driver that is `stopping` begins nothing any more.
+    pub fn deadline(&self, stopping: bool) -> Time {
+        match &self.current {
+            _ if self.backlog.is_none() => Time::NEVER,
+            None if stopping => Time::NEVER,
+            None => self.look_at,
+            Some(current) if current.is_idle() => Time(0),
+            Some(current) if current.unsent.is_empty() => Time::NEVER,
+            Some(_) => self.reckoned + LOT.max(self.spacing()),
+        }
+    }
+
+    fn spacing(&self) -> Duration {
+        Duration::from_micros(1_000_000_u64.checked_div(self.rate).unwrap_or(0))
+    }
+
+    /// How many lines may be handed over now.
+    fn allowance(&mut self, now: Time) -> usize {
+        if self.rate == 0 {
+            return usize::MAX;
+        }
+        self.reckoned = self.reckoned.max(Time(now.0.saturating_sub(LONGEST_GAP)));
+        let gained = now.since(self.reckoned).as_micros() as u64 * self.rate / 1_000_000;
+        if gained > 0 {
+            self.reckoned = self.reckoned + Duration::from_micros(gained * 1_000_000 / self.rate);
+            let most = self.rate * LARGEST_LOT.as_millis() as u64 / 1000;
+            self.allowed = (self.allowed + gained).min(most.max(1));
+        }
+        self.allowed as usize
+    }
+
+    fn spend(&mut self, lines: usize) {
+        self.allowed = self.allowed.saturating_sub(lines as u64);
+    }
+
+    /// Takes the fates of its own lines out of an outcome; gives back what is left of it.
+    pub fn take(&mut self, mut outcome: Outcome, sources: &Sources, shared: &Shared) -> Outcome {
+        let Some(current) = &mut self.current else { return outcome };
+        let alone = outcome.records.len() == 1;
+        let fate = outcome.fate;
+        outcome.records.retain(|record| {
+            let Some(index) = sources.replay_index(record.id) else { return true };
+            current.settle(index, fate, alone);
+            if fate == Fate::Delivered {
+                stats::add(&shared.stats.replayed_cnt, 1);
+            }
+            false
+        });
+        outcome
+    }
+
+    /// A message of the topic could not be delivered: its lines wait for a moment.
+    pub fn topic_failed(&mut self, now: Time, topic: &str) {
+        if self.waiting.contains_key(topic) {
+            let topic = self.topics.entry(topic.to_owned()).or_default();
+            topic.not_before = topic.not_before.max(now + FIRST_PAUSE);
+        }
+    }
+}
+
+impl Current {
+    fn new(topic: TopicId, lines: usize) -> Current {
+        Current {
+            topic,
+            states: vec![State::Open; lines],
+            unsent: (0..lines).collect(),
+            alone: VecDeque::new(),
+            one_by_one: false,
+            out: 0,
+            refusal: None,
+            failure: None,
+        }
+    }
+
+    fn settle(&mut self, index: usize, fate: Fate, alone: bool) {
+        self.out = self.out.saturating_sub(1);
+        match fate {
+            Fate::Delivered => self.states[index] = State::Sent,
+            Fate::Failed { reason: Reason::Broker(code), .. } if is_poison(code) => {
+                self.refusal = Some(code);
+                if alone {
+                    self.states[index] = State::Refused;
+                } else if !self.one_by_one {
+                    // Which one of them it is shows when each is sent by itself.
+                    self.alone.push_back(index);
+                } else {
+                    // It was in one batch with new messages.
+                    self.stop(Reason::Broker(code));
+                }
+            }
+            Fate::Failed { reason, .. } => self.stop(reason),
+        }
+    }
+
+    /// Hands nothing more over: the rest stays in its file.
+    fn stop(&mut self, reason: Reason) {
+        self.failure = Some(reason);
+        self.unsent.clear();
+        self.alone.clear();
+    }
+
+    /// The producer has none of its lines, and waits for no lot.
+    fn is_idle(&self) -> bool {
+        self.out == 0 && self.unsent.is_empty()
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_idle() && self.alone.is_empty()
+    }
+}
+
+/// Errors that a message gets however often it is sent.
+fn is_poison(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::MESSAGE_TOO_LARGE
+            | ErrorCode::RECORD_LIST_TOO_LARGE
+            | ErrorCode::INVALID_RECORD
+            | ErrorCode::INVALID_TIMESTAMP
+    )
+}
+
+impl Run<'_> {
+    /// Does what there is to do for the replay; true when there is more at once.
+    pub(super) fn replay(&mut self, now: Time) -> bool {
+        let stopping = self.shared.stop.load(Ordering::Acquire);
+        if self.replay.backlog.is_none() {
+            return false;
+        }
+        if let Some(current) = &mut self.replay.current {
+            if stopping {
+                current.unsent.clear();
+                current.alone.clear();
+            }
+            self.feed(now);
+            if !self.replay.current.as_ref().is_some_and(Current::is_over) {
+                return false;
+            }
+            self.note_replay(now);
+            return !stopping;
+        }
+        if stopping {
+            return false;
+        }
+        if now >= self.replay.look_at {
+            self.replay.look_at = now + LOOK_EVERY;
+            if let Err(error) = self.look_at_backlog(now) {
+                self.shared.lines.put(now, Level::Error, "replay", "", error);
+            }
+        }
+        self.begin_chunk(now)
+    }
+
+    /// Takes the lock and counts what waits.
+    fn look_at_backlog(&mut self, now: Time) -> Result<(), BackupError> {
+        let replay = &mut self.replay;
+        replay.waiting.clear();
+        stats::set(&self.shared.stats.replay_waiting_bytes, 0);
+        let Some(backlog) = &mut replay.backlog else { return Ok(()) };
+        if !backlog.lock()? {
+            return Ok(());
+        }
+        replay.waiting = backlog.waiting(wall_ms() / 1000)?;
+        let allowed = &self.config.topics;
+        replay.waiting.retain(|topic, _| allowed.is_empty() || allowed.contains(topic));
+        replay.topics.retain(|topic, _| replay.waiting.contains_key(topic));
+        if replay.waiting.is_empty() {
+            backlog.unlock();
+        }
+        for name in backlog.left_alone() {
+            let text = format_args!(
+                "backup file {name} holds lines of another topic and is not replayed; it was \
+                 renamed, perhaps"
+            );
+            self.shared.lines.put(now, Level::Warn, "left alone", name, text);
+        }
+        stats::set(&self.shared.stats.replay_waiting_bytes, replay.waiting.values().sum());
+        // Whether they can be delivered is known once metadata was asked for.
+        let mut all = true;
+        for topic in replay.waiting.keys() {
+            let id = self.producer.topic(now, topic);
+            all &= self.producer.is_deliverable(now, id);
+        }
+        if !all && now >= replay.refresh_at {
+            replay.refresh_at = now + REFRESH_EVERY;
+            self.producer.refresh_metadata(now);
+        }
+        Ok(())
+    }
+
+    /// Reads lines of the next topic that can be delivered. True when there were some.
+    fn begin_chunk(&mut self, now: Time) -> bool {
+        let replay = &mut self.replay;
+        let names: Vec<String> = replay.waiting.keys().cloned().collect();
+        let turn = names.partition_point(|name| *name <= replay.last_topic);
+        for name in names[turn..].iter().chain(&names[..turn]) {
+            let id = self.producer.topic(now, name);
+            let topic = replay.topics.entry(name.clone()).or_default();
+            if topic.not_before > now || !self.producer.is_deliverable(now, id) {
+                continue;
+            }
+            let Some(backlog) = &mut replay.backlog else { return false };
+            let chunk = match backlog.read(name, &topic.settled) {
+                Ok(Some(chunk)) => chunk,
+                Ok(None) => {
+                    let sent = std::mem::take(&mut topic.sent);
+                    if sent > 0 {
+                        let text = format_args!(
+                            "topic {name}: {sent} messages of its backup files were sent again"
+                        );
+                        self.shared.lines.put(now, Level::Notice, "replayed", name, text);
+                    }
+                    // Until the next look.
+                    replay.waiting.remove(name);
+                    let left = replay.waiting.values().sum();
+                    stats::set(&self.shared.stats.replay_waiting_bytes, left);
+                    continue;
+                }
+                Err(error) => {
+                    topic.wait_longer(now);
+                    self.shared.lines.put(now, Level::Error, "replay", name, error);
+                    continue;
+                }
+            };
+            let text = format_args!("topic {name}: {} is sent again", chunk.file_name());
+            self.shared.lines.put(now, Level::Notice, "replay", name, text);
+            replay.last_topic.clone_from(name);
+            replay.current = Some(Current::new(id, chunk.len()));
+            let first = replay.next_name;
+            replay.next_name += chunk.len() as u64;
+            self.sources.replay = Some(ReplayChunk { first, chunk });
+            return true;
+        }
+        false
+    }
+
+    /// Hands lines to the producer, as many as the rate allows.
+    fn feed(&mut self, now: Time) {
+        let most = self.replay.allowance(now);
+        let (Some(current), Some(source)) = (&mut self.replay.current, &self.sources.replay) else {
+            return;
+        };
+        let mut lines: Vec<usize> =
+            current.unsent.drain(..most.min(current.unsent.len())).collect();
+        if lines.is_empty() && current.unsent.is_empty() && current.out == 0 && most > 0 {
+            lines.extend(current.alone.pop_front());
+            current.one_by_one = true;
+        }
+        if lines.is_empty() {
+            return;
+        }
+        // Another configuration than the one that wrote them may have nobody to ask.
+        let ask = self.config.partitioner.0 && !self.shared.events.has_ended();
+        for &index in &lines {
+            let Some(line) = source.chunk.get(index) else { continue };
+            let sent_key_len = if self.config.send_key { line.key.map(<[u8]>::len) } else { None };
+            let id = source.name(index);
+            let record = NewRecord {
+                id,
+                origin: Sources::number(id) as u16,
+                topic: current.topic,
+                partition: None,
+                key_hash: line.key.map(partitioner::key_hash),
+                bytes: encode::record_size_bound(sent_key_len, line.payload.len()) as u32,
+                born: now,
+            };
+            current.out += 1;
+            if let Some(record) = self.asking.hold(record, ask) {
+                self.producer.handle_record(now, record);
+            }
+        }
+        if current.unsent.is_empty() {
+            // The next chunk waits for these.
+            self.producer.handle_flush(now);
+        }
+        self.replay.spend(lines.len());
+    }
+
+    /// Notes what became of the chunk in hand, so far, and lets go of it.
+    pub(super) fn note_replay(&mut self, now: Time) {
+        let replay = &mut self.replay;
+        let (Some(current), Some(ReplayChunk { chunk, .. })) =
+            (replay.current.take(), self.sources.replay.take())
+        else {
+            return;
+        };
+        let Some(backlog) = &mut replay.backlog else { return };
+        let name = chunk.topic();
+        let topic = replay.topics.entry(name.to_owned()).or_default();
+        let numbers = |wanted: State| {
+            let states = current.states.iter().enumerate();
+            states.filter(move |(_, state)| **state == wanted).map(|(index, _)| index)
+        };
+        let open = numbers(State::Open).next();
+        let refused: Vec<usize> = numbers(State::Refused).collect();
+        topic.sent += numbers(State::Sent).count() as u64;
+        topic.settled.extend(numbers(State::Sent).filter_map(|index| chunk.place(index)));
+        match backlog.commit(&chunk, open, &refused) {
+            Ok(moved) => {
+                topic.settled.extend(refused.iter().filter_map(|index| chunk.place(*index)));
+                if moved > 0 {
+                    stats::add(&self.shared.stats.replay_poison_cnt, moved as u64);
+                    tell_poison(now, self.shared, &chunk, moved, current.refusal);
+                }
+                if open.is_none() {
+                    topic.settled.retain(|place| !chunk.is_past(place));
+                    topic.pause = Duration::ZERO;
+                } else {
+                    topic.wait_longer(now);
+                }
+            }
+            Err(error) => {
+                topic.wait_longer(now);
+                self.shared.lines.put(now, Level::Error, "replay", name, error);
+            }
+        }
+        if let Some(reason) = current.failure {
+            let text = format_args!("topic {name}: {reason}; its backup lines are sent later");
+            self.shared.lines.put(now, Level::Warn, "replay failed", name, text);
+        }
+    }
+}
+
+impl Topic {
+    fn wait_longer(&mut self, now: Time) {
+        self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        self.not_before = now + self.pause;
+    }
+}
+
+fn tell_poison(
+    now: Time,
+    shared: &Shared,
+    chunk: &Chunk,
+    moved: usize,
+    refusal: Option<ErrorCode>,
+) {
+    let (topic, file) = (chunk.topic(), chunk.file_name());
+    let reason = refusal.map_or("not lines, or damaged, or too large".into(), |e| e.to_string());
+    let text = format_args!(
+        "{moved} lines of {file} cannot be sent, see {topic}~bad in backpath: {reason}"
+    );
+    shared.lines.put(now, Level::Error, "poison", topic, text);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: ErrorCode) -> Fate {
+        Fate::Failed { reason: Reason::Broker(code), in_doubt: false }
+    }
+
+    fn handed_over(current: &mut Current) {
+        current.out = current.unsent.len();
+        current.unsent.clear();
+    }
+
+    #[test]
+    fn dsk_06_lines_refused_together_are_poison_only_when_they_are_refused_alone() {
+        let mut current = Current::new(TopicId(0), 3);
+        handed_over(&mut current);
+        for index in 0..3 {
+            current.settle(index, refused(ErrorCode::INVALID_RECORD), false);
+        }
+        assert_eq!(current.states, [State::Open; 3]);
+        assert!(current.is_idle() && !current.is_over());
+        current.one_by_one = true;
+        current.out = 3;
+        current.alone.clear();
+        current.settle(0, Fate::Delivered, true);
+        current.settle(1, refused(ErrorCode::INVALID_RECORD), true);
+        // Shared its batch with new messages: nobody knows whose fault it was.
+        current.settle(2, refused(ErrorCode::INVALID_RECORD), false);
+        assert_eq!(current.states, [State::Sent, State::Refused, State::Open]);
+        assert!(current.is_over());
+    }
+
+    #[test]
+    fn errors_that_may_pass_leave_the_lines_in_their_file_and_hand_nothing_more_over() {
+        let timed_out = Fate::Failed { reason: Reason::TimedOut, in_doubt: true };
+        for fate in [timed_out, refused(ErrorCode::TOPIC_AUTHORIZATION_FAILED)] {
+            let mut current = Current::new(TopicId(0), 10);
+            current.unsent.drain(..2);
+            current.out = 2;
+            current.settle(0, fate, true);
+            assert!(current.unsent.is_empty() && !current.is_over());
+            current.settle(1, Fate::Delivered, true);
+            assert_eq!(current.states[..3], [State::Open, State::Sent, State::Open]);
+            assert!(current.is_over());
+        }
+    }
+
+    #[test]
+    fn dsk_05_the_rate_is_kept_however_often_it_is_asked() {
+        for (rate, every_us) in [(1, 700), (50, 13_000), (1_000, 20_000), (1_000, 1), (7_000, 999)]
+        {
+            let config = Config { replay: Setting::Off, replay_rate: rate, ..Config::default() };
+            let mut replay = Replay::new_at(Time(0), &config, None);
+            let (mut now, mut sent) = (0, 0);
+            while now < 10_000_000_u64.min(every_us * 100_000) {
+                now += every_us;
+                let lot = replay.allowance(Time(now));
+                replay.spend(lot);
+                sent += lot as u64;
+            }
+            let due = rate * now / 1_000_000;
+            assert!(sent <= due && sent + rate / 20 + 1 >= due, "{sent} of {due} at {rate}/s");
+        }
+    }
+
+    #[test]
+    fn a_driver_that_stops_is_not_kept_awake_by_what_it_will_not_begin() {
+        let path = std::env::temp_dir().join(format!("lkfk-replay-stop-{}", std::process::id()));
+        let backlog = Backlog::open(&path, Which::Own, 1000).unwrap();
+        let config = Config::default();
+        let mut replay = Replay::new_at(Time(0), &config, Some(backlog));
+        std::fs::remove_dir_all(&path).unwrap();
+        replay.look_at = Time(5);
+        assert_eq!(replay.deadline(false), Time(5));
+        assert_eq!(replay.deadline(true), Time::NEVER);
+        replay.current = Some(Current::new(TopicId(0), 1));
+        assert!(replay.deadline(true) < Time::NEVER);
+    }
+
+    #[test]
+    fn a_rate_of_0_is_none() {
+        let config = Config { replay: Setting::Off, replay_rate: 0, ..Config::default() };
+        assert_eq!(Replay::new_at(Time(0), &config, None).allowance(Time(0)), usize::MAX);
+    }
+}
