@@ -213,12 +213,14 @@ stop_nginx() {
 }
 
 fault_crash() {
-  local pids pid
+  local pids pid parent
+  parent=$(master)
+  # Stopped first: it would start new workers while its old ones die.
+  kill -STOP "$parent" 2>/dev/null || true
   mapfile -t pids < <(workers)
   now_ms
-  # shellcheck disable=SC2046 # a master may be gone
-  kill -KILL "$(master)" "${pids[@]}" $(workers) 2>/dev/null || true
-  for pid in "${pids[@]}" $(workers); do
+  kill -KILL "$parent" "${pids[@]}" 2>/dev/null || true
+  for pid in "${pids[@]}"; do
     echo "$NOW $pid" >>"$CHAOS/kills"
     kill -KILL "$pid" 2>/dev/null || true
     ended "$pid" 5
