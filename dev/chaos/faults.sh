@@ -213,13 +213,12 @@ stop_nginx() {
 }
 
 fault_crash() {
-  local pids pid parent
-  parent=$(master)
-  # Stopped first: it would start new workers while its old ones die.
-  kill -STOP "$parent" 2>/dev/null || true
+  local pids pid group
+  group=$(sed -n 's/^PID=//p' "$PREFIX/env")
   mapfile -t pids < <(workers)
   now_ms
-  kill -KILL "$parent" "${pids[@]}" 2>/dev/null || true
+  # The group at once: a master would start new workers while its old ones die.
+  kill -KILL -- "-$group" 2>/dev/null || true
   for pid in "${pids[@]}"; do
     echo "$NOW $pid" >>"$CHAOS/kills"
     kill -KILL "$pid" 2>/dev/null || true
