@@ -223,6 +223,41 @@ describe("a fast stop", function()
                        .. nginx.backpath, line, 1, true)
         assert.matches("^%d+/%d%d/%d%d %d%d:%d%d:%d%d %[warn%] %d+#0: %[lkfk%] ", line)
     end)
+
+    it("keeps on disk what the broker may have, and the next worker repeats it as it was", function()
+        local topic = kafka:topic("exit-in-doubt", 2)
+        local nginx = start {
+            producer = {
+                request_required_acks = -1, queue_buffering_max_ms = 5, batch_num_messages = 100,
+            },
+        }
+        log(nginx, topic, 1, 100)
+        assert.is_true(nginx:run("return kfk.flush(10)"))
+        kafka:pause()
+        log(nginx, topic, 101, 1100)
+        nginx:run("ngx.sleep(0.2)")
+        nginx:signal("TERM")
+        harness.eventually(3, function()
+            assert.is_false(harness.alive(nginx.master))
+        end)
+        -- Five batches of each partition are on their way.
+        local open = tonumber(nginx:error_log():match("exit: (%d+) messages were sent and not"))
+        assert.is_true(open >= 100 and open <= 1000, open)
+        assert.equal(1000 - open, #nginx:backup(topic))
+        assert.same({}, nginx:queue_files())
+        assert.equal(1, #nginx:queue_files(nginx.backpath))
+        ended_cleanly(nginx)
+        kafka:resume()
+        nginx:start()
+        harness.eventually(20, function()
+            assert.same(count_to(1100), kept(nginx, topic))
+        end)
+        harness.eventually(5, function()
+            assert.same({}, nginx:queue_files(nginx.backpath))
+        end)
+        nginx:stop()
+        assert.equal(1100, #kafka:records(topic))
+    end)
 end)
 
 

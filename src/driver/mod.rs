@@ -12,6 +12,7 @@ pub mod lines;
 mod old_brokers;
 mod overflow;
 mod replay;
+mod rest;
 mod sources;
 mod spill;
 pub mod thread;
@@ -34,14 +35,14 @@ use crate::protocol::init_producer_id::InitProducerIdResponse;
 use crate::protocol::record_batch::ProducerStamp;
 use crate::queue::layout::ASK_PARTITION;
 use crate::queue::stamps::Stamp;
-use crate::queue::{Queue, QueueDir, Slot};
+use crate::queue::{Queue, Slot};
 use crate::stats::{self, Stats};
 use asking::Asking;
 use handover::{Handover, Refused};
 use old_brokers::OldBrokers;
 use replay::Replay;
 use rustix::fd::OwnedFd;
-use sources::Sources;
+use sources::{Dirs, Sources};
 use spill::Spill;
 use std::collections::HashMap;
 use std::os::fd::AsFd;
@@ -106,7 +107,7 @@ struct Connection {
 struct Run<'a> {
     config: &'a Config,
     shared: &'a Shared,
-    dirs: &'a [Arc<QueueDir>],
+    dirs: &'a mut Dirs,
     instance: &'a str,
     sources: Sources,
     producer: Producer,
@@ -130,7 +131,7 @@ impl<'a> Run<'a> {
         config: &'a Config,
         shared: &'a Shared,
         queue: &Arc<Queue>,
-        dirs: &'a [Arc<QueueDir>],
+        dirs: &'a mut Dirs,
         instance: &'a str,
         backup: &'a mut BackupDir,
     ) -> Run<'a> {

@@ -16,6 +16,7 @@ use crate::queue::layout::NO_PARTITION;
 use crate::queue::stamps::{OpenBatch, Stamp};
 use crate::queue::{Damage, Queue, QueueDir, QueueError, Reader, Slot, recovery};
 use crate::stats;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +47,34 @@ impl ReplayChunk {
 
     fn index(&self, id: RecordId) -> usize {
         ((id.0 & POSITION_MASK).wrapping_sub(self.first) & POSITION_MASK) as usize
+    }
+}
+
+/// Where dead workers' files may lie. A directory that nobody has made yet may come later.
+pub(super) struct Dirs {
+    open: Vec<Arc<QueueDir>>,
+    parents: Vec<PathBuf>,
+}
+
+impl Dirs {
+    /// The directory of the worker's own queue, and those below `parents`.
+    pub fn new(own: Arc<QueueDir>, parents: &[PathBuf]) -> Dirs {
+        let others = parents.iter().filter(|parent| QueueDir::path_below(parent) != own.path());
+        Dirs { parents: others.cloned().collect(), open: vec![own] }
+    }
+
+    fn open(&mut self) -> &[Arc<QueueDir>] {
+        self.parents.retain(|parent| {
+            let dir = QueueDir::path_below(parent).exists().then(|| QueueDir::open(parent));
+            match dir {
+                Some(Ok(dir)) => {
+                    self.open.push(Arc::new(dir));
+                    false
+                }
+                _ => true,
+            }
+        });
+        &self.open
     }
 }
 
@@ -224,12 +253,12 @@ impl Sources {
     }
 
     /// Looks for dead workers' files in `dirs` and adopts them.
-    pub fn adopt(&mut self, now: Time, dirs: &[Arc<QueueDir>], instance: &str, shared: &Shared) {
+    pub fn adopt(&mut self, now: Time, dirs: &mut Dirs, instance: &str, shared: &Shared) {
         if now < self.look_at {
             return;
         }
         self.look_at = now + LOOK_EVERY;
-        for dir in dirs {
+        for dir in dirs.open() {
             let names = match recovery::list(dir, instance) {
                 Ok(names) => names,
                 Err(error) => {

@@ -7,8 +7,6 @@ use super::{Level, Shared};
 use crate::backup::format::Line;
 use crate::backup::{BackupDir, BackupError, Lines};
 use crate::producer::{Record, RecordId, Time};
-use crate::queue::Damage;
-use crate::queue::Reader;
 use crate::stats;
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -222,7 +220,7 @@ impl Spill<'_> {
 
 /// How long a chunk is when it is written. One that is larger than all files may be together would wait for
 /// ever.
-fn chunk_limit(backup: &BackupDir) -> u64 {
+pub(super) fn chunk_limit(backup: &BackupDir) -> u64 {
     CHUNK.min(backup.limits().file / 2)
 }
 
@@ -235,98 +233,5 @@ pub(super) fn append(
     match text {
         Append::Own(lines) => backup.append(topic, lines),
         Append::Others(text) => backup.append_others(topic, text),
-    }
-}
-
-/// Why the rest of a queue could not be saved whole.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum RestError {
-    /// The backup took no more.
-    #[error(transparent)]
-    Backup(#[from] BackupError),
-    /// The file is damaged; what stood before the damage is saved.
-    #[error(transparent)]
-    Damage(#[from] Damage),
-    /// A message's topic is not in the file's table.
-    #[error("message at {0} has no topic")]
-    NoTopic(u64),
-}
-
-/// Everything that is left in a queue, on its way to the backup files in one go: at exit, when there is
-/// nobody any more who could deliver it.
-pub(super) struct Rest<'a> {
-    reader: Reader,
-    backup: &'a mut BackupDir,
-    /// Lines and positions per topic, until a chunk is full.
-    chunks: HashMap<u16, (Lines, Vec<u64>)>,
-    saved: u64,
-    open: u64,
-}
-
-impl<'a> Rest<'a> {
-    pub fn new(reader: Reader, backup: &'a mut BackupDir) -> Rest<'a> {
-        Rest { reader, backup, chunks: HashMap::new(), saved: 0, open: 0 }
-    }
-
-    /// Messages saved so far.
-    pub fn saved(&self) -> u64 {
-        self.saved
-    }
-
-    /// Messages that stay in the queue: they were sent, and only who finds their stamps can send them again
-    /// without doubling them.
-    pub fn open(&self) -> u64 {
-        self.open
-    }
-
-    /// Saves all that is whole, was not sent with a stamp, and that its topic's file takes; the error is the last one met. Each message
-    /// is marked done once its line is written.
-    pub fn save(&mut self) -> Result<(), RestError> {
-        let mut result = Ok(());
-        let open = self.reader.take_open_batches();
-        self.open = open.iter().map(|batch| batch.positions.len() as u64).sum();
-        while let Some((position, topic)) = match self.reader.read() {
-            Ok(slot) => slot.map(|slot| (slot.position, slot.topic)),
-            Err(damage) => {
-                result = Err(damage.into());
-                None
-            }
-        } {
-            let Some(name) = self.reader.topic(topic).map(str::to_owned) else {
-                result = Err(RestError::NoTopic(position));
-                continue;
-            };
-            let slot = self.reader.get(position)?;
-            let (lines, positions) = self.chunks.entry(topic).or_default();
-            let (timestamp_ms, key, payload) = (slot.timestamp_ms, slot.key, slot.payload);
-            lines.push(&Line { timestamp_ms, topic: &name, key, payload });
-            positions.push(position);
-            if lines.bytes() as u64 >= chunk_limit(self.backup)
-                && let Err(error) = self.write(topic)
-            {
-                result = Err(error);
-            }
-        }
-        let topics: Vec<u16> = self.chunks.keys().copied().collect();
-        for topic in topics {
-            if let Err(error) = self.write(topic) {
-                result = Err(error);
-            }
-        }
-        self.reader.release();
-        result
-    }
-
-    fn write(&mut self, topic: u16) -> Result<(), RestError> {
-        let Some((lines, positions)) = self.chunks.remove(&topic) else { return Ok(()) };
-        let name = self.reader.topic(topic).map(str::to_owned).unwrap_or_default();
-        self.backup.append(&name, &lines)?;
-        crate::crash_points::crash_point("rest written");
-        self.saved += positions.len() as u64;
-        for position in positions {
-            self.reader.done(position);
-        }
-        self.reader.release();
-        Ok(())
     }
 }

@@ -6,7 +6,8 @@
 
 #![allow(clippy::disallowed_methods, reason = "this is the thread that has a clock and may wait")]
 
-use super::{Events, Level, Lines, Run, Shared, spill};
+use super::sources::Dirs;
+use super::{Events, Level, Lines, Run, Shared, rest, spill};
 use crate::backup::{BackupDir, BackupError, Limits};
 use crate::config::Config;
 use crate::queue::{Queue, QueueDir, QueueError, Writer};
@@ -69,17 +70,9 @@ impl Driver {
             start: Instant::now(),
         });
         let queue = Arc::new(make_queue(&config, instance, &shared)?);
-        let mut dirs = vec![queue.dir().clone()];
         // Another worker's queue may lie in the other of the two places.
-        for parent in [&config.queue_path, &config.backpath] {
-            let path = QueueDir::path_below(parent);
-            if path != dirs[0].path()
-                && path.exists()
-                && let Ok(dir) = QueueDir::open(parent)
-            {
-                dirs.push(Arc::new(dir));
-            }
-        }
+        let parents = [&config.queue_path, &config.backpath].map(Clone::clone);
+        let dirs = Dirs::new(queue.dir().clone(), &parents);
         let writer = queue.writer(config.queue_buffering_max_messages, config.message_max_bytes);
         let finished = Arc::new((Mutex::new(false), Condvar::new()));
         let thread = spawn(Body {
@@ -162,8 +155,7 @@ struct Body {
     config: Config,
     shared: Arc<Shared>,
     queue: Arc<Queue>,
-    /// Where dead workers' files may lie.
-    dirs: Vec<Arc<QueueDir>>,
+    dirs: Dirs,
     instance: String,
     backup: BackupDir,
     finished: Arc<(Mutex<bool>, Condvar)>,
@@ -239,7 +231,7 @@ impl Body {
     fn run(&mut self) -> std::io::Result<()> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-        let (dirs, instance) = (&self.dirs, &self.instance);
+        let (dirs, instance) = (&mut self.dirs, &self.instance);
         // Caught here as well, so that the runtime is not dropped by the panic: that would wait for a name
         // resolution that hangs.
         let result = catch_unwind(AssertUnwindSafe(|| {
@@ -263,28 +255,46 @@ impl Body {
                 appended = false;
             }
         }
-        let mut rest = spill::Rest::new(self.queue.reader(), &mut self.backup);
+        let mut rest = rest::Rest::new(self.queue.reader(), &mut self.backup);
         let result = rest.save();
         let (saved, open) = (rest.saved(), rest.open());
+        let carried = match open {
+            0 => Ok(()),
+            // In place, unless that goes with the machine and backpath does not.
+            _ if self.queue.dir().path() == QueueDir::path_below(&self.config.backpath) => Ok(()),
+            _ => QueueDir::open(&self.config.backpath).map_err(rest::CarryError::from).and_then(
+                |dir| {
+                    let name = format!("{}-{}-open", self.instance, std::process::id());
+                    rest.carry_over(Arc::new(dir), &name, super::wall_ms())
+                },
+            ),
+        };
+        let (now, lines) = (self.shared.now(), &self.shared.lines);
         if saved > 0 {
             stats::add(&self.shared.stats.fail_msg_cnt, saved);
             let text = format_args!(
                 "exit: {saved} messages were not acknowledged in time and went to {}",
                 self.config.backpath.display()
             );
-            self.shared.lines.put(self.shared.now(), Level::Warn, "exit", "", text);
-        }
-        if let Err(error) = result {
-            self.shared.lines.put(self.shared.now(), Level::Error, "save", "", error);
-            return false;
+            lines.put(now, Level::Warn, "exit", "", text);
         }
         if open > 0 {
-            let path = self.queue.path();
             let text = format_args!(
-                "exit: {open} messages were sent and not acknowledged; they stay in {} for the next worker",
-                path.display()
+                "exit: {open} messages were sent and not acknowledged; the next worker repeats them"
             );
-            self.shared.lines.put(self.shared.now(), Level::Notice, "open", "", text);
+            lines.put(now, Level::Warn, "open", "", text);
+        }
+        if let Err(error) = result {
+            lines.put(now, Level::Error, "save", "", error);
+            return false;
+        }
+        if let Err(error) = carried {
+            let path = self.queue.path();
+            let text = format_args!("{error}; they stay in {}", path.display());
+            lines.put(now, Level::Warn, "carry", "", text);
+            return appended;
+        }
+        if self.queue.waiting() > 0 {
             return appended;
         }
         crate::crash_points::crash_point("queue to be removed");

@@ -255,6 +255,22 @@ impl Queue {
         data_len: u64,
         created_ms: i64,
     ) -> Result<Queue, QueueError> {
+        let mut queue = Queue::create_unfinished(dir, name, data_len, created_ms)?;
+        if let Err(error) = queue.finish() {
+            // Nothing is in it yet; a name that cannot be removed is swept up by the next worker.
+            let _ = queue.remove();
+            return Err(error);
+        }
+        Ok(queue)
+    }
+
+    /// Makes a queue file that nobody adopts before it is [finished](Self::finish).
+    pub fn create_unfinished(
+        dir: Arc<QueueDir>,
+        name: &str,
+        data_len: u64,
+        created_ms: i64,
+    ) -> Result<Queue, QueueError> {
         let data_len = data_len.clamp(layout::MIN_DATA_LEN, layout::MAX_DATA_LEN);
         let division = Division::of_new(data_len);
         let len = layout::DATA_OFFSET as u64 + division.data_len();
@@ -263,13 +279,12 @@ impl Queue {
         {
             return Err(QueueError::FileSizeLimit { limit, bytes: len });
         }
-        let name = format!("{name}{SUFFIX}");
-        let unfinished = format!("{name}{UNFINISHED_SUFFIX}");
+        let name = format!("{name}{SUFFIX}{UNFINISHED_SUFFIX}");
         let path = dir.path.join(&name);
         let flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = loop {
-            let file = fs::openat(&dir.fd, &unfinished, flags, Mode::RUSR | Mode::WUSR)
+            let file = fs::openat(&dir.fd, &name, flags, Mode::RUSR | Mode::WUSR)
                 .map_err(system("cannot make", &path))?;
             // Somebody who sweeps up may see the file before it is locked: then it is gone, and made anew.
             fs::flock(&file, FlockOperation::LockExclusive)
@@ -279,18 +294,14 @@ impl Queue {
                 break file;
             }
         };
-        let made = Self::fill(&file, &path, division, created_ms).and_then(|map| {
-            crate::crash_points::crash_point("queue unfinished");
-            fs::renameat(&dir.fd, &unfinished, &dir.fd, &name)
-                .map_err(system("cannot rename", &path))?;
-            crate::crash_points::crash_point("queue made");
-            Ok(map)
-        });
-        match made {
-            Ok(map) => Ok(Queue { map: Arc::new(map), dir, name, _lock: file }),
+        match Self::fill(&file, &path, division, created_ms) {
+            Ok(map) => {
+                crate::crash_points::crash_point("queue unfinished");
+                Ok(Queue { map: Arc::new(map), dir, name, _lock: file })
+            }
             Err(err) => {
                 // What is left is an empty name of our own making; failing to remove it loses nothing.
-                let _ = fs::unlinkat(&dir.fd, &unfinished, AtFlags::empty());
+                let _ = fs::unlinkat(&dir.fd, &name, AtFlags::empty());
                 Err(match err {
                     QueueError::System { errno, .. }
                         if matches!(errno, Errno::NOSPC | Errno::FBIG | Errno::DQUOT) =>
@@ -301,6 +312,16 @@ impl Queue {
                 })
             }
         }
+    }
+
+    /// Gives an unfinished queue file the name under which it is found.
+    pub fn finish(&mut self) -> Result<(), QueueError> {
+        let Some(name) = self.name.strip_suffix(UNFINISHED_SUFFIX) else { return Ok(()) };
+        fs::renameat(&self.dir.fd, &self.name, &self.dir.fd, name)
+            .map_err(system("cannot rename", &self.path()))?;
+        self.name = name.to_owned();
+        crate::crash_points::crash_point("queue made");
+        Ok(())
     }
 
     fn fill(
