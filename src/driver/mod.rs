@@ -1,17 +1,20 @@
 //! The driver: one thread per worker that owns everything between the queue and the sockets.
 //!
 //! Each turn of its loop does a bounded amount of each kind of work, in this order: records in, network
-//! events in, timers, requests out, fates out. Then it sleeps until a record, an event or a deadline comes.
+//! events in, timers, fates out, requests out. Then it sleeps until a record, an event or a deadline comes.
 //! A fault in it is caught ([`thread`]); what was not done is read from the queue again.
 
 mod asking;
 mod encode;
 pub mod events;
 mod handover;
+mod intake;
 pub mod lines;
+mod network;
 mod old_brokers;
 mod overflow;
 mod replay;
+mod reports;
 mod rest;
 mod sources;
 mod spill;
@@ -23,22 +26,14 @@ pub use thread::{Driver, StartError};
 
 use crate::backup::BackupDir;
 use crate::config::Config;
+use crate::net::Event;
 use crate::net::frame_pool::FramePool;
-use crate::net::{self, Event};
-use crate::producer::{
-    Action, CloseReason, ConnId, Fate, Idempotence, NewRecord, Notice, Outcome, Producer, RecordId,
-    RequestId, Rules, Time, TopicId, idempotence, partitioner,
-};
-use crate::protocol::api_versions::Versions;
-use crate::protocol::error_code::ErrorCode;
-use crate::protocol::init_producer_id::InitProducerIdResponse;
-use crate::protocol::record_batch::ProducerStamp;
-use crate::queue::layout::ASK_PARTITION;
-use crate::queue::stamps::Stamp;
-use crate::queue::{Queue, Slot};
+use crate::producer::{ConnId, Fate, Outcome, Producer, Rules, Time};
+use crate::queue::Queue;
 use crate::stats::{self, Stats};
 use asking::Asking;
 use handover::{Handover, Refused};
+use network::Connection;
 use old_brokers::OldBrokers;
 use replay::Replay;
 use rustix::fd::OwnedFd;
@@ -53,7 +48,6 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
-use tokio::task::AbortHandle;
 
 /// Records taken from the queue in one turn.
 const RECORDS_A_TURN: usize = 4096;
@@ -93,14 +87,6 @@ impl Shared {
     pub fn signal(&self) {
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
-}
-
-struct Connection {
-    outgoing: UnboundedSender<net::Outgoing>,
-    task: AbortHandle,
-    address: String,
-    versions: Option<Versions>,
-    next_correlation_id: i32,
 }
 
 /// The state of one run of the driver.
@@ -316,284 +302,6 @@ impl<'a> Run<'a> {
         reader.sleep_unless(tail + bytes, read + records)
     }
 
-    // ------------------------------------------------------------------------------------- records
-
-    /// Hands records from the queues to the producer; true when they may hold more.
-    fn take_records(&mut self) -> bool {
-        let now = self.shared.now();
-        if !self.shared.stop.load(Ordering::Acquire) {
-            self.sources.adopt(now, self.dirs, self.instance, self.shared);
-        }
-        let mut more = false;
-        for number in self.sources.numbers() {
-            self.repeat_open_batches(now, number);
-            let before = self.producer.held_records();
-            more |= self.take_records_of(now, number);
-            if number > 0 && self.producer.held_records() > before {
-                // They have waited long enough.
-                self.producer.handle_flush(now);
-            }
-        }
-        more
-    }
-
-    /// Hands the batches to the producer that were sent from a queue before this run of ours.
-    fn repeat_open_batches(&mut self, now: Time, number: usize) {
-        let Some(source) = self.sources.source(number) else { return };
-        for batch in std::mem::take(&mut source.open_batches) {
-            let mut records = Vec::with_capacity(batch.positions.len());
-            for position in batch.positions {
-                let id = Sources::name(number, position);
-                // The scan that found the batch checked its slots.
-                let slot = self.sources.get(id).expect("a slot in use is whole");
-                records.push(new_record(self.config, id, now, &slot));
-            }
-            let stamp = ProducerStamp {
-                producer_id: batch.producer_id,
-                epoch: batch.epoch,
-                base_sequence: batch.base_sequence,
-            };
-            match self.topic(now, number, batch.topic) {
-                Some(topic) => {
-                    self.producer.handle_repeat(now, topic, batch.partition, stamp, records);
-                }
-                None => self.lose_topicless(now, number, records.into_iter().map(|r| r.id)),
-            }
-        }
-    }
-
-    /// Only a damaged file names a topic that its table does not have.
-    fn lose_topicless(
-        &mut self,
-        now: Time,
-        number: usize,
-        records: impl IntoIterator<Item = RecordId>,
-    ) {
-        for id in records {
-            let text = format_args!("a message whose topic is not in the queue is lost");
-            self.shared.lines.put(now, Level::Error, "damage", "topic", text);
-            self.sources.give_up(number, id);
-        }
-    }
-
-    fn take_records_of(&mut self, now: Time, number: usize) -> bool {
-        let now_ms = wall_ms();
-        // The wall clock may have been set meanwhile: no record of our own is older than our last look.
-        // What a dead worker left gets all of its time anew.
-        let oldest = if number == 0 { now.since(self.drained_at).as_millis() as i64 } else { 0 };
-        for _ in 0..RECORDS_A_TURN {
-            let Some(source) = self.sources.source(number) else { return false };
-            let slot = match source.reader.read() {
-                Ok(Some(slot)) => slot,
-                Ok(None) => {
-                    if number == 0 {
-                        self.drained_at = now;
-                    }
-                    return false;
-                }
-                Err(damage) => {
-                    let path = source.queue.path();
-                    let bytes = self.sources.abandon_rest(number);
-                    let text = format_args!(
-                        "queue {}: {damage}; {bytes} bytes of messages are lost",
-                        path.display()
-                    );
-                    self.shared.lines.put(now, Level::Error, "damage", number, text);
-                    return false;
-                }
-            };
-            if number > 0 {
-                crate::crash_points::crash_point("adopted record read");
-            }
-            let age = now_ms.saturating_sub(slot.timestamp_ms).clamp(0, oldest) as u64;
-            let id = Sources::name(number, slot.position);
-            let born = Time(now.0.saturating_sub(age * 1000));
-            let record = new_record(self.config, id, born, &slot);
-            // Another configuration than the dead worker's may have nobody to ask.
-            let ask = self.config.partitioner.0
-                && slot.partition == ASK_PARTITION
-                && !self.shared.events.has_ended();
-            let topic = slot.topic;
-            match self.topic(now, number, topic) {
-                Some(topic) => {
-                    if let Some(record) = self.asking.hold(NewRecord { topic, ..record }, ask) {
-                        self.producer.handle_record(now, record);
-                    }
-                }
-                None => self.lose_topicless(now, number, [record.id]),
-            }
-        }
-        true
-    }
-
-    /// The producer's number for topic `id` of queue `number`.
-    fn topic(&mut self, now: Time, number: usize, id: u16) -> Option<TopicId> {
-        let source = self.sources.source(number)?;
-        if let Some(topic) = source.topics.get(id as usize) {
-            return Some(*topic);
-        }
-        while source.topics.len() <= id as usize {
-            let name = source.reader.topic(source.topics.len() as u16)?;
-            source.topics.push(self.producer.topic(now, name));
-        }
-        let topic = source.topics[id as usize];
-        if self.config.partitioner.0 && number == 0 {
-            self.publish_partition_counts();
-        }
-        Some(topic)
-    }
-
-    // ------------------------------------------------------------------------------------- network
-
-    fn act(&mut self, now: Time, action: Action) {
-        match action {
-            Action::Connect { conn, address, .. } => {
-                let (outgoing, from_us) = mpsc::unbounded_channel();
-                let settings = net::Settings {
-                    address: address.clone(),
-                    client_id: self.config.client_id.clone(),
-                    setup_timeout: Duration::from_millis(
-                        self.config.socket_connection_setup_timeout_ms,
-                    ),
-                    keepalive: self.config.socket_keepalive_enable,
-                    frames: self.frames.clone(),
-                    handshake: self.old_brokers.handshake(now, &address.to_string()),
-                    large_answers: self.large_answers.clone(),
-                };
-                let events = self.events_in.clone();
-                let task = tokio::spawn(net::run(conn.0, settings, from_us, events));
-                let connection = Connection {
-                    outgoing,
-                    task: task.abort_handle(),
-                    address: address.to_string(),
-                    versions: None,
-                    next_correlation_id: net::handshake::FIRST_CORRELATION_ID,
-                };
-                self.connections.insert(conn, connection);
-            }
-            Action::Close { conn, reason } => {
-                if let Some(connection) = self.connections.remove(&conn) {
-                    connection.task.abort();
-                    let level = match reason {
-                        CloseReason::NotNeeded => Level::Info,
-                        CloseReason::RequestTimeout => Level::Warn,
-                    };
-                    let address = connection.address;
-                    let text = format_args!("broker {address}: {reason}, connection closed");
-                    let kind = match reason {
-                        CloseReason::NotNeeded => "not needed",
-                        CloseReason::RequestTimeout => "request timeout",
-                    };
-                    self.shared.lines.put(now, level, kind, &address, text);
-                }
-            }
-            Action::Metadata { conn, request } => self.send_metadata(conn, request),
-            Action::InitProducerId { conn, request } => {
-                self.send_init_producer_id(now, conn, request);
-            }
-            Action::Produce { conn, request } => self.send_produce(conn, request),
-        }
-    }
-
-    fn send_metadata(&mut self, conn: ConnId, request: RequestId) {
-        let Some(connection) = self.connections.get_mut(&conn) else { return };
-        let topics = self.producer.topics();
-        connection.send(request, |correlation_id, versions| {
-            encode::metadata(self.config, versions, correlation_id, &topics)
-        });
-    }
-
-    fn send_init_producer_id(&mut self, now: Time, conn: ConnId, request: RequestId) {
-        let Some(connection) = self.connections.get_mut(&conn) else { return };
-        let offered = connection.versions.and_then(|versions| versions.init_producer_id);
-        let Some(version) = offered else {
-            let response = InitProducerIdResponse {
-                throttle_ms: 0,
-                error: ErrorCode::UNSUPPORTED_VERSION,
-                producer_id: -1,
-                epoch: -1,
-            };
-            return self.producer.handle_producer_id(now, conn, request, &response);
-        };
-        connection.send(request, |correlation_id, _| {
-            encode::init_producer_id(self.config, version, correlation_id)
-        });
-    }
-
-    fn send_produce(&mut self, conn: ConnId, request: RequestId) {
-        let Some(connection) = self.connections.get_mut(&conn) else { return };
-        // On record before it is sent, so that whoever finds the file repeats what the broker knows.
-        for sent in self.producer.request(conn, request) {
-            let Some(ProducerStamp { producer_id, epoch, base_sequence }) = sent.batch.stamp else {
-                continue;
-            };
-            for (index, record) in sent.batch.records.iter().enumerate() {
-                let batch_records = if index == 0 { sent.batch.records.len() as u32 } else { 0 };
-                let sequence = idempotence::advance(base_sequence, index);
-                let partition = sent.partition;
-                let stamp = Stamp { producer_id, epoch, sequence, batch_records, partition };
-                self.sources.stamp(record.id, &stamp);
-            }
-        }
-        let (config, producer, sources) = (self.config, &self.producer, &self.sources);
-        let (frames, sent) = (&self.frames, producer.request(conn, request));
-        let bytes = connection.send(request, |correlation_id, versions| {
-            encode::produce(config, versions, correlation_id, producer, sources, frames, sent)
-        });
-        stats::add(&self.shared.stats.request_bytes_sent, bytes as u64);
-    }
-
-    fn handle_event(&mut self, event: Event) {
-        let now = self.shared.now();
-        match event {
-            Event::Ready { conn, versions, origin, peer } => {
-                let conn = ConnId(conn);
-                let Some(connection) = self.connections.get_mut(&conn) else { return };
-                connection.versions = Some(versions);
-                stats::add(&self.shared.stats.connections_opened, 1);
-                let address = &connection.address;
-                self.old_brokers.handle_ready(now, address, origin);
-                let text = format_args!(
-                    "broker {address} connected ({peer}, Produce v{}{origin})",
-                    versions.produce
-                );
-                self.shared.lines.put(now, Level::Notice, "connected", address, text);
-                self.producer.handle_connected(now, conn);
-            }
-            Event::Written { conn, request } => {
-                self.producer.handle_written(now, ConnId(conn), RequestId(request));
-            }
-            Event::Produced { conn, request, response, .. } => {
-                self.tell_errors(now, &response);
-                self.producer.handle_produced(now, ConnId(conn), RequestId(request), &response);
-            }
-            Event::Metadata { conn, request, response, .. } => {
-                let (conn, request) = (ConnId(conn), RequestId(request));
-                self.producer.handle_metadata(now, conn, request, &response);
-                if self.config.partitioner.0 {
-                    self.publish_partition_counts();
-                }
-            }
-            Event::ProducerId { conn, request, response } => {
-                let (conn, request) = (ConnId(conn), RequestId(request));
-                self.producer.handle_producer_id(now, conn, request, &response);
-            }
-            Event::Closed { conn, error } => {
-                let conn = ConnId(conn);
-                let Some(connection) = self.connections.remove(&conn) else { return };
-                let address = &connection.address;
-                if connection.versions.is_none() {
-                    self.old_brokers.handle_failure(address, &error);
-                }
-                let text = format_args!("broker {address}: {error}");
-                self.shared.lines.put(now, Level::Warn, "closed", address, text);
-                self.producer.handle_closed(now, conn);
-            }
-        }
-    }
-
-    // --------------------------------------------------------------------------------------- fates
-
     fn settle(&mut self, outcome: Outcome) {
         // What is left are messages of the queues.
         let outcome = self.replay.take(outcome, &self.sources, self.shared);
@@ -651,153 +359,13 @@ impl<'a> Run<'a> {
     fn callbacks_ended(&self) -> bool {
         self.shared.stop.load(Ordering::Acquire) || self.shared.events.has_ended()
     }
-
-    fn tell(&self, now: Time, notice: Notice) {
-        let lines = &self.shared.lines;
-        match notice {
-            Notice::TopicError { topic, error } => {
-                let topic = self.producer.topic_ref(topic).0;
-                let text = format_args!("topic {topic}: {error}{}", advice(error));
-                lines.put(now, Level::Warn, "topic", topic, text);
-            }
-            Notice::BrokerRests { address, .. } => {
-                let text = format_args!(
-                    "broker {address} failed {} times in a row and rests for {} s \
-                     (conn_retry_limit, conn_retry_timeout)",
-                    self.config.conn_retry_limit, self.config.conn_retry_timeout
-                );
-                lines.put(now, Level::Warn, "rests", &address, text);
-            }
-            Notice::NoProducerId { error, mode } => {
-                let then = match mode {
-                    Idempotence::Required => "nothing is sent, since enable_idempotence is true",
-                    _ => "going on without idempotence: lost answers may double messages",
-                };
-                let text = format_args!(
-                    "no producer id: {error}; {then}. Idempotence needs Kafka 0.11 and, below 2.8, the \
-                     IdempotentWrite right on the cluster; enable_idempotence = false does without it"
-                );
-                lines.put(now, Level::Warn, "producer id", "", text);
-            }
-            Notice::ResentInDoubt { topic, partition, records, error } => {
-                let topic = self.producer.topic_ref(topic).0;
-                let text = format_args!(
-                    "topic {topic} partition {partition}: {error}; {records} messages that may be there \
-                     are sent again as new ones, and may be doubled"
-                );
-                lines.put(now, Level::Warn, "in doubt", topic, text);
-            }
-            Notice::BatchSplit { topic, records } => {
-                let topic = self.producer.topic_ref(topic).0;
-                let text = format_args!(
-                    "topic {topic}: a batch of {records} messages is too large for the broker and \
-                     was split; lower batch_size or batch_num_messages, or raise max.message.bytes"
-                );
-                lines.put(now, Level::Warn, "split", topic, text);
-            }
-        }
-    }
-
-    /// Errors in answers, one line per topic and error in a while. Topics that are not ours are the broker's
-    /// affair: their names would fill the memory of what was said.
-    fn tell_errors(&self, now: Time, response: &crate::protocol::produce::ProduceResponse) {
-        for topic in &response.topics {
-            let name = match &topic.topic {
-                crate::protocol::produce::ProducedTopicRef::Name(name) => {
-                    self.producer.topics().contains(&name.as_str()).then_some(name.as_str())
-                }
-                crate::protocol::produce::ProducedTopicRef::Id(id) => self.producer.topic_by_id(id),
-            };
-            let Some(name) = name else { continue };
-            for told in topic.partitions.iter().filter(|told| told.error != ErrorCode::NONE) {
-                let message = told.error_message.as_deref().unwrap_or_default();
-                let text = format_args!(
-                    "topic {name} partition {}: {}{} {message}",
-                    told.index,
-                    told.error,
-                    advice(told.error)
-                );
-                let subject = format_args!("{name} {}", told.error.0);
-                self.shared.lines.put(now, Level::Warn, "produce", subject, text);
-            }
-        }
-    }
-
-    fn publish_partition_counts(&mut self) {
-        let count = |topic: &TopicId| self.producer.partition_count(*topic).unwrap_or(0);
-        let counts = self.sources.own().topics.iter().map(count).collect();
-        self.shared.events.set_partition_counts(counts);
-    }
-
-    fn publish_stats(&self) {
-        self.shared.events.set_waiting_if_wanted(self.producer.waiting_records());
-        let stats = &self.shared.stats;
-        let counts = self.producer.counts();
-        stats::set(&stats.waitbuf, self.producer.in_flight_records());
-        stats::set(&stats.batches_sent, counts.batches);
-        stats::set(&stats.batch_records_max, counts.batch_records_max);
-        stats::set(&stats.requests_sent, counts.requests);
-        stats::set(&stats.batches_retried, counts.retries);
-        stats::set(&stats.resent_in_doubt_cnt, counts.resent_in_doubt);
-        stats::set(&stats.metadata_requests_sent, counts.metadata_requests);
-        stats::set(&stats.connections_broken, counts.broken_connections);
-        stats::set(&stats.spill_waiting, self.spill.amount().records);
-        stats::set(&stats.log_lines_dropped, self.shared.lines.dropped());
-    }
 }
 
 impl Drop for Run<'_> {
     fn drop(&mut self) {
         for connection in self.connections.values() {
-            connection.task.abort();
+            connection.abort();
         }
-    }
-}
-
-impl Connection {
-    /// Encodes a request and hands it to the connection; returns its size. What happens to it there, the
-    /// connection's end included, comes back as an event.
-    fn send(
-        &mut self,
-        request: RequestId,
-        encode: impl FnOnce(i32, Versions) -> (Vec<u8>, Option<net::Expected>),
-    ) -> usize {
-        let Some(versions) = self.versions else { return 0 };
-        let correlation_id = self.next_correlation_id;
-        self.next_correlation_id = match correlation_id.checked_add(1) {
-            Some(next) => next,
-            None => net::handshake::FIRST_CORRELATION_ID,
-        };
-        let (frame, answer) = encode(correlation_id, versions);
-        let bytes = frame.len();
-        let _ = self.outgoing.send(net::Outgoing { frame, request: request.0, answer });
-        bytes
-    }
-}
-
-/// What the producer is to know of a record; its topic is still to be named.
-fn new_record(config: &Config, id: RecordId, born: Time, slot: &Slot<'_>) -> NewRecord {
-    let sent_key_len = if config.send_key { slot.key.map(<[u8]>::len) } else { None };
-    NewRecord {
-        id,
-        topic: TopicId(0),
-        partition: u32::try_from(slot.partition).ok(),
-        origin: Sources::number(id) as u16,
-        key_hash: slot.key.map(partitioner::key_hash),
-        bytes: encode::record_size_bound(sent_key_len, slot.payload.len()) as u32,
-        born,
-    }
-}
-
-/// What an operator can do about an error.
-fn advice(error: ErrorCode) -> &'static str {
-    match error {
-        ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => {
-            "; create it, or let the broker do so (auto.create.topics.enable and allow_auto_create_topics)"
-        }
-        ErrorCode::TOPIC_AUTHORIZATION_FAILED => "; the broker's ACLs do not allow it",
-        ErrorCode::MESSAGE_TOO_LARGE => "; see max.message.bytes of the topic",
-        _ => "",
     }
 }
 

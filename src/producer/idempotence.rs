@@ -4,7 +4,7 @@
 //! Invariants:
 //! - A batch gets its stamp when it is first taken for a request, and keeps stamp and bounds for as long as
 //!   it may be in the log: whatever is repeated is repeated alike, so that the broker drops it.
-//! - Up to [`IN_FLIGHT`] batches of a partition are on the way, which is how many the broker remembers. One
+//! - Up to five batches (`IN_FLIGHT`) of a partition are on the way, which is how many the broker remembers. One
 //!   that is repeated goes alone: were others appended meanwhile, and its answer lost once more, the broker
 //!   would not know it any longer.
 //! - A broker that does not know a producer takes any number from it. So until the first batch is
