@@ -37,17 +37,21 @@ pub(crate) enum Bug {
     SplitKeepsNumber,
     /// A found batch is repeated without its done records.
     RepeatOpenRecordsOnly,
-    /// Records of several files are sent together.
-    MixOrigins,
-    /// Actions are carried out before outcomes.
-    ActFirst,
     /// Stamps are not written down.
     StampNotKept,
+    /// A batch has records of two queue files.
+    MixQueues,
+    /// A broker that does not recognise a batch in doubt is taken to say that it is not in the log.
+    TrustRefusal,
+    /// A batch that may be in the log is cut in two.
+    SplitInDoubt,
+    /// What was given up keeps its stamp.
+    KeepFailedStamp,
 }
 
 /// All of them.
 #[cfg(test)]
-pub(crate) const BUGS: [Bug; 19] = [
+pub(crate) const BUGS: [Bug; 21] = [
     Bug::SkipStamp,
     Bug::NewNumbersOnRetry,
     Bug::FollowRepeat,
@@ -64,9 +68,11 @@ pub(crate) const BUGS: [Bug; 19] = [
     Bug::NoWrap,
     Bug::SplitKeepsNumber,
     Bug::RepeatOpenRecordsOnly,
-    Bug::MixOrigins,
-    Bug::ActFirst,
     Bug::StampNotKept,
+    Bug::MixQueues,
+    Bug::TrustRefusal,
+    Bug::SplitInDoubt,
+    Bug::KeepFailedStamp,
 ];
 
 #[cfg(test)]

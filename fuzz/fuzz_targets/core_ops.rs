@@ -149,7 +149,6 @@ impl Run<'_> {
         let id = RecordId(self.records);
         self.records += 1;
         let record = NewRecord {
-            origin: 0,
             id,
             topic,
             key_hash: Some(u32::from(self.byte())).filter(|hash| *hash < 128),

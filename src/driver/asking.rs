@@ -71,8 +71,8 @@ impl Asking {
                 if goes {
                     count += 1;
                     size += u64::from(record.bytes);
-                    let NewRecord { id, born, bytes, key_hash, partition, origin, .. } = *record;
-                    taken.push(Record { id, born, bytes, key_hash, partition, origin });
+                    let NewRecord { id, born, bytes, key_hash, partition, .. } = *record;
+                    taken.push(Record { id, born, bytes, key_hash, partition });
                 }
                 !goes
             });

@@ -143,7 +143,6 @@ fn new_record(config: &Config, id: RecordId, born: Time, slot: &Slot<'_>) -> New
         id,
         topic: TopicId(0),
         partition: u32::try_from(slot.partition).ok(),
-        origin: Sources::number(id) as u16,
         key_hash: slot.key.map(partitioner::key_hash),
         bytes: encode::record_size_bound(sent_key_len, slot.payload.len()) as u32,
         born,

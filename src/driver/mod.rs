@@ -319,6 +319,12 @@ impl<'a> Run<'a> {
                 stats::add(&self.shared.stats.succ_msg_cnt, outcome.records.len() as u64);
             }
             Fate::Failed { reason, in_doubt } => {
+                if !in_doubt {
+                    // Not in the log: whoever finds the file is not to take them for sent, and some for done.
+                    for record in &outcome.records {
+                        self.sources.unstamp(record.id);
+                    }
+                }
                 let topic = self.producer.topic_ref(outcome.topic).0.to_owned();
                 self.replay.topic_failed(self.shared.now(), &topic);
                 if self.config.failed_cb.0 && !self.callbacks_ended() {

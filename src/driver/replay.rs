@@ -380,7 +380,6 @@ impl Run<'_> {
             let id = source.name(index);
             let record = NewRecord {
                 id,
-                origin: Sources::number(id) as u16,
                 topic: current.topic,
                 partition: None,
                 key_hash: line.key.map(partitioner::key_hash),

@@ -24,9 +24,9 @@ use std::time::Duration;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Files that are adopted at a time; the others wait their turn.
 const ADOPTED: usize = 16;
-/// Low bits of a record's name that say where in its file it lies; the rest says which file. Positions may
-/// be larger: what counts is where they lie ahead of the file's head, which is less than the file is long.
-const POSITION_BITS: u32 = 48;
+/// Positions may be larger than a record's name has bits for them: what counts is where they lie ahead of the
+/// file's head, which is less than the file is long.
+const POSITION_BITS: u32 = RecordId::POSITION_BITS;
 const POSITION_MASK: u64 = (1 << POSITION_BITS) - 1;
 
 /// Number of the backup lines that are sent again, which no queue has.
@@ -132,8 +132,8 @@ impl Sources {
     }
 
     /// Number of the queue, and the position, given that queue's head.
-    pub fn number(id: RecordId) -> usize {
-        (id.0 >> POSITION_BITS) as usize
+    fn number(id: RecordId) -> usize {
+        usize::from(id.queue())
     }
 
     /// True for a record of the worker's own queue.
@@ -188,6 +188,13 @@ impl Sources {
     pub fn stamp(&mut self, id: RecordId, stamp: &Stamp) {
         if let Some(source) = self.source(Self::number(id)) {
             source.reader.stamp(Self::position(id, source.reader.head()), stamp);
+        }
+    }
+
+    /// Writes down that a record is known not to be in the log.
+    pub fn unstamp(&mut self, id: RecordId) {
+        if let Some(source) = self.source(Self::number(id)) {
+            source.reader.unstamp(Self::position(id, source.reader.head()));
         }
     }
 

@@ -3,7 +3,8 @@
 //!
 //! Invariants: batches leave in the order they were made. Without idempotence none is sent while one of the
 //! partition is on the way, so that a repetition cannot overtake; with it, see [`idempotence`](super::idempotence).
-//! No batch in the queue is empty.
+//! No batch in the queue is empty. The records of a batch lie in one queue file, since whoever finds the file has
+//! to find the batch whole.
 
 use super::Rules;
 use super::batch::{Batch, Record};
@@ -52,8 +53,7 @@ impl Partition {
     pub fn append(&mut self, record: Record, rules: &Rules) -> bool {
         let fits = |batch: &Batch| {
             !batch.closed
-                && (is_seeded(Bug::MixOrigins)
-                    || batch.records.first().is_none_or(|first| first.origin == record.origin))
+                && (batch.queue() == Some(record.id.queue()) || is_seeded(Bug::MixQueues))
                 && BATCH_OVERHEAD + batch.bytes + record.bytes as usize <= rules.batch_bytes
         };
         let mut closed_one = false;
@@ -89,13 +89,22 @@ impl Partition {
         }
     }
 
+    /// Place of the batch to be sent next: the first that waits neither for a restart nor for the fate of one
+    /// that follows it.
+    fn next_place(&self) -> Option<usize> {
+        self.queue.iter().position(|batch| {
+            let waits =
+                batch.passed && batch.stamp.is_some_and(|stamp| self.has_later_unanswered(&stamp));
+            !waits && !self.sequence.is_behind_gap(batch)
+        })
+    }
+
     /// True when the batch that is next must wait for what is on the way. `idempotent`: several may be.
-    fn is_blocked(&self, idempotent: bool) -> bool {
-        let Some(front) = self.queue.front() else { return true };
+    fn is_blocked(&self, now: Time, front: &Batch, idempotent: bool) -> bool {
         match self.in_flight.len() {
-            0 => self.sequence.is_behind_gap(front),
+            0 => false,
             1 if !idempotent && is_seeded(Bug::TwoInFlight) => false,
-            _ if !idempotent || self.sequence.is_unsure() => true,
+            _ if !idempotent || self.sequence.is_unsure(now) => true,
             _ if self.repeating && is_seeded(Bug::FollowRepeat) => false,
             _ if self.repeating || front.stamp.is_some() => true,
             // The new leader would refuse what comes before the old one's answers.
@@ -112,10 +121,10 @@ impl Partition {
         flushed_at: Option<Time>,
         idempotent: bool,
     ) -> Next {
-        let Some(front) = self.queue.front() else { return Next::At(Time::NEVER) };
-        if self.is_blocked(idempotent) {
+        let front = self.next_place().map(|place| &self.queue[place]);
+        let Some(front) = front.filter(|front| !self.is_blocked(now, front, idempotent)) else {
             return Next::At(Time::NEVER);
-        }
+        };
         let linger_over = match flushed_at {
             Some(at) if front.born() <= at => at,
             _ => front.born() + rules.linger,
@@ -128,13 +137,14 @@ impl Partition {
     /// Takes the batch to be sent next, which is on the way from then on. `None` also while there is no
     /// producer id for it.
     pub fn take(&mut self, identity: &Identity) -> Option<Batch> {
-        let front = self.queue.front_mut()?;
+        let place = self.next_place()?;
+        let front = &mut self.queue[place];
         let repeating = front.stamp.is_some();
         if !self.sequence.stamp(identity, front) {
             return None;
         }
         self.repeating = repeating;
-        let batch = self.queue.pop_front()?;
+        let batch = self.queue.remove(place)?;
         self.in_flight.push(batch.stamp);
         self.sent_to = self.leader;
         Some(batch)
@@ -152,15 +162,51 @@ impl Partition {
         self.in_flight.len()
     }
 
-    /// True when a batch with a number before this one has no fate yet.
+    /// True when a batch with a number before this one has no fate yet, and does not wait for that of this one.
     pub fn has_older(&self, stamp: &ProducerStamp) -> bool {
-        let queued = self.queue.iter().filter_map(|batch| batch.stamp.as_ref());
+        let queued = self.queue.iter().filter(|batch| !batch.passed);
+        let queued = queued.filter_map(|batch| batch.stamp.as_ref());
         self.in_flight.iter().flatten().chain(queued).any(|other| is_older(other, stamp))
+    }
+
+    /// True when the fate of a batch with a number after this one, whose answer was lost, will tell of this one.
+    pub fn has_later_unanswered(&self, stamp: &ProducerStamp) -> bool {
+        let asked = |batch: &&Batch| {
+            batch.unanswered
+                && batch.in_doubt
+                && !batch.passed
+                && !self.sequence.is_behind_gap(batch)
+        };
+        let unanswered = self.queue.iter().filter(asked);
+        unanswered.filter_map(|batch| batch.stamp.as_ref()).any(|other| is_older(stamp, other))
+    }
+
+    /// Takes out the batches that waited for the fate of this one.
+    pub fn take_passed(&mut self, stamp: &ProducerStamp) -> Vec<Batch> {
+        let waits = |batch: &Batch| {
+            batch.passed && batch.stamp.as_ref().is_some_and(|passed| is_older(passed, stamp))
+        };
+        let mut taken = Vec::new();
+        while let Some(place) = self.queue.iter().position(waits) {
+            taken.extend(self.queue.remove(place).map(|batch| Batch { passed: false, ..batch }));
+        }
+        taken
+    }
+
+    /// Records of batches that wait for the fate of one that follows them.
+    pub fn passed_records(&self) -> u64 {
+        let passed = self.queue.iter().filter(|batch| batch.passed);
+        passed.map(|batch| batch.records.len() as u64).sum()
+    }
+
+    /// The log is another one: what follows a batch there tells nothing of it.
+    pub fn forget_passed(&mut self) {
+        self.queue.iter_mut().for_each(|batch| batch.passed = false);
     }
 
     /// Encoded size of the batch to be sent next.
     pub fn front_bytes(&self) -> usize {
-        self.queue.front().map_or(0, |batch| BATCH_OVERHEAD + batch.bytes)
+        self.next_place().map_or(0, |place| BATCH_OVERHEAD + self.queue[place].bytes)
     }
 
     /// True when a batch is not given up for its age: it may be in the log, and the broker would say so.
@@ -212,7 +258,7 @@ impl Partition {
                 batch.extract(|_, record| whole || record.born + rules.message_timeout <= now);
             self.sequence.leave_gap(batch);
             let emptied = batch.records.is_empty();
-            expired.push((late, batch.in_doubt));
+            expired.push((late, batch.may_be_logged()));
             if !emptied {
                 break;
             }

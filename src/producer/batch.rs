@@ -18,8 +18,6 @@ pub struct Record {
     pub key_hash: Option<u32>,
     /// The partition the caller wants, if it wants one.
     pub partition: Option<u32>,
-    /// Where the caller keeps it.
-    pub origin: u16,
 }
 
 impl Record {
@@ -30,7 +28,6 @@ impl Record {
             bytes: new.bytes,
             key_hash: new.key_hash,
             partition: new.partition,
-            origin: new.origin,
         }
     }
 }
@@ -51,12 +48,28 @@ pub struct Batch {
     /// An earlier request with these records was left without an answer, or answered in a way that leaves
     /// open whether they were written.
     pub(super) in_doubt: bool,
+    /// An earlier request with these records was left without an answer.
+    pub(super) unanswered: bool,
+    /// It was in doubt when it was sent again as a new one.
+    pub(super) resent: bool,
+    /// The broker does not recognise it. Whether it is in the log, those that follow it will tell.
+    pub(super) passed: bool,
 }
 
 impl Batch {
     pub(super) fn push(&mut self, record: Record) {
         self.bytes += record.bytes as usize;
         self.records.push(record);
+    }
+
+    /// True when its records may be in the log though they fail.
+    pub(super) fn may_be_logged(&self) -> bool {
+        self.in_doubt || self.resent
+    }
+
+    /// The queue file that its records lie in.
+    pub(super) fn queue(&self) -> Option<u16> {
+        self.records.first().map(|record| record.id.queue())
     }
 
     /// Oldest record's birth.
@@ -82,7 +95,8 @@ impl Batch {
 
     /// Cuts the batch into two closed ones, for a broker that found it too large.
     pub(super) fn split(mut self) -> (Batch, Batch) {
-        let mut second = Batch { closed: true, in_doubt: self.in_doubt, ..Batch::default() };
+        let Batch { in_doubt, resent, .. } = self;
+        let mut second = Batch { closed: true, in_doubt, resent, ..Batch::default() };
         for record in self.records.split_off(self.records.len() / 2) {
             second.push(record);
         }

@@ -200,20 +200,25 @@ impl Producer {
                 self.look_at_partition(now, id, index as u32);
             }
         }
-        self.expire_waiting(now, id);
-        for record in change.homeless {
-            self.route(now, id, record);
-        }
         if !self.topics[id.0 as usize].partitions.is_empty() {
             for (index, batch) in std::mem::take(&mut self.topics[id.0 as usize].repeats) {
                 self.route_repeat(now, id, index, batch);
             }
+        }
+        self.expire_waiting(now, id);
+        if change.numbers_lost {
+            self.forget_numbers(now);
+        }
+        for (index, batch) in change.homeless {
+            self.reroute(now, id, index, batch);
+        }
+        if !self.topics[id.0 as usize].partitions.is_empty() {
             let waiting = std::mem::take(&mut self.topics[id.0 as usize].waiting);
             for record in waiting {
                 self.route(now, id, record);
             }
         }
-        change.incomplete
+        change.incomplete || !self.topics[id.0 as usize].repeats.is_empty()
     }
 
     /// A broker that is not the leader any more said who is.

@@ -10,6 +10,16 @@ use crate::protocol::error_code::ErrorCode;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RecordId(pub u64);
 
+impl RecordId {
+    /// Low bits of a name that say where in its queue the record lies; the rest says which queue.
+    pub const POSITION_BITS: u32 = 48;
+
+    /// The queue that the record lies in.
+    pub fn queue(self) -> u16 {
+        (self.0 >> Self::POSITION_BITS) as u16
+    }
+}
+
 /// A topic, as [`Producer::topic`](super::Producer::topic) numbers them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicId(pub u32);
@@ -36,9 +46,6 @@ pub struct NewRecord {
     pub key_hash: Option<u32>,
     /// Where it must go; `None`, or a partition that does not exist, leaves that to the partitioner.
     pub partition: Option<u32>,
-    /// Where the caller keeps it. A batch has records of one origin only: what is written down about it has to
-    /// be found together.
-    pub origin: u16,
     /// Upper bound of its encoded size.
     pub bytes: u32,
     /// When `log()` took it; not after now.

@@ -8,18 +8,25 @@
 //!   that is repeated goes alone: were others appended meanwhile, and its answer lost once more, the broker
 //!   would not know it any longer.
 //! - A broker that does not know a producer takes any number from it. So until the first batch is
-//!   acknowledged, none follows it.
+//!   acknowledged, none follows it; nor after a pause in which it may have been forgotten.
 //! - A number that will never be used leaves a gap that the broker does not pass. A partition whose batch
 //!   was given up, or was refused for its number though none before it is open, *restarts*: once all before
 //!   the gap have their fate and nothing is on the way, those after it lose their stamps, since they cannot
 //!   be in the log, and the epoch is raised.
 //! - Epochs are a partition's own. Brokers keep numbers by partition and compare epochs there only.
+//! - A broker that does not recognise a batch may have it all the same: one that was restarted remembers the last
+//!   batch of a producer alone, and so does Kafka 0.11 always. But numbers in a log have no gaps. So one whose
+//!   answer was lost is *passed* while another such one follows it: the first of those that the broker has, or
+//!   takes, shows that all before it are there; when it knows none, none is.
+//! - Numbers are never used twice under one id and epoch, or a broker would take new batches for old ones: when
+//!   what is known of a partition's numbers is lost with it, the producer id goes, too.
 //! - Batches that another producer stamped (a dead worker's, a driver's that was restarted) are repeated
 //!   with that stamp, oldest first.
 //!
 //! | answer | nothing older is open | otherwise |
 //! |---|---|---|
 //! | none, DUPLICATE_SEQUENCE_NUMBER | delivered | delivered |
+//! | OUT_OF_ORDER_SEQUENCE_NUMBER, its answer and that of a later one lost | passed | wait for the older one |
 //! | OUT_OF_ORDER_SEQUENCE_NUMBER | not in the log: restart; a dead worker's is sent as new | wait for the older one |
 //! | UNKNOWN_PRODUCER_ID | the broker forgot us: the same, said and counted | wait for the older one |
 //! | INVALID_PRODUCER_EPOCH, INVALID_PRODUCER_ID_MAPPING | restart with a new id, said and counted | the same |
@@ -29,17 +36,22 @@ use super::dispatch::ANSWER_GRACE;
 use super::sink::{InFlight, Link, Sent};
 use super::timer::{Scheduled, Timer};
 use super::{
-    Action, ConnId, NewRecord, Notice, Producer, RequestId, Time, TopicId, accumulator::Partition,
-    retry,
+    Action, ConnId, Fate, NewRecord, Notice, Outcome, Producer, Reason, RequestId, Time, TopicId,
+    accumulator::Partition, retry,
 };
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::init_producer_id::InitProducerIdResponse;
 use crate::protocol::record_batch::ProducerStamp;
 use crate::seeded_bug::{Bug, is_seeded};
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// Batches of one partition that a broker can tell from doubles.
 pub(super) const IN_FLIGHT: usize = 5;
+
+/// How long after an acknowledgement a broker is taken to know us still. It keeps a producer for
+/// `producer.id.expiration.ms`, a day if nobody said otherwise.
+const REMEMBERED: Duration = Duration::from_secs(1);
 
 /// Whether batches carry sequence numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,8 +116,8 @@ pub(super) struct Sequence {
     /// Id and epoch of the numbers; `None`: those of the next batch.
     owner: Option<(i64, i16)>,
     next: i32,
-    /// A batch with numbers of this owner and epoch was acknowledged.
-    known: bool,
+    /// When a batch of this owner and epoch was last acknowledged.
+    acknowledged: Option<Time>,
     gap: Option<Gap>,
 }
 
@@ -121,7 +133,7 @@ struct Gap {
 
 impl Sequence {
     /// True when a batch has the numbers of this partition's present owner and epoch.
-    fn stamped(&self, batch: &Batch) -> bool {
+    pub fn stamped(&self, batch: &Batch) -> bool {
         let stamp = batch.stamp.map(|stamp| (stamp.producer_id, stamp.epoch));
         stamp.is_some() && stamp == self.owner
     }
@@ -162,19 +174,30 @@ impl Sequence {
     }
 
     /// A batch of these numbers was acknowledged.
-    pub fn acknowledge(&mut self, stamp: &ProducerStamp) {
-        self.known |= self.owner == Some((stamp.producer_id, stamp.epoch));
+    pub fn acknowledge(&mut self, now: Time, stamp: &ProducerStamp) {
+        if self.owner == Some((stamp.producer_id, stamp.epoch)) {
+            self.acknowledged = Some(now);
+        }
+    }
+
+    /// True when numbers were given that a broker may remember.
+    pub fn is_in_use(&self) -> bool {
+        self.owner.is_some()
     }
 
     /// True while nothing may follow what is on the way.
-    pub fn is_unsure(&self) -> bool {
-        !self.known && !is_seeded(Bug::FollowUnknown) || self.gap.is_some()
+    pub fn is_unsure(&self, now: Time) -> bool {
+        let known = self.acknowledged.is_some_and(|at| now < at + REMEMBERED);
+        !known && !is_seeded(Bug::FollowUnknown) || self.gap.is_some()
     }
 
-    /// True when a batch has to wait for the restart.
+    /// True when a batch has to wait for the restart. One that may be in the log does not, while the broker can
+    /// still say whether it is.
     pub fn is_behind_gap(&self, batch: &Batch) -> bool {
         self.gap.as_ref().is_some_and(|gap| match &batch.stamp {
-            Some(stamp) if self.stamped(batch) => !precedes(stamp.base_sequence, gap.first),
+            Some(stamp) if self.stamped(batch) => {
+                !precedes(stamp.base_sequence, gap.first) && (gap.sure || !batch.in_doubt)
+            }
             // Another producer's numbers have nothing to do with it.
             stamp => stamp.is_none(),
         })
@@ -191,12 +214,13 @@ impl Sequence {
         let gap = self.gap.take()?;
         for batch in batches.iter_mut().filter(|batch| self.stamped(batch)) {
             batch.stamp = None;
+            batch.passed = false;
             // What follows a number that is not in the log is not there either.
             batch.in_doubt &= !gap.sure;
         }
         let (id, epoch) = self.owner?;
         self.next = 0;
-        self.known = false;
+        self.acknowledged = None;
         if is_seeded(Bug::KeepEpoch) {
             return None;
         }
@@ -251,8 +275,13 @@ impl Producer {
         records: Vec<NewRecord>,
     ) {
         self.held_records += records.len() as u64;
-        let mut batch =
-            Batch { closed: true, in_doubt: true, stamp: Some(stamp), ..Batch::default() };
+        let mut batch = Batch {
+            closed: true,
+            in_doubt: true,
+            unanswered: true,
+            stamp: Some(stamp),
+            ..Batch::default()
+        };
         for new in records {
             batch.push(Record { partition: Some(partition), ..Record::new(now, &new) });
         }
@@ -261,22 +290,17 @@ impl Producer {
 
     pub(super) fn route_repeat(&mut self, now: Time, id: TopicId, index: u32, batch: Batch) {
         let topic = &mut self.topics[id.0 as usize];
-        if topic.partitions.is_empty() {
-            let expiry = batch.born() + self.rules.message_timeout;
-            topic.repeats.push_back((index, batch));
-            self.timers.schedule(&mut topic.scheduled, Timer::Topic(id), expiry);
-            return self.want_metadata(now);
-        }
+        let expiry = batch.born() + self.rules.message_timeout;
         match topic.partitions.get_mut(index as usize) {
             Some(partition) => {
                 partition.put_back(std::iter::once(batch));
                 self.look_at_partition(now, id, index);
             }
-            // The topic was made anew with fewer partitions: its log is another one.
+            // Whoever told of the partitions may be behind.
             None => {
-                for record in batch.records {
-                    self.route(now, id, record);
-                }
+                topic.repeats.push_back((index, batch));
+                self.timers.schedule(&mut topic.scheduled, Timer::Topic(id), expiry);
+                self.want_metadata(now);
             }
         }
     }
@@ -388,29 +412,77 @@ impl Producer {
             // Its turn comes after that of the one that is missing.
             return self.retry(now, sent, false, false, false);
         };
-        let records = sent.batch.records.len();
-        let sure = error == ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER;
+        // One that was passed is asked about again when those that were to tell of it did not.
+        let asked_again = std::mem::take(&mut sent.batch.passed);
+        let unknown = error == ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER;
+        let sure = unknown && !asked_again;
+        let open = sent.batch.in_doubt && sent.batch.unanswered;
+        if unknown
+            && open
+            && partition.has_later_unanswered(&stamp)
+            && !is_seeded(Bug::TrustRefusal)
+        {
+            sent.batch.passed = true;
+            return self.retry(now, sent, false, false, false);
+        }
         partition.land(Some(stamp));
-        if partition.sequence.stamped(&sent.batch) {
-            let restart = if fenced { Restart::Id } else { Restart::Epoch };
-            sent.batch.in_doubt &= !sure;
-            partition.sequence.must_restart(restart, &sent.batch);
-        } else {
-            // Only the numbers of a living producer can be used again.
-            sent.batch.stamp = None;
+        let mut passed = partition.take_passed(&stamp);
+        let restart = if fenced { Restart::Id } else { Restart::Epoch };
+        for batch in passed.iter_mut().filter(|_| sure).chain([&mut sent.batch]) {
+            if partition.sequence.stamped(batch) {
+                batch.in_doubt &= !sure;
+                partition.sequence.must_restart(restart, batch);
+            } else {
+                // Only the numbers of a living producer can be used again.
+                batch.stamp = None;
+            }
         }
-        if sent.batch.in_doubt {
-            self.counts.resent_in_doubt += records as u64;
-            let notice = Notice::ResentInDoubt {
-                topic: sent.topic,
-                partition: sent.partition,
-                records,
-                error,
-            };
-            self.notices.push_back(notice);
+        for batch in passed.iter_mut().filter(|_| sure).chain([&mut sent.batch]) {
+            self.resend_as_new(sent.topic, sent.partition, batch, error);
         }
-        sent.batch.in_doubt = false;
+        let (id, index) = (sent.topic, sent.partition);
         self.retry(now, sent, true, false, false);
+        if let Some(partition) = self.topics[id.0 as usize].partitions.get_mut(index as usize) {
+            partition.put_back(passed.into_iter());
+            self.look_at_partition(now, id, index);
+        }
+    }
+
+    /// A batch is about to be sent in a way in which no broker recognises it. Says so when it may be in the log.
+    pub(super) fn resend_as_new(
+        &mut self,
+        topic: TopicId,
+        partition: u32,
+        batch: &mut Batch,
+        error: ErrorCode,
+    ) {
+        if std::mem::take(&mut batch.in_doubt) {
+            batch.resent = true;
+            let records = batch.records.len();
+            self.counts.resent_in_doubt += records as u64;
+            self.notices.push_back(Notice::ResentInDoubt { topic, partition, records, error });
+        }
+    }
+
+    /// Sends the records of a partition that is no more to others, unless they may be in a log: nobody can tell
+    /// any more.
+    pub(super) fn reroute(&mut self, now: Time, id: TopicId, index: u32, batch: Batch) {
+        if batch.may_be_logged() {
+            let reason = Reason::Broker(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+            let fate = Fate::Failed { reason, in_doubt: true };
+            let (partition, records) = (Some(index), batch.records);
+            return self.outcomes.push_back(Outcome { topic: id, partition, records, fate });
+        }
+        for record in batch.records {
+            self.route(now, id, record);
+        }
+    }
+
+    /// Partitions are gone, and with them what is known of their numbers. Should they come back, a broker may
+    /// remember them.
+    pub(super) fn forget_numbers(&mut self, now: Time) {
+        self.identity.known = None;
+        self.look_at_identity(now);
     }
 
     /// Starts a partition's numbers anew if that is due and nothing of it is on the way any more.

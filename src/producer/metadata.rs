@@ -12,7 +12,7 @@ use std::time::Duration;
 /// Partitions that a topic may have. A broker that tells more has no topic that works.
 const MAX_PARTITIONS: usize = 20_000;
 
-/// Answers with an earlier leader epoch that are put down to a broker that is behind. After that it is what
+/// Answers with an earlier leader epoch, or with fewer partitions, that are put down to a broker that is behind. After that it is what
 /// was known before that was wrong.
 const STALE_ANSWERS: u8 = 5;
 
@@ -30,6 +30,8 @@ pub(super) struct Topic {
     pub repeats: VecDeque<(u32, Batch)>,
     /// Where records without a key go at the moment.
     pub sticky: Option<u32>,
+    /// Answers in a row that named fewer partitions.
+    answers_with_fewer: u8,
     /// The last answer's error about the topic as a whole.
     pub error: ErrorCode,
     /// Since when all answers said that there is no such topic.
@@ -38,10 +40,12 @@ pub(super) struct Topic {
 }
 
 /// What an answer changed.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) struct Change {
-    /// Records of partitions that are no more, oldest first per partition.
-    pub homeless: Vec<Record>,
+    /// Batches of partitions that are no more, with those partitions, oldest first.
+    pub homeless: Vec<(u32, Batch)>,
+    /// Numbers of partitions that are no more may be known to a broker.
+    pub numbers_lost: bool,
     /// Something is still missing: ask again soon.
     pub incomplete: bool,
 }
@@ -55,6 +59,7 @@ impl Topic {
             waiting: VecDeque::new(),
             repeats: VecDeque::new(),
             sticky: None,
+            answers_with_fewer: 0,
             error: ErrorCode::NONE,
             unknown_since: None,
             scheduled: Scheduled::default(),
@@ -92,10 +97,22 @@ impl Topic {
         }
         change.incomplete = false;
         let recreated = self.id != [0; 16] && told.id != [0; 16] && self.id != told.id;
+        // Partitions are only ever added, so a broker that knows fewer is behind, unless the topic is another.
+        let behind = !recreated && count < self.partitions.len();
+        if behind && self.answers_with_fewer < STALE_ANSWERS {
+            self.answers_with_fewer += 1;
+            return Change { incomplete: true, ..change };
+        }
+        self.answers_with_fewer = 0;
         self.id = told.id;
+        if recreated {
+            self.partitions.iter_mut().for_each(Partition::forget_passed);
+        }
         while self.partitions.len() > count {
             let mut gone = self.partitions.pop().expect("longer than count");
-            change.homeless.extend(gone.drain().flat_map(|batch| batch.records));
+            let index = self.partitions.len() as u32;
+            change.numbers_lost |= gone.sequence.is_in_use();
+            change.homeless.extend(gone.drain().map(|batch| (index, batch)));
         }
         self.partitions.resize_with(count, Partition::default);
         for told in &told.partitions {

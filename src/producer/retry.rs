@@ -10,8 +10,9 @@
 //! | anything else | fail | |
 //!
 //! What is not counted is bounded by `message_timeout_ms`. A connection that breaks belongs to the third
-//! class and leaves the batch in doubt. A batch in doubt that has a sequence number does not fail: it is sent
-//! again until the broker says what has become of it.
+//! class and leaves the batch in doubt. A batch in doubt that has a sequence number does not fail, nor is it cut
+//! in two: it is sent again until the broker says what has become of it. Only an error that is final, and stays
+//! for `message_timeout_ms`, ends that.
 
 use super::Rules;
 use super::random::Random;

@@ -86,8 +86,9 @@ impl Producer {
             let fate = Fate::Failed { reason, in_doubt: false };
             self.outcomes.push_back(Outcome { topic: id, partition: None, records, fate });
         }
-        // What may be in a log is given up only with the log.
-        let gone = topic.is_gone(now, timeout);
+        // What may be in a log is given up only with the log: when the topic is gone, or is there without that
+        // partition.
+        let gone = topic.is_gone(now, timeout) || !topic.partitions.is_empty();
         let stays = |(_, batch): &(u32, Batch)| !gone || batch.born() + timeout > now;
         while !topic.repeats.front().is_none_or(stays)
             && let Some((_, batch)) = topic.repeats.pop_front()

@@ -31,19 +31,33 @@ impl Producer {
         }
         let records = sent.batch.records.len();
         let stamped = sent.batch.stamp.is_some();
+        let overdue = sent.batch.born() + self.rules.message_timeout <= now;
         match retry::decide(error, stamped, records, sent.batch.attempts, &self.rules) {
             Decision::OutOfSequence => self.out_of_sequence(now, sent, error),
-            // The broker will know whether it has it; only the error has to pass.
-            Decision::Fail { in_doubt } if stamped && (in_doubt || sent.batch.in_doubt) => {
+            // The broker will know whether it has it; only the error has to pass. One that does not pass in the
+            // time that a message has is final.
+            Decision::Fail { in_doubt }
+                if stamped
+                    && (in_doubt || sent.batch.in_doubt)
+                    && (error.retriable() || !overdue) =>
+            {
                 self.retry(now, sent, true, true, in_doubt);
             }
+            // Nor would the broker know the halves of one that it has.
+            Decision::Split if stamped && sent.batch.in_doubt && !is_seeded(Bug::SplitInDoubt) => {
+                match overdue {
+                    false => self.retry(now, sent, true, true, false),
+                    true => self.fail(now, sent, error, true, None),
+                }
+            }
             Decision::Delivered => {
+                self.check_passed(&sent, told);
                 self.finish(now, sent, Fate::Delivered);
             }
             Decision::Split => {
+                let landed = sent.batch.stamp;
                 self.notices.push_back(Notice::BatchSplit { topic: sent.topic, records });
                 let (first, second) = sent.batch.split();
-                let landed = first.stamp;
                 let halves = vec![first, second];
                 self.release_partition(now, sent.topic, sent.partition, landed, halves, None);
             }
@@ -51,7 +65,7 @@ impl Producer {
                 self.retry(now, sent, counted, refresh, in_doubt);
             }
             Decision::Fail { in_doubt } => {
-                let in_doubt = in_doubt || sent.batch.in_doubt;
+                let in_doubt = in_doubt || sent.batch.may_be_logged();
                 self.fail(now, sent, error, in_doubt, told);
             }
         }
@@ -66,6 +80,8 @@ impl Producer {
         in_doubt: bool,
         told: Option<&ProducedPartition>,
     ) {
+        // Nor are those that follow it in number sure not to be there.
+        sent.batch.in_doubt |= in_doubt;
         let fate = Fate::Failed { reason: Reason::Broker(error), in_doubt };
         let faulty: Vec<usize> = told
             .iter()
@@ -86,7 +102,27 @@ impl Producer {
         });
         let landed = sent.batch.stamp;
         self.leave_gap(&sent);
+        let partitions = &self.topics[sent.topic.0 as usize].partitions;
+        let partition = partitions.get(sent.partition as usize);
+        // With other bounds no broker would recognise what is left. Ours gets other numbers when the partition
+        // restarts.
+        if !partition.is_some_and(|partition| partition.sequence.stamped(&sent.batch)) {
+            sent.batch.stamp = None;
+        }
+        self.resend_as_new(sent.topic, sent.partition, &mut sent.batch, error);
         self.release_partition(now, sent.topic, sent.partition, landed, vec![sent.batch], None);
+    }
+
+    /// A batch that lies so near its log's start that those that wait for its fate cannot stand before it tells
+    /// nothing of them: the topic was made anew.
+    fn check_passed(&mut self, sent: &Sent, told: Option<&ProducedPartition>) {
+        let partitions = &mut self.topics[sent.topic.0 as usize].partitions;
+        if let Some(partition) = partitions.get_mut(sent.partition as usize)
+            && let Some(offset) = told.and_then(|told| u64::try_from(told.base_offset).ok())
+            && offset < partition.passed_records()
+        {
+            partition.forget_passed();
+        }
     }
 
     /// The numbers of a batch that was refused for good, or some of them, will not be used.
@@ -98,7 +134,8 @@ impl Producer {
     }
 
     /// Puts a batch back to be sent again after a connection broke or an answer made no sense.
-    pub(super) fn retry_in_doubt(&mut self, now: Time, sent: Sent) {
+    pub(super) fn retry_in_doubt(&mut self, now: Time, mut sent: Sent) {
+        sent.batch.unanswered = true;
         self.retry(now, sent, false, true, !is_seeded(Bug::ForgetDoubt));
     }
 
@@ -133,7 +170,12 @@ impl Producer {
         } else if let Some(stamp) = &sent.batch.stamp {
             let partitions = &mut self.topics[sent.topic.0 as usize].partitions;
             if let Some(partition) = partitions.get_mut(sent.partition as usize) {
-                partition.sequence.acknowledge(stamp);
+                partition.sequence.acknowledge(now, stamp);
+                for batch in partition.take_passed(stamp) {
+                    let (topic, partition) = (sent.topic, Some(sent.partition));
+                    let records = batch.records;
+                    self.outcomes.push_back(Outcome { topic, partition, records, fate });
+                }
             }
         }
         let Sent { topic, partition, batch } = sent;
@@ -170,8 +212,8 @@ impl Producer {
             }
             // The topic was made anew with fewer partitions while the batch was on its way.
             None => {
-                for record in again.into_iter().flat_map(|batch| batch.records) {
-                    self.route(now, id, record);
+                for batch in again {
+                    self.reroute(now, id, index, batch);
                 }
             }
         }

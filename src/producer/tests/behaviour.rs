@@ -5,22 +5,22 @@ use crate::protocol::metadata::{BrokerMetadata, PartitionMetadata, TopicMetadata
 use crate::protocol::produce::{LeaderHint, ProducedTopic, RecordError};
 
 /// A producer and what it asked for so far.
-struct Stage {
-    producer: Producer,
-    now: Time,
+pub(super) struct Stage {
+    pub producer: Producer,
+    pub now: Time,
     next_record: u64,
 }
 
 /// A Produce request as the test sees it: connection, request, topic, partition and record ids per batch.
-type Seen = (ConnId, RequestId, Vec<(TopicId, u32, Vec<u64>)>);
+pub(super) type Seen = (ConnId, RequestId, Vec<(TopicId, u32, Vec<u64>)>);
 
 impl Stage {
-    fn new(rules: Rules) -> Stage {
+    pub fn new(rules: Rules) -> Stage {
         Stage { producer: Producer::new(rules, 1), now: Time(1_000_000), next_record: 0 }
     }
 
     /// Connected to broker 1, which leads all `partitions` of topic "t".
-    fn ready(rules: Rules, partitions: i32) -> (Stage, TopicId) {
+    pub fn ready(rules: Rules, partitions: i32) -> (Stage, TopicId) {
         let mut stage = Stage::new(rules);
         let topic = stage.producer.topic(stage.now, "t");
         let (boot, _) = stage.connect();
@@ -29,7 +29,7 @@ impl Stage {
         (stage, topic)
     }
 
-    fn actions(&mut self) -> Vec<Action> {
+    pub fn actions(&mut self) -> Vec<Action> {
         std::iter::from_fn(|| self.producer.poll(self.now)).collect()
     }
 
@@ -57,7 +57,7 @@ impl Stage {
     }
 
     /// Lets the periodic refresh come, over a new connection if need be; returns where it is asked for.
-    fn refresh(&mut self) -> ConnId {
+    pub fn refresh(&mut self) -> ConnId {
         self.pass(Duration::from_secs(60));
         for _ in 0..3 {
             for action in self.actions() {
@@ -71,12 +71,17 @@ impl Stage {
         panic!("metadata is not asked for");
     }
 
-    fn answer_metadata(&mut self, conn: ConnId, brokers: &[(i32, &str)], leaders: &[Option<i32>]) {
+    pub fn answer_metadata(
+        &mut self,
+        conn: ConnId,
+        brokers: &[(i32, &str)],
+        leaders: &[Option<i32>],
+    ) {
         let error = ErrorCode::NONE;
         self.answer_metadata_with(conn, brokers, leaders, error, 0);
     }
 
-    fn answer_metadata_with(
+    pub fn answer_metadata_with(
         &mut self,
         conn: ConnId,
         brokers: &[(i32, &str)],
@@ -115,7 +120,7 @@ impl Stage {
         self.producer.handle_metadata(self.now, conn, request, &response);
     }
 
-    fn log(&mut self, topic: TopicId, key: Option<&[u8]>) -> u64 {
+    pub fn log(&mut self, topic: TopicId, key: Option<&[u8]>) -> u64 {
         let id = self.next_record;
         self.next_record += 1;
         let record = NewRecord {
@@ -123,7 +128,6 @@ impl Stage {
             topic,
             key_hash: key.map(partitioner::key_hash),
             partition: None,
-            origin: 0,
             bytes: 100,
             born: self.now,
         };
@@ -131,7 +135,7 @@ impl Stage {
         id
     }
 
-    fn pass(&mut self, span: Duration) {
+    pub fn pass(&mut self, span: Duration) {
         self.now = self.now + span;
         self.producer.handle_timeout(self.now);
     }
@@ -161,7 +165,11 @@ impl Stage {
         }
     }
 
-    fn answer(&mut self, (conn, request, batches): &Seen, told: impl Fn(u32) -> ProducedPartition) {
+    pub fn answer(
+        &mut self,
+        (conn, request, batches): &Seen,
+        told: impl Fn(u32) -> ProducedPartition,
+    ) {
         let partitions = batches.iter().map(|(_, partition, _)| told(*partition)).collect();
         let topic = ProducedTopicRef::Name("t".into());
         let response = ProduceResponse {
@@ -172,13 +180,13 @@ impl Stage {
         self.producer.handle_produced(self.now, *conn, *request, &response);
     }
 
-    fn outcomes(&mut self) -> Vec<(Vec<u64>, Fate)> {
+    pub fn outcomes(&mut self) -> Vec<(Vec<u64>, Fate)> {
         let outcomes = std::iter::from_fn(|| self.producer.poll_outcome());
         outcomes.map(|o| (o.records.iter().map(|r| r.id.0).collect(), o.fate)).collect()
     }
 }
 
-fn told(index: u32, error: ErrorCode) -> ProducedPartition {
+pub(super) fn told(index: u32, error: ErrorCode) -> ProducedPartition {
     ProducedPartition {
         index: index as i32,
         error,
@@ -190,15 +198,15 @@ fn told(index: u32, error: ErrorCode) -> ProducedPartition {
     }
 }
 
-fn failed(reason: Reason, in_doubt: bool) -> Fate {
+pub(super) fn failed(reason: Reason, in_doubt: bool) -> Fate {
     Fate::Failed { reason, in_doubt }
 }
 
-fn fast() -> Rules {
+pub(super) fn fast() -> Rules {
     Rules { linger: Duration::ZERO, ..rules() }
 }
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
 fn a_batch_is_sent_when_it_is_full_or_its_linger_is_over_or_on_flush() {

@@ -4,10 +4,12 @@
 //!
 //! For batches with a stamp it keeps Kafka's rules (ProducerStateManager, ProducerAppendInfo of 4.x): the last
 //! five batches of each producer are recognised by first and last number; a new one must follow the last, or
-//! begin at 0 with a higher epoch; a producer that it does not know may begin anywhere.
+//! begin at 0 with a higher epoch; a producer that it does not know may begin anywhere. Old ones (0.11 to 2.4)
+//! answer UNKNOWN_PRODUCER_ID to that, and the oldest (0.11) recognise the last batch alone.
 
 use super::*;
 use crate::producer::idempotence::advance;
+use crate::protocol::error_code::Persistence;
 use crate::protocol::init_producer_id::InitProducerIdResponse;
 use crate::protocol::metadata::{BrokerMetadata, PartitionMetadata, TopicMetadata};
 use crate::protocol::produce::{ProducedTopic, RecordError};
@@ -23,6 +25,10 @@ pub struct Faults {
     pub swallow_answer: u64,
     /// A broker forgets what it knows of producers.
     pub forget_producers: u64,
+    /// A leader was restarted: a snapshot of what it knows of producers holds the last batch of each.
+    pub snapshot: u64,
+    /// Metadata of a broker that does not know of a topic's last partition yet.
+    pub metadata_behind: u64,
     /// InitProducerId is answered with an error that passes.
     pub no_producer_id: u64,
     pub error_before_append: u64,
@@ -70,6 +76,16 @@ pub struct Cluster {
     pub max_records: usize,
     /// A broker has forgotten producers at some time.
     pub forgot: bool,
+    /// A broker recognises no more than the last batch of a producer.
+    pub snapshots: bool,
+    /// Batches of a producer that are recognised.
+    pub remembers: usize,
+    /// A producer that is not known has to begin at 0.
+    pub old_rules: bool,
+    /// Errors are drawn from the whole table.
+    pub any_error: bool,
+    /// Logs of topics that were deleted, and the numbers of those topics.
+    pub graveyard: Vec<(usize, Vec<RecordId>)>,
     /// The next producer id.
     pub next_producer_id: i64,
     /// Epoch of new producer ids: high where the end of epochs is to be met.
@@ -131,26 +147,53 @@ impl Cluster {
         }
     }
 
+    /// Deletes a topic and makes it anew, with `partitions`.
+    pub fn recreate(&mut self, topic: usize, partitions: usize) {
+        let leaders = (0..partitions).map(|_| (self.any_live_broker(), 0)).collect();
+        let ModelTopic { id, leaders: old_leaders, logs, producers, .. } = &mut self.topics[topic];
+        id[1] += 1;
+        *old_leaders = leaders;
+        *producers = vec![Default::default(); partitions];
+        let old = std::mem::replace(logs, vec![Vec::new(); partitions]);
+        self.graveyard.extend(old.into_iter().map(|log| (topic, log)));
+        self.forgot = true;
+    }
+
+    /// An error that says that nothing was written (`No`), or leaves that open (`Maybe`).
+    fn any_error(&mut self, usual: ErrorCode, persistence: Persistence) -> ErrorCode {
+        loop {
+            let drawn = ErrorCode(self.random.below(132) as i16 - 1);
+            let about_numbers = [45, 46, 47, 49, 59].contains(&drawn.0);
+            match () {
+                () if !self.any_error => return usual,
+                () if drawn.persistence() == persistence && !about_numbers => return drawn,
+                () => {}
+            }
+        }
+    }
+
     pub fn metadata(&mut self, now: Time, from: BrokerId) -> MetadataResponse {
         let mut topics = Vec::new();
         let partial = self.chance(self.faults.metadata_partial);
         for index in 0..self.topics.len() {
             let failed = self.chance(self.faults.metadata_error);
+            let behind = self.chance(self.faults.metadata_behind);
             let topic = &self.topics[index];
+            let count = topic.leaders.len().saturating_sub(usize::from(behind)).max(1);
             let unknown = partial || now < self.topics_exist_from;
             let error = match (unknown, failed) {
                 (true, _) => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
                 (_, true) => ErrorCode::LEADER_NOT_AVAILABLE,
                 _ => ErrorCode::NONE,
             };
-            let partitions = topic.leaders.iter().enumerate().map(|(index, (leader, epoch))| {
-                PartitionMetadata {
+            let leaders = topic.leaders.iter().take(count);
+            let partitions =
+                leaders.enumerate().map(|(index, (leader, epoch))| PartitionMetadata {
                     error: ErrorCode::NONE,
                     index: index as i32,
                     leader: leader.unwrap_or(-1),
                     leader_epoch: *epoch,
-                }
-            });
+                });
             topics.push(TopicMetadata {
                 error,
                 name: topic.name.clone(),
@@ -234,8 +277,11 @@ impl Cluster {
             current_leader: None,
         };
         let topic = self.topics.iter().position(|topic| topic.name == name).expect("known topic");
-        let leader = self.topics[topic].leaders[partition as usize].0;
-        if leader != Some(broker) {
+        let Some((leader, _)) = self.topics[topic].leaders.get(partition as usize) else {
+            told.error = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
+            return told;
+        };
+        if *leader != Some(broker) {
             told.error = ErrorCode::NOT_LEADER_OR_FOLLOWER;
             return told;
         }
@@ -250,7 +296,7 @@ impl Cluster {
             return told;
         }
         if self.chance(self.faults.error_before_append) {
-            told.error = ErrorCode::NOT_ENOUGH_REPLICAS;
+            told.error = self.any_error(ErrorCode::NOT_ENOUGH_REPLICAS, Persistence::No);
             return told;
         }
         if self.chance(self.faults.fatal_error) {
@@ -261,10 +307,18 @@ impl Cluster {
             self.forgot = true;
             self.topics[topic].producers[partition as usize].clear();
         }
+        let snapshot = self.chance(self.faults.snapshot);
+        let remembers = if snapshot { 1 } else { self.remembers };
+        self.snapshots |= remembers == 1;
         let ModelTopic { logs, producers, .. } = &mut self.topics[topic];
+        for known in producers[partition as usize].values_mut() {
+            known.batches.drain(..known.batches.len().saturating_sub(remembers));
+        }
+        let old_rules = self.old_rules;
         let log = &mut logs[partition as usize];
         let offset = log.len() as i64;
-        match stamp.map(|stamp| check(&mut producers[partition as usize], stamp, records, offset)) {
+        let known = &mut producers[partition as usize];
+        match stamp.map(|stamp| check(known, old_rules, stamp, records, offset)) {
             Some(Err(error)) => {
                 told.error = error;
                 return told;
@@ -276,7 +330,7 @@ impl Cluster {
             }
         }
         if self.chance(self.faults.error_after_append) {
-            told.error = ErrorCode::REQUEST_TIMED_OUT;
+            told.error = self.any_error(ErrorCode::REQUEST_TIMED_OUT, Persistence::Maybe);
             told.base_offset = -1;
         }
         told
@@ -286,12 +340,16 @@ impl Cluster {
 /// A broker's verdict on a batch's numbers: append it, `Some` offset of the same batch, or an error.
 fn check(
     producers: &mut BTreeMap<i64, ProducerState>,
+    old_rules: bool,
     stamp: ProducerStamp,
     records: &[RecordId],
     offset: i64,
 ) -> Result<Option<i64>, ErrorCode> {
     let first = stamp.base_sequence;
     let last = advance(first, records.len() - 1);
+    if old_rules && first != 0 && !producers.contains_key(&stamp.producer_id) {
+        return Err(ErrorCode::UNKNOWN_PRODUCER_ID);
+    }
     let state = producers
         .entry(stamp.producer_id)
         .or_insert(ProducerState { epoch: -1, batches: VecDeque::new() });

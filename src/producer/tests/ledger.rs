@@ -1,69 +1,106 @@
-//! What outlives the producer's owners in the simulation, as the queue files do in a worker: the records, their
-//! stamps, and which are done. Each owner has a file of its own and adopts those of all before it.
+//! What outlives the producer's owner in the simulation, as the queue file does in a worker: the records, their
+//! stamps, and which are done.
 
 use super::*;
 use crate::protocol::record_batch::ProducerStamp;
 use crate::queue::stamps::{Stamp, Stamped, open_batches};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 struct Entry {
     record: NewRecord,
     stamp: Option<Stamp>,
     first_producer_id: Option<i64>,
     fate: Option<Fate>,
+    /// It was sent without a number: nothing keeps it from being doubled.
+    plain: bool,
+    /// It was given up for sure, and so is elsewhere.
+    backed_up: bool,
 }
 
-/// Records by their number.
+/// Number of a record. The rest of its name says in which file it lies, as in the driver.
+pub fn number(id: RecordId) -> usize {
+    (id.0 & 0xffff_ffff) as usize
+}
+
+/// Records by their number, each in one of several files.
 #[derive(Default)]
 pub struct Ledger {
     entries: Vec<Entry>,
     open: usize,
+    /// Files that batches of a producer, topic and partition lie in.
+    files: HashMap<(i64, TopicId, u32), u16>,
+    chains_cross: bool,
 }
 
 impl Ledger {
     pub fn accept(&mut self, record: NewRecord) {
-        assert_eq!(record.id.0 as usize, self.entries.len());
-        self.entries.push(Entry { record, stamp: None, first_producer_id: None, fate: None });
+        assert_eq!(number(record.id), self.entries.len());
+        let (stamp, first_producer_id, fate) = (None, None, None);
+        let (plain, backed_up) = (false, false);
+        self.entries.push(Entry { record, stamp, first_producer_id, fate, plain, backed_up });
         self.open += 1;
     }
 
     /// The partition that the producer chose.
     pub fn assign(&mut self, id: RecordId, partition: u32) {
-        self.entries[id.0 as usize].record.partition = Some(partition);
+        self.entries[number(id)].record.partition = Some(partition);
     }
 
     pub fn stamp(&mut self, id: RecordId, stamp: Stamp) {
-        let entry = &mut self.entries[id.0 as usize];
+        let entry = &mut self.entries[number(id)];
         entry.record.partition = Some(stamp.partition);
         entry.stamp = Some(stamp);
+        let chain = (stamp.producer_id, entry.record.topic, stamp.partition);
+        self.chains_cross |= *self.files.entry(chain).or_insert(id.queue()) != id.queue();
         entry.first_producer_id.get_or_insert(stamp.producer_id);
     }
 
+    /// A producer's batches of one partition lie in several files.
+    pub fn chains_cross(&self) -> bool {
+        self.chains_cross
+    }
+
+    /// It is known not to be in a log.
+    pub fn unstamp(&mut self, id: RecordId) {
+        self.entries[number(id)].stamp = None;
+    }
+
+    pub fn was_backed_up(&self, id: RecordId) -> bool {
+        self.entries[number(id)].backed_up
+    }
+
+    /// It is about to be sent without a number.
+    pub fn sent_plain(&mut self, id: RecordId) {
+        self.entries[number(id)].plain = true;
+    }
+
+    pub fn was_sent_plain(&self, id: RecordId) -> bool {
+        self.entries[number(id)].plain
+    }
+
     pub fn settle(&mut self, id: RecordId, fate: Fate) -> Result<(), String> {
-        let entry = &mut self.entries[id.0 as usize];
+        let entry = &mut self.entries[number(id)];
         if entry.fate.replace(fate).is_some() {
             return Err(format!("{id:?} has two fates"));
         }
+        entry.backed_up |= matches!(fate, Fate::Failed { in_doubt: false, .. });
         self.open -= 1;
         Ok(())
     }
 
-    /// Gives all that is open to another producer, as the driver does with a queue that it finds.
-    pub fn hand_over(&mut self, now: Time, producer: &mut Producer) {
-        let mut files: BTreeMap<u16, Vec<Stamped>> = BTreeMap::new();
-        for entry in &self.entries {
-            let NewRecord { id, topic, origin, .. } = entry.record;
-            if let Some(stamp) = entry.stamp {
-                let (topic, done) = (topic.0 as u16, entry.fate.is_some());
-                let stamped = Stamped { position: id.0, topic, stamp, done };
-                files.entry(origin).or_default().push(stamped);
-            }
-        }
+    /// Gives all that is open in a file to another producer, as the driver does with a queue that it finds.
+    pub fn hand_over(&mut self, now: Time, file: u16, producer: &mut Producer) {
+        let of_file = |entry: &Entry| entry.record.id.queue() == file;
+        let stamped = self.entries.iter().filter(|entry| of_file(entry)).filter_map(|entry| {
+            let NewRecord { id, topic, .. } = entry.record;
+            let (topic, stamp, done) = (topic.0 as u16, entry.stamp?, entry.fate.is_some());
+            Some(Stamped { position: id.0, topic, stamp, done })
+        });
         let mut repeated = HashSet::new();
-        for batch in files.into_values().flat_map(open_batches) {
+        for batch in open_batches(stamped) {
             let mut records = Vec::new();
             for position in batch.positions {
-                let entry = &mut self.entries[position as usize];
+                let entry = &mut self.entries[number(RecordId(position))];
                 // Done marks are undone: the batch is repeated whole.
                 self.open += usize::from(entry.fate.take().is_some());
                 repeated.insert(position);
@@ -77,16 +114,17 @@ impl Ledger {
             let topic = TopicId(u32::from(batch.topic));
             producer.handle_repeat(now, topic, batch.partition, stamp, records);
         }
-        for entry in &self.entries {
+        for entry in self.entries.iter().filter(|entry| of_file(entry)) {
             if entry.fate.is_none() && !repeated.contains(&entry.record.id.0) {
                 producer.handle_record(now, NewRecord { born: now, ..entry.record });
             }
         }
+        producer.handle_flush(now);
     }
 
     /// Who sent the record first.
     pub fn first_producer_id(&self, id: RecordId) -> Option<i64> {
-        self.entries[id.0 as usize].first_producer_id
+        self.entries[number(id)].first_producer_id
     }
 
     pub fn is_settled(&self) -> bool {
@@ -97,15 +135,19 @@ impl Ledger {
         self.open
     }
 
+    pub fn ids(&self) -> impl Iterator<Item = RecordId> + '_ {
+        self.entries.iter().map(|entry| entry.record.id)
+    }
+
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
     pub fn topic(&self, id: RecordId) -> TopicId {
-        self.entries[id.0 as usize].record.topic
+        self.entries[number(id)].record.topic
     }
 
     pub fn fate(&self, id: RecordId) -> Option<Fate> {
-        self.entries[id.0 as usize].fate
+        self.entries[number(id)].fate
     }
 }

@@ -2,6 +2,7 @@
 
 mod behaviour;
 mod cluster;
+mod idempotence;
 mod ledger;
 mod sim;
 

@@ -5,12 +5,16 @@
 //! - a delivered record is in the log of a partition of its topic; one that failed without doubt is not;
 //! - no log holds a record of another topic;
 //! - in each partition, delivered records stand in the order in which they were handed in;
-//! - with idempotence no log holds a record twice, nor out of order, unless a broker forgot its producers.
+//! - with idempotence no log holds a record twice, nor out of order, unless a broker forgot its producers or a
+//!   topic was made anew.
+//!
+//! An owner that starts after a kill has a file of its own, and adopts its predecessors' while it is at work. It
+//! may have other rules than they had.
 //!
 //! `LKFK_SIM_SEEDS=N` sets how many seeds run, `LKFK_SIM_SEED=N` repeats one and tells what happens.
 
 use super::cluster::{Answer, Cluster, Faults, ModelBatch, ModelTopic};
-use super::ledger::Ledger;
+use super::ledger::{Ledger, number};
 use super::*;
 use crate::producer::idempotence::advance;
 use crate::protocol::init_producer_id::InitProducerIdResponse;
@@ -34,8 +38,12 @@ enum Event {
     Metadata(ConnId, RequestId, MetadataResponse),
     ProducerIdArrives(ConnId, RequestId),
     ProducerId(ConnId, RequestId, InitProducerIdResponse),
-    /// The producer's owner is killed, and another one takes over.
+    /// The producer's owner is killed, or its driver starts over.
     Crash,
+    /// The owner finds a file that a dead one left.
+    Adopt(u16),
+    /// A topic is deleted and made anew, with so many partitions.
+    Recreate(usize, usize),
     BrokerDown(BrokerId),
     BrokerUp(BrokerId),
     MoveLeader,
@@ -53,6 +61,10 @@ struct Sim {
     rules: Rules,
     /// How many owners there were.
     lives: u64,
+    /// The owner's file, and those that it adopted.
+    files: Vec<u16>,
+    /// All owners number what they send.
+    idempotent: bool,
     /// Killed in the middle of giving a batch other numbers.
     torn: bool,
     /// Brokers refuse batches, or parts of them, for good.
@@ -70,6 +82,12 @@ struct Sim {
     cut: HashSet<ConnId>,
     /// Connections on which no answer comes any more.
     mute: HashSet<ConnId>,
+    /// Brokers answer with errors after they appended.
+    appends_fail: bool,
+    /// Metadata always shows all topics, with all their partitions.
+    topics_stay: bool,
+    /// Metadata showed a topic with fewer partitions for so long that it was believed.
+    topics_shrank: bool,
     /// Something arrived late.
     late: bool,
     /// Chance of a kill in the middle of a write to the ledger, in thousandths.
@@ -94,6 +112,8 @@ impl Sim {
             error_before_append: pick(&mut random, &[0, 20, 200]),
             error_after_append: pick(&mut random, &[0, 20, 200]),
             forget_producers: pick(&mut random, &[0, 0, 0, 50]),
+            snapshot: pick(&mut random, &[0, 0, 100]),
+            metadata_behind: pick(&mut random, &[0, 0, 200, 900]),
             no_producer_id: pick(&mut random, &[0, 300]),
             fatal_error: pick(&mut random, &[0, 0, 10]),
             record_error: pick(&mut random, &[0, 0, 30]),
@@ -104,7 +124,11 @@ impl Sim {
             latency: pick(&mut random, &[500, 20_000, 400_000]),
             slow: pick(&mut random, &[0, 0, 20]),
         };
-        let refusals = faults.fatal_error + faults.record_error > 0;
+        let forgetful = faults.forget_producers > 0;
+        let topics_stay = faults.metadata_partial + faults.metadata_behind == 0;
+        let appends_fail = faults.error_after_append > 0;
+        let any_error = random.below(6) == 0;
+        let refusals = any_error || faults.fatal_error + faults.record_error > 0;
         let brokers = 1 + random.below(3) as i32;
         let topics = (0..1 + random.below(3)).map(|index| {
             let partitions = 1 + random.below(4) as usize;
@@ -129,6 +153,7 @@ impl Sim {
             batch_bytes: pick(&mut random, &[1024, 100_000]) as usize,
             max_retries: pick(&mut random, &[0, 2, 1000]) as u32,
             max_in_flight: pick(&mut random, &[1, 5]) as usize,
+            metadata_refresh: Duration::from_millis(pick(&mut random, &[60_000, 300])),
             ..super::rules()
         };
         let acks_none = rules.acks == 0;
@@ -142,6 +167,8 @@ impl Sim {
             producer: Producer::new(rules.clone(), seed ^ 1),
             rules,
             lives: 0,
+            files: vec![0],
+            idempotent,
             torn: false,
             refusals,
             cluster: Cluster {
@@ -150,6 +177,11 @@ impl Sim {
                 random: Random::new(seed ^ 2),
                 faults,
                 forgot: false,
+                snapshots: false,
+                remembers: pick(&mut random, &[5, 5, 5, 1]) as usize,
+                old_rules: forgetful || random.below(3) == 0,
+                any_error,
+                graveyard: Vec::new(),
                 next_producer_id: 100,
                 first_epoch: pick(&mut random, &[0, 0, 32_766]) as i16,
                 up: (1..=brokers).map(|id| (id, true)).collect(),
@@ -164,6 +196,9 @@ impl Sim {
             told: false,
             cut: HashSet::new(),
             mute: HashSet::new(),
+            appends_fail,
+            topics_stay,
+            topics_shrank: false,
             late: false,
             crash_within: pick(&mut random, &[0, 0, 5, 50]),
             crashes_left: 10,
@@ -173,7 +208,7 @@ impl Sim {
             steps: 0,
             acks_none,
         };
-        if pick(&mut random, &[0, 0, 1]) == 1 {
+        if pick(&mut random, &[0, 0, 1]) == 1 && !sim.cluster.old_rules {
             sim.producer.begin_sequences_at(i32::MAX - 20);
         }
         sim.refusals |= sim.cluster.max_records < sim.rules.batch_records;
@@ -182,8 +217,12 @@ impl Sim {
         for _ in 0..random.below(6) {
             let at = Duration::from_micros(random.below(10_000_000));
             let broker = 1 + random.below(brokers as u64) as i32;
-            match random.below(5) {
-                4 => sim.at(at, Event::Crash),
+            match random.below(6) {
+                5 if random.below(4) == 0 => {
+                    let topic = random.below(sim.cluster.topics.len() as u64) as usize;
+                    sim.at(at, Event::Recreate(topic, 1 + random.below(4) as usize));
+                }
+                4 | 5 => sim.at(at, Event::Crash),
                 0 => sim.at(at, Event::BrokerDown(broker)),
                 1 => sim.at(at, Event::Flush),
                 _ => sim.at(at, Event::MoveLeader),
@@ -225,18 +264,51 @@ impl Sim {
         }
     }
 
-    /// The owner is gone; another one finds what the ledger has.
+    /// The owner is gone. Another one begins with a file of its own and finds the others by and by; or it is the
+    /// driver's thread that starts over, with the file it had.
     fn crash(&mut self) {
-        self.tell(|| "killed".into());
         self.lives += 1;
         self.crashes_left = self.crashes_left.saturating_sub(1);
         self.open.clear();
-        let seed = self.cluster.random.bits();
+        let (seed, own) = (self.cluster.random.bits(), self.files[0]);
+        let starts_over = self.cluster.chance(300);
+        self.tell(|| if starts_over { "starts over".into() } else { "killed".into() });
+        if !starts_over {
+            self.change_rules();
+        }
         self.producer = Producer::new(self.rules.clone(), seed);
         self.producer.last_id = self.lives << 32;
         self.name_topics();
-        let (now, producer) = (self.now, &mut self.producer);
-        self.ledger.hand_over(now, producer);
+        let mut orphans = std::mem::take(&mut self.files);
+        if starts_over {
+            orphans.retain(|file| *file != own);
+            self.files.push(own);
+            self.ledger.hand_over(self.now, own, &mut self.producer);
+        } else {
+            self.files.push(self.lives as u16);
+        }
+        for file in orphans {
+            let delay = if self.cluster.chance(500) { 0 } else { self.cluster.random.below(3_000) };
+            self.at(Duration::from_millis(delay), Event::Adopt(file));
+        }
+    }
+
+    /// The next owner may have another configuration.
+    fn change_rules(&mut self) {
+        if self.acks_none || self.cluster.chance(500) {
+            return;
+        }
+        let random = &mut self.cluster.random;
+        let mut pick = |of: &[u64]| of[random.below(of.len() as u64) as usize];
+        self.rules.batch_records = pick(&[1, 3, 20, 500]) as usize;
+        self.rules.batch_bytes = pick(&[1024, 100_000]) as usize;
+        self.rules.max_in_flight = pick(&[1, 5]) as usize;
+        self.rules.max_retries = pick(&[0, 2, 1000]) as u32;
+        self.rules.message_timeout = Duration::from_millis(pick(&[700, 5000, 60_000]));
+        self.rules.idempotence =
+            if pick(&[0, 1, 1, 1]) == 1 { Idempotence::Required } else { Idempotence::Off };
+        self.idempotent &= self.rules.idempotence != Idempotence::Off;
+        self.refusals |= self.cluster.max_records < self.rules.batch_records;
     }
 
     fn may_crash(&mut self) -> bool {
@@ -260,9 +332,10 @@ impl Sim {
             let Some(next) = [event, deadline].into_iter().flatten().min() else {
                 return Err("records wait and nothing is due".into());
             };
-            if next > Time(200_000_000) {
+            // Each owner gives what it finds all of its time anew.
+            if next > Time(200_000_000 + self.lives * 70_000_000) {
                 return Err(format!(
-                    "{} of {} records have no fate after 200 s",
+                    "{} of {} records have no fate in time",
                     self.ledger.open(),
                     self.ledger.len()
                 ));
@@ -342,7 +415,10 @@ impl Sim {
             }
             Event::Metadata(conn, request, response) => {
                 if self.open.contains_key(&conn) {
+                    let before = self.partitions();
                     self.producer.handle_metadata(now, conn, request, &response);
+                    self.topics_shrank |=
+                        self.partitions().iter().zip(before).any(|(now, n)| *now < n);
                 }
             }
             Event::ProducerIdArrives(conn, request) => {
@@ -359,6 +435,15 @@ impl Sim {
                 }
             }
             Event::Crash => self.crash(),
+            Event::Adopt(file) => {
+                self.tell(|| format!("adopts file {file}"));
+                self.files.push(file);
+                self.ledger.hand_over(now, file, &mut self.producer);
+            }
+            Event::Recreate(topic, partitions) => {
+                self.tell(|| format!("topic {topic} anew, {partitions} partitions"));
+                self.cluster.recreate(topic, partitions);
+            }
             Event::BrokerDown(broker) => {
                 self.cluster.up.insert(broker, false);
                 let broken: Vec<ConnId> =
@@ -392,9 +477,16 @@ impl Sim {
         }
     }
 
+    /// Partitions of each topic, as the producer knows them.
+    fn partitions(&self) -> Vec<Option<u32>> {
+        let topics = 0..self.cluster.topics.len() as u32;
+        topics.map(|id| self.producer.partition_count(TopicId(id))).collect()
+    }
+
     fn hand_in(&mut self) {
         let topic = TopicId(self.cluster.random.below(self.cluster.topics.len() as u64) as u32);
-        let id = RecordId(self.ledger.len() as u64);
+        let file = u64::from(self.files[0]);
+        let id = RecordId(file << RecordId::POSITION_BITS | self.ledger.len() as u64);
         let key = self.cluster.random.below(self.keys);
         let key_hash = (key > 0).then_some(key as u32 * 7919);
         let bytes = 20 + self.cluster.random.below(300) as u32;
@@ -403,9 +495,7 @@ impl Sim {
         // Now and then a partition is given, also one that does not exist.
         let wish = self.cluster.random.below(20) as u32;
         let partition = (wish < 5).then_some(wish);
-        // What each life accepts lies in a file of its own.
-        let origin = self.lives as u16;
-        let record = NewRecord { id, topic, key_hash, partition, origin, bytes, born };
+        let record = NewRecord { id, topic, key_hash, partition, bytes, born };
         self.ledger.accept(record);
         self.producer.handle_record(self.now, record);
         self.records_left -= 1;
@@ -423,9 +513,7 @@ impl Sim {
         }
         loop {
             // First of all, see the contract.
-            if !is_seeded(Bug::ActFirst) {
-                self.note_outcomes()?;
-            }
+            self.note_outcomes()?;
             let Some(action) = self.producer.poll(self.now) else { break };
             actions += 1;
             if actions > 10_000 {
@@ -472,8 +560,16 @@ impl Sim {
 
     fn note_outcomes(&mut self) -> Result<(), String> {
         while let Some(outcome) = self.producer.poll_outcome() {
+            let sure = matches!(outcome.fate, Fate::Failed { in_doubt: false, .. });
+            for record in outcome.records.iter().filter(|_| sure) {
+                if !is_seeded(Bug::KeepFailedStamp) {
+                    self.ledger.unstamp(record.id);
+                }
+            }
             for record in &outcome.records {
                 if self.may_crash() {
+                    // What was given up, and is not in the backup yet, is sent after what it came before.
+                    self.torn |= sure;
                     self.crash();
                     break;
                 }
@@ -503,7 +599,10 @@ impl Sim {
         self.tell(|| format!("{conn:?} sends {batches:?}"));
         // On record before it is sent.
         for (_, partition, stamp, records) in &batches {
-            let Some(stamp) = stamp else { continue };
+            let Some(stamp) = stamp else {
+                records.iter().for_each(|id| self.ledger.sent_plain(*id));
+                continue;
+            };
             for (index, id) in records.iter().enumerate() {
                 if self.may_crash() {
                     self.torn |=
@@ -545,46 +644,67 @@ impl Sim {
     }
 
     fn judge(&self) -> Result<(), String> {
-        let idempotent = self.rules.idempotence != Idempotence::Off;
-        let forgetful = self.cluster.forgot;
+        // Where a broker recognises the last batch alone, one in doubt is not told from one that is not there
+        // when those that follow it are not in doubt, or lie in a file that another worker has. And what a dead
+        // worker sent may arrive after one adopter closed the hole that made another send its part as new.
+        let snapshots = self.cluster.snapshots;
+        let forgetful = self.cluster.forgot
+            || snapshots && (self.lives > 0 || self.appends_fail)
+            || self.late && self.ledger.chains_cross();
         // An owner that is killed while it gives a refused batch other numbers or bounds leaves one that is
         // not whole. The next one sends it after those that are.
-        let torn = self.torn || self.lives > 0 && self.refusals;
+        let torn = self.torn || self.lives > 0 && self.refusals || self.topics_shrank;
         let mut logged: HashSet<RecordId> = HashSet::new();
-        for (index, topic) in self.cluster.topics.iter().enumerate() {
-            for log in &topic.logs {
-                let mut seen = HashSet::new();
-                let mut last: HashMap<Option<i64>, RecordId> = HashMap::new();
-                for id in log {
-                    if self.ledger.topic(*id) != TopicId(index as u32) {
-                        return Err(format!("{id:?} is in the log of another topic"));
-                    }
-                    logged.insert(*id);
-                    let delivered = self.ledger.fate(*id) == Some(Fate::Delivered);
-                    let first = seen.insert(*id);
-                    if idempotent && !forgetful {
-                        if !first {
-                            return Err(format!("{id:?} is doubled"));
-                        }
-                    } else if !first || !delivered || self.acks_none || self.late || self.lives > 0
-                    {
-                        continue;
-                    }
-                    // Another owner may choose another partition for what was not sent yet, so order holds
-                    // between records that one owner sent first.
-                    let last = last.entry(self.ledger.first_producer_id(*id)).or_insert(*id);
-                    if *last > *id && !forgetful && !torn {
-                        return Err(format!("{id:?} stands after {last:?}"));
-                    }
-                    *last = *id;
+        let topics = self.cluster.topics.iter().enumerate();
+        let logs = topics.flat_map(|(index, topic)| topic.logs.iter().map(move |log| (index, log)));
+        let dead = self.cluster.graveyard.iter().map(|(index, log)| (*index, log));
+        for (index, log) in logs.chain(dead) {
+            let mut seen = HashSet::new();
+            let mut last: HashMap<(Option<i64>, u16), RecordId> = HashMap::new();
+            for id in log {
+                if self.ledger.topic(*id) != TopicId(index as u32) {
+                    return Err(format!("{id:?} is in the log of another topic"));
                 }
+                let first = seen.insert(*id) && logged.insert(*id);
+                let delivered = self.ledger.fate(*id) == Some(Fate::Delivered);
+                if !first && !forgetful && !self.ledger.was_sent_plain(*id) {
+                    return Err(format!("{id:?} is doubled"));
+                }
+                let quiet = delivered && !self.acks_none && !self.late && self.lives == 0;
+                if !(first && (self.idempotent && !forgetful || quiet)) {
+                    continue;
+                }
+                // Another owner may choose another partition for what was not sent yet, and goes on with its
+                // own records meanwhile. So order holds between records of a file that one owner sent first.
+                let stream = (self.ledger.first_producer_id(*id), id.queue());
+                let last = last.entry(stream).or_insert(*id);
+                if number(*last) > number(*id) && !forgetful && !torn {
+                    return Err(format!("{id:?} stands after {last:?}"));
+                }
+                *last = *id;
             }
         }
-        for index in 0..self.ledger.len() {
-            let id = RecordId(index as u64);
+        for id in self.ledger.ids() {
             match self.ledger.fate(id) {
                 Some(Fate::Delivered) if !self.acks_none && !logged.contains(&id) => {
                     return Err(format!("{id:?} counts as delivered and is in no log"));
+                }
+                _ if logged.contains(&id)
+                    && self.ledger.was_backed_up(id)
+                    && !self.ledger.was_sent_plain(id)
+                    && !forgetful =>
+                {
+                    return Err(format!("{id:?} is in a log and in the backup"));
+                }
+                Some(Fate::Failed { reason, in_doubt: true })
+                    if self.idempotent
+                        && self.lives == 0
+                        && self.topics_stay
+                        && !self.refusals
+                        && !forgetful
+                        && self.cluster.topics_exist_from == Time(0) =>
+                {
+                    return Err(format!("{id:?} was given up in doubt ({reason})"));
                 }
                 Some(Fate::Failed { reason, in_doubt: false })
                     if logged.contains(&id) && self.lives == 0 && !forgetful =>
@@ -623,7 +743,7 @@ fn every_record_has_one_fate_and_partitions_keep_their_order_under_faults() {
 
 #[test]
 fn seeded_bugs_are_found() {
-    const SEEDS: u64 = 3_000;
+    const SEEDS: u64 = 10_000;
     let missed = BUGS.iter().filter(|bug| {
         seeded_bug::seed(Some(**bug));
         let found = (0..SEEDS).find(|seed| {

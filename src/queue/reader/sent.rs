@@ -5,6 +5,9 @@ use super::{Raw, Reader, state};
 use crate::queue::stamps::{self, OpenBatch, Stamp, Stamped};
 use std::sync::atomic::Ordering;
 
+/// Producer id of a slot without a stamp.
+const NO_PRODUCER_ID: i64 = -1;
+
 impl Reader {
     /// Writes down which partition the record at `position` goes to.
     pub fn assign(&mut self, position: u64, partition: u32) {
@@ -26,14 +29,26 @@ impl Reader {
         {
             let header = raw.header;
             // SAFETY: check_record saw that a whole header lies inside the data area. These fields are the
-            // reader's; the writer is done with the slot.
+            // reader's; the writer is done with the slot. Volatile, since the order of the stores counts: one who
+            // is killed in between leaves a slot without a stamp, never a mixture of two.
             unsafe {
-                (*header).partition = stamp.partition as i32;
-                (*header).producer_id = stamp.producer_id;
-                (*header).sequence = stamp.sequence;
-                (*header).batch_records = stamp.batch_records;
-                (*header).producer_epoch = stamp.epoch;
+                (&raw mut (*header).producer_id).write_volatile(NO_PRODUCER_ID);
+                (&raw mut (*header).partition).write_volatile(stamp.partition as i32);
+                (&raw mut (*header).sequence).write_volatile(stamp.sequence);
+                (&raw mut (*header).batch_records).write_volatile(stamp.batch_records);
+                (&raw mut (*header).producer_epoch).write_volatile(stamp.epoch);
+                (&raw mut (*header).producer_id).write_volatile(stamp.producer_id);
             }
+        }
+    }
+
+    /// Takes the stamp of the record at `position` away: it is known not to be in the log.
+    pub fn unstamp(&mut self, position: u64) {
+        if let Ok(raw) = self.raw(position, self.handed_out())
+            && self.check_record(position, raw).is_ok()
+        {
+            // SAFETY: as in `stamp`.
+            unsafe { (&raw mut (*raw.header).producer_id).write_volatile(NO_PRODUCER_ID) };
         }
     }
 
@@ -44,6 +59,7 @@ impl Reader {
         let tail = self.map.cursors().tail();
         let mut found = Vec::new();
         let mut position = self.next;
+        let mut open_records = 0;
         while position < tail {
             if let Some(next) = self.after_gone(position) {
                 position = next;
@@ -67,6 +83,7 @@ impl Reader {
                 }
                 // SAFETY: check_record saw that a whole header lies inside the data area.
                 let header = unsafe { &*raw.header };
+                open_records += u64::from(!done);
                 let stamp = Stamp {
                     producer_id: header.producer_id,
                     epoch: header.producer_epoch,
@@ -82,12 +99,16 @@ impl Reader {
             position += raw.length;
         }
         self.scanned = position.min(tail);
+        // Who died between a mark and its release did not count it.
+        if position >= tail {
+            self.done = self.written().saturating_sub(open_records);
+        }
         let open = stamps::open_batches(found);
         for position in open.iter().flat_map(|batch| &batch.positions) {
             let Ok(raw) = self.raw(*position, self.scanned) else { continue };
             // SAFETY: raw() saw that the slot lies inside the data area; the state is an atomic.
             let before = unsafe { (*raw.header).state.swap(state::RECORD, Ordering::Relaxed) };
-            self.done -= u64::from(before == state::DONE);
+            self.done = self.done.saturating_sub(u64::from(before == state::DONE));
             self.claimed.insert(*position);
             self.space.hold(self.division, *position, position + raw.length);
             self.outstanding += 1;

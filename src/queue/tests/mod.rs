@@ -4,6 +4,7 @@
 mod behaviour;
 mod damage;
 mod model;
+mod sent;
 
 use super::*;
 use std::path::PathBuf;
