@@ -7,11 +7,11 @@
 #   MINUTES=10 SEED=random RATE=5000 WORKERS=3
 #   FAULTS='kill lose ...'      only these; the names are in chaos/schedule.sh
 #   KILLS=20 a minute           workers that are killed, in all
-#   IDEMPOTENCE=1               enable_idempotence, and doubled or reordered messages are a failure; 1 is the
-#                               default once lkfk has that key
+#   IDEMPOTENCE=1               enable_idempotence, and doubled or reordered messages are a failure
+#   REPLAY=1                    what went to the backup is to end in Kafka; 0: it stays where it is
 #   MESSAGE_TIMEOUT=20000       message_timeout_ms: what is older goes to the backup
 #   CONF='key = value, ...'     more configuration, in Lua
-#   DRAIN=90                    seconds for the queues to become empty when all is well again
+#   DRAIN=90                    seconds for queues and backup to become empty when all is well again
 #   KEEP=1                      the ledger, the logs and what was read stay in target/chaos/SEED
 #   LKFK_CPATH                  the directory of the lkfk.so to test; else it is built
 set -euo pipefail
@@ -48,10 +48,7 @@ read_options() {
     QUIET=10 SECONDS_OF_LOAD=$(( MINUTES * 60 )) LONGEST=$(( longest < 120 ? longest : 120 ))
     KILLS=${KILLS:-$(( MINUTES * 20 ))} MESSAGE_TIMEOUT=${MESSAGE_TIMEOUT:-20000}
   fi
-  DRAIN=${DRAIN:-90}
-  if [[ -z ${IDEMPOTENCE:-} ]]; then
-    IDEMPOTENCE=$(grep -c '^## enable_idempotence$' CONFIGURATION.md || true)
-  fi
+  DRAIN=${DRAIN:-90} IDEMPOTENCE=${IDEMPOTENCE:-1} REPLAY=${REPLAY:-1}
   check_faults
 }
 
@@ -125,8 +122,9 @@ mount_backup() {
 }
 
 configure_nginx() {
-  local topic idempotence='' topics=''
-  if (( IDEMPOTENCE )); then idempotence='enable_idempotence = true,'; fi
+  local topic idempotence=false replay=false topics=''
+  if (( IDEMPOTENCE )); then idempotence=true; fi
+  if (( REPLAY )); then replay=true; fi
   for topic in $TOPICS; do topics+="'$topic', "; done
   free_port
   URL=http://127.0.0.1:$PORT LOAD_PORT=$PORT
@@ -140,10 +138,13 @@ keepalive_requests 1000000;
 init_worker_by_lua_block {
   require("chaos").start("$RUN", { $topics }, {
     metadata_broker_list = { $BROKERS },
-    request_required_acks = -1, $idempotence
+    request_required_acks = -1,
+    enable_idempotence = $idempotence,
+    replay = $replay,
+    replay_rate = 10000,
     message_timeout_ms = $MESSAGE_TIMEOUT,
     queue_buffering_max_ms = 100,
-    queue_path = "$LKFK_SHM",
+    queue_path = "$QUEUES",
     backpath = "$PREFIX/backup/",
     ${CONF:-}
   })
@@ -159,19 +160,23 @@ CONF
 }
 
 queue_files() {
-  find "$LKFK_SHM" -type f -path '*/lkfk-*/*' -printf '%f\n'
+  # A queue may lie with the backup, too.
+  find "$QUEUES" "$BACKUP" -type f -path '*/lkfk-*/*' -name '*.queue*' -printf '%f\n'
 }
 
 # --- The run ---
 
 start_load() {
-  spawn "$STAGE/log/watch" "$TOOLS" watch "$LKFK_SHM/lkfk-$EUID" "$CHAOS/watched"
+  spawn "$STAGE/log/watch" "$TOOLS" watch "$QUEUES/lkfk-$EUID" "$CHAOS/watched"
   now_ms
   echo "$NOW" >"$CHAOS/begun"
   : >"$CHAOS/events"
   : >"$CHAOS/kills"
   spawn "$STAGE/log/load" "$TOOLS" load "$LOAD_PORT" "$RATE" "$QUIET" "$CHAOS"
   LOAD=$SPAWNED
+  # shellcheck disable=SC2086 # words
+  spawn "$STAGE/log/keep" "$TOOLS" keep "$BACKUP" "$CHAOS/removed" $TOPICS
+  KEEPER=$SPAWNED
 }
 
 # Plays all streams to their end, and shows what happens meanwhile.
@@ -247,9 +252,14 @@ heal() {
   start_brokers
 }
 
-# drain: until no worker has a message in a queue, nor a dead one has a queue.
+# backlog: names of the backup files that are to be sent again.
+backlog() {
+  if (( REPLAY )); then find "$BACKUP" -maxdepth 1 -type f ! -name '~*' ! -name '*~bad' -printf '%f\n'; fi
+}
+
+# drain: until no worker has a message in a queue, nor a dead one has a queue, nor the backup a line to send.
 drain() {
-  local deadline=$(( SECONDS + DRAIN )) pid count files living
+  local deadline=$(( SECONDS + DRAIN )) pid count files living lines
   local -A left
   while :; do
     left=()
@@ -260,13 +270,15 @@ drain() {
       if (( ${#left[@]} >= ${#living[@]} )); then break; fi
     done
     mapfile -t files < <(queue_files)
+    mapfile -t lines < <(backlog)
     count=0
     for pid in "${!left[@]}"; do count=$(( count + left[$pid] )); done
     # More than WORKERS may live: a master that was asked to take over again has what it had, and new ones.
     if (( count == 0 && ${#left[@]} == ${#living[@]} && ${#files[@]} == ${#living[@]} &&
-      ${#living[@]} >= WORKERS )); then return; fi
+      ${#living[@]} >= WORKERS && ${#lines[@]} == 0 )); then return; fi
     if (( SECONDS > deadline )); then
-      complain "not drained after $DRAIN s: ${#files[@]} queue files, $count messages waiting in ${#left[@]} workers"
+      complain "not drained after $DRAIN s: ${#files[@]} queue files, $count messages waiting in ${#left[@]} workers," \
+        "in the backup ${lines[*]}"
       return
     fi
     sleep 0.2
@@ -310,8 +322,17 @@ read_topics() {
   done
 }
 
+# repeats: copies that replay may have made: a chunk of 4,096 lines for each process that ended, however it did.
+repeats() {
+  local faults
+  if (( REPLAY == 0 )); then echo off; return; fi
+  faults=$(grep -cE " fault (${NGINX_FAULTS// /|}) " "$CHAOS/events" || true)
+  echo $(( ($(wc -l <"$CHAOS/kills") + faults * 2 * WORKERS) * 4096 ))
+}
+
 judge() {
   local topic sum=0 reader readers=() code=0 strict=lenient
+  halt "$KEEPER" TERM 20 || complain "$(tail -n 1 "$STAGE/log/keep")"
   for topic in $TOPICS; do sum=$(( sum + $(records "$topic") )); done
   if (( IDEMPOTENCE )); then strict=strict; fi
   for reader in kcat java; do
@@ -319,8 +340,8 @@ judge() {
     spawn "$STAGE/log/read-$reader" dev/chaos.sh --read "$reader"
     readers+=("$SPAWNED")
   done
-  spawn "$CHAOS/verdict" "$TOOLS" judge "$RUN" "$CHAOS/ledger" "$BACKUP" "$sum" "$strict" \
-    "kcat=$CHAOS/kcat" "java=$CHAOS/java"
+  spawn "$CHAOS/verdict" "$TOOLS" judge "$RUN" "$CHAOS/ledger" "$BACKUP" "$CHAOS/removed" "$sum" "$strict" \
+    "$(repeats)" "kcat=$CHAOS/kcat" "java=$CHAOS/java"
   attend || code=$?
   cat "$CHAOS/verdict"
   for reader in "${readers[@]}"; do ended "$reader" 10 || true; done
@@ -424,10 +445,12 @@ esac
 read_options
 stage_begin chaos
 CHAOS=$STAGE/chaos PREFIX=$STAGE/nginx/chaos FAILED=0 RUN=run$SEED
+# Queues of this run only: the stage may be that of several.
+QUEUES=$LKFK_SHM/chaos
 export CHAOS PREFIX NODES TOPICS PARTITIONS
-mkdir -p "$CHAOS" "$PREFIX"
+mkdir -p "$CHAOS" "$PREFIX" "$QUEUES"
 echo "To repeat: SEED=$SEED${MINUTES:+ MINUTES=$MINUTES} KILLS=$KILLS RATE=$RATE WORKERS=$WORKERS \
-IDEMPOTENCE=$IDEMPOTENCE MESSAGE_TIMEOUT=$MESSAGE_TIMEOUT${FAULTS:+ FAULTS='$FAULTS'}${CONF:+ CONF='$CONF'} \
+IDEMPOTENCE=$IDEMPOTENCE REPLAY=$REPLAY MESSAGE_TIMEOUT=$MESSAGE_TIMEOUT${FAULTS:+ FAULTS='$FAULTS'}${CONF:+ CONF='$CONF'} \
 dev/chaos.sh${SHORT:+ --short}"
 build
 mount_backup

@@ -1,13 +1,17 @@
 #!/usr/bin/env bash
 # Shows lkfk at work: a real Kafka, a real nginx, requests from wrk, each logged to Kafka from
-# log_by_lua, and what of it arrived. KEEP=1 leaves all up until Ctrl-C. Fails when anything is lost,
-# doubled or out of order.
+# log_by_lua, and what of it arrived; then the same while the worker and the broker are killed. KEEP=1
+# leaves all up until Ctrl-C. Fails when anything is lost, doubled or out of order.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/stage.sh"
 
 PARTITIONS=4
-SECONDS_OF_LOAD=5
+SECONDS_OF_LOAD=3
 LOOP=200000
+# Seconds for what is waited for; it takes few.
+PATIENCE=20
+# That the broker stays dead; then it has to start, too.
+BROKER_AWAY=2
 
 write_nginx_conf() {
   PREFIX=$STAGE/nginx/demo
@@ -19,7 +23,9 @@ lua_shared_dict kfk 1m;
 init_worker_by_lua_block {
   require("demo").start {
     metadata_broker_list = { "$BOOTSTRAP" },
-    topics = { "access", "loop" },
+    topics = { "access", "loop", "orders" },
+    request_required_acks = -1, -- with it goes enable_idempotence
+    message_timeout_ms = 30000, -- longer than the broker will be away
     queue_path = "$LKFK_SHM",
     backpath = "$PREFIX/backup/",
   }
@@ -31,7 +37,9 @@ server {
     return 200 "hello\n";
     log_by_lua_block { require("demo").log() }
   }
+  location = /order { content_by_lua_block { require("demo").order() } }
   location = /stats { content_by_lua_block { require("demo").stats() } }
+  location = /worker { content_by_lua_block { ngx.print(ngx.worker.pid()) } }
   location = /flush { content_by_lua_block { require("demo").flush() } }
   location = /measure { content_by_lua_block { require("demo").measure() } }
 }
@@ -44,7 +52,7 @@ stat() {
 }
 
 fetch_stats() {
-  curl -sSf "$URL/stats" >"$STAGE/stats"
+  curl -sSf --max-time 5 "$URL/stats" >"$STAGE/stats"
 }
 
 # number TEXT: with a comma every three digits.
@@ -73,13 +81,15 @@ judge() {
 }
 
 prepare() {
+  local topic
   dev/install.sh
   if [[ -z ${LKFK_CPATH:-} ]]; then step 'lkfk.so' cargo build --release; fi
   step 'Kafka, from Maven' dev/kafka.sh fetch
   step 'a broker' dev/kafka.sh start demo
   BOOTSTRAP=$(sed -n 's/^BOOTSTRAP=//p' "$STAGE/kafka/demo/env")
-  step 'topic access' dev/kafka.sh topic demo access "$PARTITIONS"
-  step 'topic loop' dev/kafka.sh topic demo loop "$PARTITIONS"
+  for topic in access loop orders; do
+    step "topic $topic" dev/kafka.sh topic demo "$topic" "$PARTITIONS"
+  done
   stage_library
   write_nginx_conf
   step 'nginx, one worker' dev/nginx.sh start demo
@@ -94,7 +104,7 @@ serve() {
   rate=$(awk '/^Requests\/sec/ { printf "%d", $2 }' "$STEP_LOG")
   step 'flush' curl -sSf "$URL/flush"
   fetch_stats
-  requests=$(stat requests) accepted=$(stat msg_cnt)
+  requests=$(stat requests) accepted=$(stat accepted_cnt)
   step 'read back with kcat' dev/kafka.sh consume demo access '%p %s\n'
   sample=$(tail -n 1 "$STEP_LOG" | cut -d ' ' -f 2-)
   sed 's/^\([0-9]*\) {"seq":\([0-9]*\),.*/\1 \2/' "$STEP_LOG" >"$STAGE/access"
@@ -115,13 +125,13 @@ serve() {
 # log() in a loop, timed on nginx's thread.
 loop() {
   local median p99 before=0 accepted arrived
-  before=$(stat msg_cnt)
+  before=$(stat accepted_cnt)
   step "$(number "$LOOP") messages in a loop" curl -sSf "$URL/measure?count=$LOOP"
   median=$(awk '$1 == "median" { print $2 }' "$STEP_LOG")
   p99=$(awk '$1 == "p99" { print $2 }' "$STEP_LOG")
   step 'flush again' curl -sSf "$URL/flush"
   fetch_stats
-  accepted=$(( $(stat msg_cnt) - before ))
+  accepted=$(( $(stat accepted_cnt) - before ))
   step 'read back the loop' dev/kafka.sh consume demo loop '%p\n'
   arrived=$(wc -l <"$STEP_LOG")
   row 'in a loop, accepted' "$accepted" '400 bytes each'
@@ -130,12 +140,143 @@ loop() {
   if (( accepted != LOOP || arrived != LOOP )); then GOOD=0; fi
 }
 
+# --- Faults ---
+
+# happened NAME BEGUN: a line like a step's, for what has just come about.
+happened() {
+  printf '  %-46s%6.1f s\n' "$1" "$(since "$2")"
+}
+
+# remark TEXT: what is seen of it.
+remark() {
+  printf '    %s%s%s\n' "$DIM" "$*" "$PLAIN"
+}
+
+# await COMMAND...: until it succeeds.
+await() {
+  local deadline=$(( SECONDS + PATIENCE ))
+  until "$@"; do
+    if (( SECONDS > deadline )); then die "in vain for $PATIENCE s: $*"; fi
+    sleep 0.02
+  done
+}
+
+# The queue of a worker that is gone was taken over by the one that answers.
+adopted() {
+  fetch_stats 2>/dev/null && (( $(stat adopted_cnt) > 0 ))
+}
+
+# first_acknowledged COUNT: more than so many. Notes in `answered` when the broker was found up, and in
+# ACKED_AFTER how long after that it acknowledged.
+first_acknowledged() {
+  if [[ -z $answered ]] && ! running "$SPAWNED"; then answered=$EPOCHREALTIME; fi
+  fetch_stats 2>/dev/null && (( $(stat succ_msg_cnt) > $1 )) || return 1
+  ACKED_AFTER='as soon as it answers'
+  if [[ -n $answered ]]; then ACKED_AFTER="$(printf %.1f "$(since "$answered")") s after it answers"; fi
+}
+
+worker() {
+  curl -sSf --max-time 5 "$URL/worker" 2>/dev/null
+}
+
+kill_worker() {
+  local pid begun=$EPOCHREALTIME
+  pid=$(worker)
+  kill -KILL "$pid"
+  await adopted
+  ADOPTED=$(stat adopted_cnt) ADOPTED_AFTER=$(since "$begun")
+  happened "kill -9 of nginx's worker, process $pid" "$begun"
+  remark "the next one, process $(worker), took over its queue:" \
+    "$(number "$ADOPTED") messages that Kafka had not acknowledged"
+}
+
+kill_broker() {
+  local before answered='' begun=$EPOCHREALTIME
+  dev/kafka.sh kill demo
+  happened 'kill -9 of the broker' "$begun"
+  sleep "$BROKER_AWAY"
+  fetch_stats
+  before=$(stat succ_msg_cnt)
+  remark "log() goes on taking messages; $(number "$(stat queue_messages)") wait in the queue"
+  AWAY=$begun begun=$EPOCHREALTIME
+  spawn "$STAGE/log/broker" dev/kafka.sh start demo
+  await first_acknowledged "$before"
+  AWAY=$(since "$AWAY")
+  attend || die "the broker did not start: $(cat "$STAGE/log/broker")"
+  happened 'the broker is started again' "$begun"
+  remark "first acknowledgement $ACKED_AFTER, $(printf %.1f "$AWAY") s after the kill"
+}
+
+# Nothing waits in the queue, nor in the backup.
+settled() {
+  fetch_stats 2>/dev/null &&
+    (( $(stat queue_messages) + $(stat spill_waiting) + $(stat replay_waiting_bytes) == 0 )) &&
+    (( $(stat replayed_cnt) >= $(stat fail_msg_cnt) ))
+}
+
+# judge_orders: compares replies, lines "yes ID" and "no ID", with records, lines "PARTITION ID"; as
+# shell assignments. Order counts per worker and partition.
+judge_orders() {
+  awk '
+    FNR == NR { if ($1 == "yes") said[$2] = 1; else refused++; next }
+    { arrived++ }
+    $2 in seen { doubled++; next }
+    {
+      seen[$2] = 1
+      split($2, part, "-")
+      stream = part[1] " " $1
+      if (part[2] + 0 < last[stream]) disordered++
+      last[stream] = part[2] + 0
+      if (!($2 in said)) unheard++
+    }
+    END {
+      for (id in said) { accepted++; if (!(id in seen)) lost++ }
+      printf "accepted=%d refused=%d arrived=%d lost=%d doubled=%d disordered=%d unheard=%d\n",
+        accepted, refused, arrived, lost, doubled, disordered, unheard
+    }' "$STAGE/replies" "$STAGE/orders"
+}
+
+# Kills, while orders come in and their replies say what log() took; and what became of each.
+break_things() {
+  local load accepted refused arrived lost doubled disordered unheard replayed
+  echo '  orders come in, some thousand a second, and meanwhile:'
+  spawn "$STAGE/log/orders" wrk -t 1 -c 16 -d 120 -s dev/demo/load.lua "$URL/order" -- "$STAGE/replies"
+  load=$SPAWNED
+  sleep 1
+  kill_worker
+  sleep 1
+  kill_broker
+  sleep 1
+  halt "$load" INT 5 || die "wrk: $(tail -n 3 "$STAGE/log/orders")"
+  step 'the rest' curl -sSf "$URL/flush"
+  await settled
+  replayed=$(stat replayed_cnt)
+  step 'read back the orders' dev/kafka.sh consume demo orders '%p %s\n'
+  sed 's/^\([0-9]*\) {"id":"\([0-9-]*\)",.*/\1 \2/' "$STEP_LOG" >"$STAGE/orders"
+  eval "$(judge_orders)"
+  row 'with kills, accepted' "$accepted" "replies that said yes, $refused that said no"
+  row 'with kills, in Kafka' "$arrived" \
+    "$lost lost, $doubled doubled, $disordered out of order"
+  if (( unheard )); then
+    row '  without a reply' "$unheard" 'of these: a kill or the end of the load came before it'
+  fi
+  row '  worker killed' "$ADOPTED" \
+    "messages taken over by the next one, after $(printf %.1f "$ADOPTED_AFTER") s"
+  row '  broker killed' "$(printf %.1f "$AWAY") s" 'without an acknowledgement'
+  if (( replayed )); then
+    row '  backup' "$replayed" 'messages went there, and were sent again'
+    # They come after newer ones.
+    disordered=0
+  fi
+  if (( accepted == 0 || refused || lost || doubled || disordered )); then GOOD=0; fi
+}
+
 report() {
   printf '\n'
   printf '%s\n' "${REPORT[@]}" | sed 's/ *$//'
   printf '\n  the last one: %s\n\n' "$sample"
   if (( GOOD )); then
-    echo 'Every message that log() accepted is in Kafka once, and in order.'
+    echo 'Every message that log() accepted is in Kafka once, and in order: nothing is missing, nothing doubled.'
   else
     echo "${RED}Not every message is in Kafka once and in order.$PLAIN nginx says:"
     tail -n 10 "$PREFIX/error.log"
@@ -147,6 +288,7 @@ keep() {
 
 Up until Ctrl-C:
   curl $URL/hello          one request, one message
+  curl $URL/order          one message, and whether log() took it
   curl $URL/stats
   kcat -C -b $BOOTSTRAP -t access -o -5 -e
   wrk -c 16 -d 5 $URL/hello
@@ -163,6 +305,7 @@ echo 'lkfk demo'
 prepare
 serve
 loop
+break_things
 report
 if [[ -n ${KEEP:-} && $KEEP != 0 ]]; then keep; fi
 (( GOOD ))

@@ -6,6 +6,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/stage.sh"
 
 PASSED=0 FAILED=0
 LIMIT=(timeout --kill-after=5 1800)
+CHAOS=(--manifest-path=dev/chaos/Cargo.toml "--target-dir=$ROOT/target/chaos")
 
 check() {
   step "$1" "${LIMIT[@]}" "${@:2}" || FAILED=$(( FAILED + 1 ))
@@ -40,10 +41,19 @@ specs() {
   tally "$passed" "$failed"
 }
 
+# Faults from a new seed each time; the first line of its output repeats it.
+chaos() {
+  if [[ ! -f $(library) ]]; then tally 0 1; return; fi
+  stage_library
+  if step 'chaos, a short run' "${LIMIT[@]}" dev/chaos.sh --short; then tally 1 0; else tally 0 1; fi
+}
+
 dev/install.sh
 stage_begin test
 check 'cargo fmt' cargo fmt --check
 check 'cargo clippy' cargo clippy --all-targets -- -D warnings
+check 'cargo fmt, chaos' cargo fmt --check "${CHAOS[0]}"
+check 'cargo clippy, chaos' cargo clippy --all-targets "${CHAOS[@]}" -- -D warnings
 check 'luacheck' luacheck --quiet --no-color lua spec dev
 check 'cargo build' cargo build --release
 cargo_test 'cargo test' --no-default-features --features net
@@ -54,7 +64,9 @@ cargo_test 'cargo test, crash points' --no-default-features --features net,crash
 RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=$ROOT/target/loom \
   CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
   cargo_test 'cargo test, loom' --no-default-features --release --lib loom
+cargo_test 'cargo test, chaos' --release "${CHAOS[@]}"
 check 'Kafka' dev/kafka.sh fetch
 specs
+chaos
 echo "$PASSED passed, $FAILED failed"
 (( FAILED == 0 ))

@@ -108,7 +108,7 @@ describe("stats()", function()
             return refused
         ]])
         assert.equal(3, refused)
-        assert.same({ 3, 0 }, { stats(nginx).rejected_cnt, stats(nginx).msg_cnt })
+        assert.same({ 3, 0 }, { stats(nginx).rejected_cnt, stats(nginx).accepted_cnt })
         kafka:pause()
         refused = nginx:run([[
             local refused = 0
@@ -118,7 +118,7 @@ describe("stats()", function()
             return refused
         ]])
         assert.equal(15, refused)
-        assert.same({ 18, 10 }, { stats(nginx).rejected_cnt, stats(nginx).msg_cnt })
+        assert.same({ 18, 10 }, { stats(nginx).rejected_cnt, stats(nginx).accepted_cnt })
     end)
 
     it("counts requests and connections", function()

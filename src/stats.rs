@@ -45,7 +45,7 @@ macro_rules! stats {
 }
 
 stats! {
-    msg_cnt: Counter, "messages", "Taken by log().";
+    accepted_cnt: Counter, "messages", "Taken by log().";
     succ_msg_cnt: Counter, "messages", "Acknowledged as request_required_acks asks.";
     fail_msg_cnt: Counter, "messages", "Given up and written to a backup file.";
     fail_in_doubt_cnt: Counter, "messages", "Among those: may be in Kafka as well, because an answer was lost.";

@@ -79,24 +79,58 @@ fn each_row_has_a_test_or_is_open_and_none_is_there_twice() {
     }
 }
 
+/// The names of a file's tests that begin with an ID, and that ID.
+fn named_by_id(file: &str) -> Vec<(String, String)> {
+    let text = text_of(file);
+    let names = text.lines().filter_map(|line| {
+        let line = line.trim_start();
+        let (name, between) = match line.strip_prefix("fn ") {
+            Some(rest) => (rest.split_once('(')?.0, '_'),
+            None => (line.strip_prefix("it(\"")?.split_once("\", function")?.0, ':'),
+        };
+        let id = match between {
+            '_' => name.splitn(3, '_').take(2).collect::<Vec<_>>().join("-").to_uppercase(),
+            _ => name.split_once(between)?.0.to_owned(),
+        };
+        Some((name.to_owned(), id))
+    });
+    names.collect()
+}
+
+/// Sources and specs.
+fn files(directory: &Path, found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(directory).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        let named = |extension| path.extension().is_some_and(|is| is == extension);
+        if path.is_dir() {
+            files(&path, found);
+        } else if named("rs") || named("lua") {
+            let path = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).expect("below the package");
+            found.push(path.to_str().expect("a name in UTF-8").to_owned());
+        }
+    }
+}
+
 #[test]
 fn each_test_that_has_an_id_in_its_name_stands_in_the_row_of_that_id() {
     let rows = rows();
-    for file in ["tests/hostile_broker.rs", "tests/crash_points.rs"] {
-        let text = text_of(file);
-        let names = text.lines().filter_map(|line| line.strip_prefix("fn ")?.split_once('('));
-        for (name, _) in names {
-            let mut words = name.split('_');
-            let (Some(kind), Some(number)) = (words.next(), words.next()) else { continue };
-            let id = format!("{}-{number}", kind.to_uppercase());
+    let mut found = Vec::new();
+    for directory in ["src", "tests", "spec"] {
+        files(&Path::new(env!("CARGO_MANIFEST_DIR")).join(directory), &mut found);
+    }
+    let mut seen = 0;
+    for file in &found {
+        for (name, id) in named_by_id(file) {
             let Some(row) = rows.iter().find(|row| row.id == id) else { continue };
             let names_it = |(other, test): &(String, String)| {
                 let part = test.strip_suffix('*');
-                other == file && part.map_or(test == name, |part| name.starts_with(part))
+                other == file && part.map_or(*test == name, |part| name.starts_with(part))
             };
-            assert!(row.tests.iter().any(names_it), "{id} does not name {name}");
+            assert!(row.tests.iter().any(names_it), "{id} does not name {name} in {file}");
+            seen += 1;
         }
     }
+    assert!(seen > 60, "{seen} tests with an ID");
 }
 
 #[test]

@@ -1,4 +1,5 @@
--- What the demo's nginx does: logs each request as a line of JSON, and measures log() in a loop.
+-- What the demo's nginx does: logs each request as a line of JSON, measures log() in a loop, and
+-- takes orders, with a reply that says whether log() took them.
 
 local ffi = require "ffi"
 local kfk = require "lkfk.kfk"
@@ -52,6 +53,18 @@ function _M.log()
     if not ok then
         ngx.log(ngx.ERR, "not accepted: ", err)
     end
+end
+
+
+-- "yes ID" or "no ID". The id has the worker and how many came before, so that each order has one
+-- of its own, and a place.
+function _M.order()
+    sequence = sequence + 1
+    local id = ngx.worker.pid() .. "-" .. sequence
+    local line = format('{"id":"%s","time":%.3f,"client":%s}', id, ngx.now(),
+                        quoted(var.remote_addr))
+    local ok = kfk.log("orders", var.connection, line)
+    say(ok and "yes " or "no ", id)
 end
 
 

@@ -84,7 +84,7 @@ impl Handle {
     /// Brings the statistics that this thread owns up to date.
     pub(super) fn refresh_stats(&self) {
         let (stats, writer) = (&self.shared.stats, self.writer());
-        stats::set(&stats.msg_cnt, writer.written());
+        stats::set(&stats.accepted_cnt, writer.written());
         stats::set(&stats.rejected_cnt, self.rejected.get());
         stats::set(&stats.queue_messages, writer.waiting());
         stats::set(&stats.queue_bytes, writer.bytes_in_use());

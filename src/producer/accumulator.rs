@@ -90,11 +90,17 @@ impl Partition {
     }
 
     /// Place of the batch to be sent next: the first that waits neither for a restart nor for the fate of one
-    /// that follows it.
+    /// that follows it. What gets a number now waits for all that have one: a broker that does not know us
+    /// would take it, and that would tell nothing of those.
     fn next_place(&self) -> Option<usize> {
+        // Behind the first that was never sent none was.
+        let sent = |batch: &&Batch| batch.stamp.is_some() || batch.attempts > 0 || batch.resent;
+        let numbered = self.queue.iter().take_while(sent).any(|batch| self.sequence.stamped(batch));
         self.queue.iter().position(|batch| {
-            let waits =
-                batch.passed && batch.stamp.is_some_and(|stamp| self.has_later_unanswered(&stamp));
+            let waits = match &batch.stamp {
+                None => numbered,
+                Some(stamp) => batch.passed && self.has_later_unanswered(stamp),
+            };
             !waits && !self.sequence.is_behind_gap(batch)
         })
     }
@@ -199,9 +205,12 @@ impl Partition {
         passed.map(|batch| batch.records.len() as u64).sum()
     }
 
-    /// The log is another one: what follows a batch there tells nothing of it.
+    /// The log is another one: what follows a batch there tells nothing of it, now or later.
     pub fn forget_passed(&mut self) {
-        self.queue.iter_mut().for_each(|batch| batch.passed = false);
+        for batch in self.queue.iter_mut().filter(|batch| batch.passed) {
+            batch.passed = false;
+            batch.unanswered = false;
+        }
     }
 
     /// Encoded size of the batch to be sent next.

@@ -4,11 +4,13 @@
 //! chaos proxy    stands between lkfk and the brokers, and breaks what it is told to break
 //! chaos load     asks nginx to log, at a steady rate, and writes down what log() took
 //! chaos watch    sees when the queue of a dead worker is taken over, and when it is empty
+//! chaos keep     keeps the lines of backup files that are removed
 //! chaos judge    compares what was taken with what two readers found in Kafka, and the backup
 //! ```
 //! None of them shares code with lkfk: what they say about it is not its own opinion.
 
 mod judge;
+mod keep;
 mod load;
 mod proxy;
 mod watch;
@@ -18,7 +20,8 @@ use std::process::ExitCode;
 const USAGE: &str = "usage: chaos proxy CONTROL-PORT LISTEN-PORT=BROKER-ADDRESS...
        chaos load PORT RATE QUIET-SECONDS DIRECTORY
        chaos watch QUEUE-DIRECTORY FILE
-       chaos judge RUN LEDGER BACKUP-DIRECTORY RECORDS strict|lenient READER=FILE...";
+       chaos keep BACKUP-DIRECTORY FILE TOPIC...
+       chaos judge RUN LEDGER BACKUP-DIRECTORY REMOVED RECORDS strict|lenient REPEATS READER=FILE...";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -27,6 +30,7 @@ fn main() -> ExitCode {
         Some((&"proxy", rest)) => proxy::main(rest),
         Some((&"load", rest)) => load::main(rest),
         Some((&"watch", rest)) => watch::main(rest),
+        Some((&"keep", rest)) => keep::main(rest),
         Some((&"judge", rest)) => judge::main(rest),
         _ => Err(USAGE.to_owned()),
     };

@@ -4,11 +4,19 @@
 //! answer never came, anywhere or nowhere. Per worker and partition the first copies must be in the order in
 //! which they were logged. Copies beyond the first are counted.
 //!
+//! Replay sends what is in the backup, and in the end must have sent all of it. What it sends comes late, and who
+//! is killed while he does it repeats some: these messages count apart, and have no place in the order. Which they
+//! are is no guess: each stands in a backup file that was removed since. All others are judged as if there
+//! was no replay.
+//!
 //! A reader's line is `TOPIC TAB PARTITION TAB OFFSET TAB KEY TAB PAYLOAD`, the key empty or `null` when there is
-//! none. A line of the backup is what lkfk's manual says. Lines without end, or none at all, are findings and no
+//! none. A line of the backup is what lkfk's manual says; in a `~bad` file there may be halves of lines, too, which
+//! a killed writer left. Other lines without end, or none at all, are findings and no
 //! reason to stop.
 
 mod payload;
+#[cfg(test)]
+mod tests;
 
 use payload::Read;
 use std::collections::HashMap;
@@ -40,7 +48,10 @@ struct Message {
     copies: u8,
     /// Copies seen by the one before.
     copies_before: u8,
+    /// Lines in files that are there.
     in_backup: u8,
+    /// Lines in files that were removed.
+    replayed: u8,
     /// Of the first copy.
     partition: u32,
 }
@@ -75,11 +86,15 @@ enum Kind {
     InBoth,
     BackupTwice,
     BackupDamaged,
+    Replayed,
+    ReplayedAgain,
+    MovedAside,
+    HalfMovedAside,
     Differing,
 }
 
 /// Order of the table: what it is called, and whether it must be 0.
-const ROWS: [(Kind, &str, Must); 13] = [
+const ROWS: [(Kind, &str, Must); 17] = [
     (Kind::Read, "records read", Must::Nothing),
     (Kind::Lost, "lost", Must::BeNone),
     (Kind::Doubled, "doubled", Must::BeNoneWhenStrict),
@@ -88,10 +103,14 @@ const ROWS: [(Kind, &str, Must); 13] = [
     (Kind::Damaged, "damaged", Must::BeNone),
     (Kind::RefusedPresent, "refused, but there", Must::BeNone),
     (Kind::UnknownPresent, "no answer, but there", Must::Nothing),
-    (Kind::InBackupOnly, "in the backup only", Must::Nothing),
-    (Kind::InBoth, "in the backup, too", Must::Nothing),
+    (Kind::Replayed, "sent from the backup", Must::Nothing),
+    (Kind::ReplayedAgain, "  and there again", Must::NotExceedRepeats),
+    (Kind::InBackupOnly, "in the backup only", Must::BeNoneWhenReplayed),
+    (Kind::InBoth, "in the backup, too", Must::BeNoneWhenReplayed),
     (Kind::BackupTwice, "in the backup twice", Must::Nothing),
     (Kind::BackupDamaged, "no line of the backup", Must::BeNone),
+    (Kind::MovedAside, "moved aside by replay", Must::BeNone),
+    (Kind::HalfMovedAside, "halves of lines moved aside", Must::Nothing),
     (Kind::Differing, "seen otherwise by the other", Must::BeNone),
 ];
 
@@ -100,16 +119,44 @@ enum Must {
     Nothing,
     BeNone,
     BeNoneWhenStrict,
+    BeNoneWhenReplayed,
+    NotExceedRepeats,
 }
 
-/// `chaos judge RUN LEDGER BACKUP-DIRECTORY RECORDS strict|lenient READER=FILE...`: RECORDS is what the partitions
-/// hold. Prints the verdict; the exit code is 1 when it is a bad one.
+/// What kind of run it was.
+#[derive(Debug, Clone, Copy)]
+struct Rules {
+    /// What the partitions hold.
+    records: u64,
+    /// No doubles, and nothing out of order.
+    strict: bool,
+    /// Copies that replay may have made; `None` when there was no replay.
+    repeats: Option<u64>,
+}
+
+/// Where a line of the backup was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    There,
+    Aside,
+    Removed,
+}
+
+/// `chaos judge RUN LEDGER BACKUP-DIRECTORY REMOVED RECORDS strict|lenient REPEATS READER=FILE...`: REMOVED has
+/// the lines of files that were removed from the backup; RECORDS is what the partitions hold; REPEATS how many
+/// copies replay may have made, `off` when there is none. Prints the verdict; the exit code is 1 when it is a bad
+/// one.
 pub fn main(arguments: &[&str]) -> Result<ExitCode, String> {
-    let [run, ledger, backup, records, strictness, readers @ ..] = arguments else {
+    let [run, ledger, backup, removed, records, strictness, repeats, readers @ ..] = arguments
+    else {
         return Err("chaos judge: too few arguments".to_owned());
     };
-    let records: u64 = records.parse().map_err(|_| format!("not a number: {records}"))?;
-    let strict = *strictness == "strict";
+    let number = |text: &str| text.parse::<u64>().map_err(|_| format!("not a number: {text}"));
+    let rules = Rules {
+        records: number(records)?,
+        strict: *strictness == "strict",
+        repeats: if *repeats == "off" { None } else { Some(number(repeats)?) },
+    };
     let mut judge = Judge::new(run);
     let read = |path: &str| File::open(path).map_err(|error| format!("{path}: {error}"));
     let failed = |path: &str| {
@@ -119,6 +166,10 @@ pub fn main(arguments: &[&str]) -> Result<ExitCode, String> {
     judge.read_ledger(BufReader::new(read(ledger)?)).map_err(failed(ledger))?;
     let mut backup_findings = Column::default();
     judge.read_backup(Path::new(backup), &mut backup_findings).map_err(failed(backup))?;
+    each_line(BufReader::new(read(removed)?), |line| {
+        judge.read_backup_line("a removed file", Place::Removed, line, &mut backup_findings);
+    })
+    .map_err(failed(removed))?;
     let mut columns = Vec::new();
     for (index, reader) in readers.iter().enumerate() {
         let (name, path) =
@@ -132,7 +183,7 @@ pub fn main(arguments: &[&str]) -> Result<ExitCode, String> {
     if let Some(first) = columns.first_mut() {
         first.examples.extend(backup_findings.examples);
     }
-    let (text, good) = report(&columns, records, strict);
+    let (text, good) = report(&columns, rules);
     println!("{text}");
     Ok(ExitCode::from(u8::from(!good)))
 }
@@ -182,23 +233,26 @@ impl Judge {
         Ok(())
     }
 
-    /// All files below the directory.
+    /// All files of topics; what is lkfk's own has a name that begins with `~`, or is a directory.
     fn read_backup(&mut self, directory: &Path, findings: &mut Column) -> io::Result<()> {
         for entry in fs::read_dir(directory)? {
-            let path = entry?.path();
-            if path.is_dir() {
-                self.read_backup(&path, findings)?;
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with('~') || entry.file_type()?.is_dir() {
                 continue;
             }
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            each_line(BufReader::new(File::open(&path)?), |line| {
-                self.read_backup_line(&name, line, findings);
-            })?;
+            let place = if name.ends_with("~bad") { Place::Aside } else { Place::There };
+            let read = File::open(entry.path()).and_then(|file| {
+                each_line(BufReader::new(file), |line| {
+                    self.read_backup_line(&name, place, line, findings);
+                })
+            });
+            read.map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?;
         }
         Ok(())
     }
 
-    fn read_backup_line(&mut self, file: &str, line: &str, findings: &mut Column) {
+    fn read_backup_line(&mut self, file: &str, place: Place, line: &str, findings: &mut Column) {
         let columns: Vec<&str> = line.split('\t').collect();
         let read = match columns[..] {
             [_, topic, key, payload] => {
@@ -207,15 +261,22 @@ impl Judge {
             }
             _ => Read::Foreign,
         };
+        let shown = || format!("{file}: {}", start(line));
         let Read::Message { worker, seq } = read else {
-            findings.note(Kind::BackupDamaged, || format!("{file}: {}", start(line)));
+            let aside = place == Place::Aside;
+            findings.note(if aside { Kind::HalfMovedAside } else { Kind::BackupDamaged }, shown);
             return;
         };
         let worker = self.worker(worker);
         let message = self.message(worker, seq);
-        message.in_backup = message.in_backup.saturating_add(1);
-        if message.in_backup > 1 {
-            findings.note(Kind::BackupTwice, || format!("{file}: {}", start(line)));
+        match place {
+            Place::There => message.in_backup = message.in_backup.saturating_add(1),
+            Place::Removed => message.replayed = message.replayed.saturating_add(1),
+            // Where nobody sends it from: if it is not in Kafka, it is lost.
+            Place::Aside => return findings.note(Kind::MovedAside, shown),
+        }
+        if message.in_backup.saturating_add(message.replayed) > 1 {
+            findings.note(Kind::BackupTwice, shown);
         }
     }
 
@@ -246,6 +307,12 @@ impl Judge {
             let worker = self.worker(name);
             let message = self.message(worker, seq);
             message.copies = message.copies.saturating_add(1);
+            if message.replayed > 0 {
+                if message.copies > 1 {
+                    column.note(Kind::ReplayedAgain, || format!("{name}:{seq} {}", place()));
+                }
+                return;
+            }
             if message.copies == 1 {
                 message.partition = partition;
             } else {
@@ -272,9 +339,12 @@ impl Judge {
             let name = &worker.name;
             for (seq, message) in worker.messages.iter_mut().enumerate() {
                 let (there, kept) = (message.copies > 0, message.in_backup > 0);
+                let replayed = message.replayed > 0;
                 let found = match (message.said, there, kept) {
                     (Said::Taken, false, false) => Some(Kind::Lost),
-                    (Said::Refused, _, _) if there || kept => Some(Kind::RefusedPresent),
+                    (Said::Refused, _, _) if there || kept || replayed => {
+                        Some(Kind::RefusedPresent)
+                    }
                     (Said::Nothing, _, _) if there || kept => Some(Kind::UnknownPresent),
                     _ => None,
                 };
@@ -285,7 +355,8 @@ impl Judge {
                 };
                 let differs = is_second && message.copies != message.copies_before;
                 let differs = differs.then_some(Kind::Differing);
-                for kind in [found, backup, differs].into_iter().flatten() {
+                let replayed = (there && replayed).then_some(Kind::Replayed);
+                for kind in [found, backup, differs, replayed].into_iter().flatten() {
                     column.note(kind, || format!("{name}:{seq}"));
                 }
                 message.copies_before = std::mem::take(&mut message.copies);
@@ -310,7 +381,8 @@ impl Column {
 }
 
 /// The table, the first findings that must not be, and whether there are none.
-fn report(columns: &[Column], records: u64, strict: bool) -> (String, bool) {
+fn report(columns: &[Column], rules: Rules) -> (String, bool) {
+    let Rules { records, strict, repeats } = rules;
     let (mut text, mut details, mut good) = (String::new(), String::new(), !columns.is_empty());
     let mut row = |name: &str, cells: Vec<String>, remark: &str| {
         let cells: String = cells.iter().map(|cell| format!("{cell:>14}")).collect();
@@ -324,9 +396,16 @@ fn report(columns: &[Column], records: u64, strict: bool) -> (String, bool) {
             Must::Nothing => false,
             Must::BeNone => counts.iter().any(|count| *count > 0),
             Must::BeNoneWhenStrict => strict && counts.iter().any(|count| *count > 0),
+            Must::BeNoneWhenReplayed => repeats.is_some() && counts.iter().any(|count| *count > 0),
+            Must::NotExceedRepeats => {
+                strict && counts.iter().any(|count| *count > repeats.unwrap_or(0))
+            }
         };
         let remark = match (bad, kind) {
             (true, Kind::Read) => format!("WRONG: the partitions hold {records}"),
+            (true, Kind::ReplayedAgain) => {
+                format!("WRONG: at most {} may be", repeats.unwrap_or(0))
+            }
             (true, _) => "WRONG".to_owned(),
             (false, _) => String::new(),
         };
@@ -371,136 +450,5 @@ fn start(text: &str) -> &str {
     match text.char_indices().nth(100) {
         Some((end, _)) => &text[..end],
         None => text,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const RUN: &str = "r1";
-
-    fn line(topic: &str, partition: u32, worker: &str, seq: u64) -> String {
-        let payload = payload::write(RUN, worker, seq, topic, "k1", "xxx");
-        format!("{topic}\t{partition}\t0\tk1\t{payload}\n")
-    }
-
-    fn judged(ledger: &str, backup: &[String], readers: &[&[String]]) -> Vec<Column> {
-        let mut judge = Judge::new(RUN);
-        judge.read_ledger(ledger.as_bytes()).unwrap();
-        let mut findings = Column::default();
-        backup.iter().for_each(|line| judge.read_backup_line("t", line.trim_end(), &mut findings));
-        let mut columns = Vec::new();
-        for (index, lines) in readers.iter().enumerate() {
-            let column = judge.read_records("reader", lines.concat().as_bytes()).unwrap();
-            columns.push(judge.finish(column, index > 0));
-        }
-        columns
-    }
-
-    /// All rows that are not 0, except for the number of records.
-    fn findings(column: &Column) -> Vec<(Kind, u64)> {
-        let kinds = ROWS.iter().map(|(kind, ..)| (*kind, column.count(*kind)));
-        kinds.filter(|(kind, count)| *count > 0 && *kind != Kind::Read).collect()
-    }
-
-    fn seen(ledger: &str, lines: &[String]) -> Vec<(Kind, u64)> {
-        findings(&judged(ledger, &[], &[lines])[0])
-    }
-
-    #[test]
-    fn what_was_taken_and_is_there_once_and_in_order_is_well() {
-        let lines = [line("t", 0, "1-1", 1), line("t", 1, "1-1", 3), line("t", 0, "1-1", 2)];
-        assert_eq!(seen("1-1 1 yyy\n", &lines), []);
-        let columns = judged("1-1 1 yyy\n", &[], &[&lines, &lines]);
-        assert!(report(&columns, 3, true).1);
-    }
-
-    #[test]
-    fn a_taken_message_that_is_nowhere_is_lost() {
-        let columns =
-            judged("1-1 1 yyy\n", &[], &[&[line("t", 0, "1-1", 1), line("t", 0, "1-1", 3)]]);
-        assert_eq!(findings(&columns[0]), [(Kind::Lost, 1)]);
-        assert_eq!(columns[0].examples[&Kind::Lost], ["1-1:2"]);
-        assert!(!report(&columns, 2, false).1);
-    }
-
-    #[test]
-    fn copies_are_doubles_and_no_matter_of_order() {
-        let (one, two) = (line("t", 0, "1-1", 1), line("t", 0, "1-1", 2));
-        let lines = [one.clone(), two.clone(), one.clone(), two, one];
-        assert_eq!(seen("1-1 1 yy\n", &lines), [(Kind::Doubled, 3)]);
-        let columns = judged("1-1 1 yy\n", &[], &[&lines]);
-        assert!(report(&columns, 5, false).1);
-        assert!(!report(&columns, 5, true).1);
-    }
-
-    #[test]
-    fn order_counts_per_worker_topic_and_partition() {
-        let mixed = [line("t", 0, "1-1", 2), line("t", 0, "2-1", 1), line("u", 0, "1-1", 1)];
-        assert_eq!(seen("1-1 1 yy\n2-1 1 y\n", &mixed), []);
-        let swapped = [line("t", 0, "1-1", 2), line("t", 0, "1-1", 1)];
-        assert_eq!(seen("1-1 1 yy\n", &swapped), [(Kind::Reordered, 1)]);
-    }
-
-    #[test]
-    fn a_copy_in_another_partition_counts_in_the_order_there_whichever_is_read_first() {
-        let here = [line("t", 0, "1-1", 2), line("t", 0, "1-1", 1)];
-        let there = [line("t", 1, "1-1", 1), line("t", 1, "1-1", 2)];
-        let found = [(Kind::Doubled, 2), (Kind::Reordered, 1)];
-        assert_eq!(seen("1-1 1 yy\n", &[here.clone(), there.clone()].concat()), found);
-        assert_eq!(seen("1-1 1 yy\n", &[there, here].concat()), found);
-    }
-
-    #[test]
-    fn what_was_refused_must_not_be_there_and_what_is_unknown_may() {
-        let lines = [line("t", 0, "1-1", 1), line("t", 0, "1-1", 2)];
-        assert_eq!(seen("1-1 1 yn\n", &lines), [(Kind::RefusedPresent, 1)]);
-        assert_eq!(seen("1-1 1 y\n", &lines), [(Kind::UnknownPresent, 1)]);
-    }
-
-    #[test]
-    fn what_is_in_the_backup_is_not_lost() {
-        let payload = |seq| payload::write(RUN, "1-1", seq, "t", "k1", "xxx");
-        let kept = |seq| format!("2026-01-01 00:00:00\tt\tk1\t{}\n", payload(seq));
-        let columns = judged(
-            "1-1 1 yyy\n",
-            &[kept(1), kept(2)],
-            &[&[line("t", 0, "1-1", 2), line("t", 0, "1-1", 3)]],
-        );
-        assert_eq!(findings(&columns[0]), [(Kind::InBackupOnly, 1), (Kind::InBoth, 1)]);
-        assert!(report(&columns, 2, true).1);
-    }
-
-    #[test]
-    fn a_torn_line_of_the_backup_is_a_finding() {
-        let mut judge = Judge::new(RUN);
-        let mut found = Column::default();
-        judge.read_backup_line("t", "2026-01-01 00:00:00\tt\tk1\tr1 1-1 1 t", &mut found);
-        assert_eq!(found.count(Kind::BackupDamaged), 1);
-    }
-
-    #[test]
-    fn damaged_and_foreign_records_are_told_apart() {
-        let damaged = line("t", 0, "1-1", 1).replace("xxx", "xyx");
-        let foreign = line("t", 0, "1-1", 1).replace("r1 ", "r2 ");
-        let lines = [damaged, foreign, "Error: something\n".to_owned()];
-        assert_eq!(seen("", &lines), [(Kind::Foreign, 2), (Kind::Damaged, 1)]);
-    }
-
-    #[test]
-    fn readers_that_differ_or_read_too_little_give_no_good_verdict() {
-        let (one, two) = (line("t", 0, "1-1", 1), line("t", 0, "1-1", 2));
-        let columns = judged(
-            "1-1 1 yy\n",
-            &[],
-            &[&[one.clone(), two.clone()], &[one.clone(), two.clone(), two]],
-        );
-        assert_eq!(columns[1].count(Kind::Differing), 1);
-        assert!(!report(&columns, 2, false).1);
-        let columns = judged("1-1 1 y\n", &[], &[std::slice::from_ref(&one)]);
-        assert!(report(&columns, 1, true).1);
-        assert!(!report(&columns, 2, true).1);
-        assert!(!report(&[], 0, true).1);
     }
 }
