@@ -224,7 +224,7 @@ describe("a fast stop", function()
         assert.matches("^%d+/%d%d/%d%d %d%d:%d%d:%d%d %[warn%] %d+#0: %[lkfk%] ", line)
     end)
 
-    it("keeps on disk what the broker may have, and the next worker repeats it as it was", function()
+    it("keeps on disk what the broker may have, and the next worker repeats it", function()
         local topic = kafka:topic("exit-in-doubt", 2)
         local nginx = start {
             producer = {

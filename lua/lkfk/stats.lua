@@ -122,7 +122,7 @@ function _M.publish()
         end
     end
     -- With what is left of adopted queues, which queue_messages leaves out.
-    set_gauge("msg_cnt", max(0, values.msg_cnt + values.adopted_cnt - values.succ_msg_cnt
+    set_gauge("msg_cnt", max(0, values.accepted_cnt + values.adopted_cnt - values.succ_msg_cnt
                                 - values.fail_msg_cnt - values.dropped_cnt))
     if core.waiting_by_partition then
         local waiting = core.waiting_by_partition()
