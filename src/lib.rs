@@ -35,7 +35,6 @@ pub mod net;
 pub mod producer;
 pub mod protocol;
 pub mod queue;
-#[cfg(not(loom))]
 mod seeded_bug;
 #[cfg(not(loom))]
 pub mod stats;

@@ -68,7 +68,6 @@ pub mod reader;
 #[cfg(not(loom))]
 pub mod recovery;
 pub mod segments;
-#[cfg(not(loom))]
 pub mod stamps;
 #[cfg(not(loom))]
 pub mod writer;
