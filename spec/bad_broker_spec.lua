@@ -9,7 +9,8 @@ local DEAD = "127.0.0.1:1"
 -- The peers of peer.pl and two more, and what the log has to say of each.
 local PEERS = {
     { "dead", "a port where nothing listens", "cannot connect .*Connection refused" },
-    { "reset", "a peer that resets connections", "closed the connection" },
+    -- In the handshake, or before connect() is through.
+    { "reset", "a peer that resets connections", ": c%l+ t?h?e? ?connect" },
     { "close", "a peer that closes when asked", "closed the connection" },
     { "silent", "a peer that answers nothing", "took longer than 500 ms" },
     { "http", "an HTTP server", "HTTP server" },
