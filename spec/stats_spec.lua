@@ -55,7 +55,7 @@ describe("stats()", function()
             harness.eventually(10, function()
                 local seen = stats(nginx)
                 assert.same({ taken, delivered, failed, waiting }, {
-                    seen.msg_cnt, seen.succ_msg_cnt, seen.fail_msg_cnt, seen.queue_messages,
+                    seen.accepted_cnt, seen.succ_msg_cnt, seen.fail_msg_cnt, seen.queue_messages,
                 })
             end)
         end
