@@ -127,7 +127,7 @@ describe("ngx.shared.kfk", function()
                 waiting = waiting + (key:find(topic, 1, true) and value or 0)
             end
             assert.same({ 40, 40, 0, 0 }, {
-                waiting, values.accepted_cnt, values.succ_msg_cnt, values.fail_msg_cnt,
+                waiting, values.msg_cnt, values.succ_msg_cnt, values.fail_msg_cnt,
             })
         end)
         kafka:resume()
