@@ -75,34 +75,42 @@ impl Partition {
         closed_one
     }
 
-    /// Puts batches that were on the way back, in their order: in front, or after those that come before it
-    /// by their number.
+    /// Puts batches that were on the way back, in their order: after those that come before it by their number,
+    /// or in front. What has no number goes behind what has one of ours: were it given the next and appended, the
+    /// broker might forget a batch in doubt.
     pub fn put_back(&mut self, batches: impl DoubleEndedIterator<Item = Batch>) {
         for batch in batches.rev().filter(|batch| !batch.records.is_empty()) {
             let older = |queued: &Batch| match (&queued.stamp, &batch.stamp) {
                 (Some(queued), Some(ours)) => is_older(queued, ours),
                 _ => false,
             };
-            let place = self.queue.iter().rposition(older).map_or(0, |place| place + 1);
+            let place = match self.queue.iter().rposition(older) {
+                Some(place) => place + 1,
+                None if batch.stamp.is_some() => 0,
+                None => {
+                    let ours = |queued: &Batch| self.sequence.stamped(queued);
+                    self.queue.iter().rposition(ours).map_or(0, |place| place + 1)
+                }
+            };
             let place = if is_seeded(Bug::PutBackUnordered) { 0 } else { place };
             self.queue.insert(place, Batch { closed: true, ..batch });
         }
     }
 
     /// Place of the batch to be sent next: the first that waits neither for a restart nor for the fate of one
-    /// that follows it. What gets a number now waits for all that have one: a broker that does not know us
-    /// would take it, and that would tell nothing of those.
+    /// that follows it.
     fn next_place(&self) -> Option<usize> {
-        // Behind the first that was never sent none was.
-        let sent = |batch: &&Batch| batch.stamp.is_some() || batch.attempts > 0 || batch.resent;
-        let numbered = self.queue.iter().take_while(sent).any(|batch| self.sequence.stamped(batch));
-        self.queue.iter().position(|batch| {
-            let waits = match &batch.stamp {
-                None => numbered,
-                Some(stamp) => batch.passed && self.has_later_unanswered(stamp),
-            };
-            !waits && !self.sequence.is_behind_gap(batch)
-        })
+        for (place, batch) in self.queue.iter().enumerate() {
+            let passed = batch.stamp.filter(|_| batch.passed);
+            let waits = passed.is_some_and(|stamp| self.has_later_unanswered(&stamp));
+            if !waits && !self.sequence.is_behind_gap(batch) {
+                return Some(place);
+            }
+            if batch.stamp.is_none() {
+                break;
+            }
+        }
+        None
     }
 
     /// True when the batch that is next must wait for what is on the way. `idempotent`: several may be.
@@ -205,11 +213,10 @@ impl Partition {
         passed.map(|batch| batch.records.len() as u64).sum()
     }
 
-    /// The log is another one: what follows a batch there tells nothing of it, now or later.
-    pub fn forget_passed(&mut self) {
-        for batch in self.queue.iter_mut().filter(|batch| batch.passed) {
-            batch.passed = false;
-            batch.unanswered = false;
+    /// The log is another one than that which batches were sent to: what follows one there tells nothing of it.
+    pub fn log_is_new(&mut self) {
+        for batch in &mut self.queue {
+            (batch.passed, batch.unanswered) = (false, false);
         }
     }
 

@@ -416,9 +416,9 @@ impl Producer {
         let asked_again = std::mem::take(&mut sent.batch.passed);
         let unknown = error == ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER;
         let sure = unknown && !asked_again;
-        let open = sent.batch.in_doubt && sent.batch.unanswered;
         if unknown
-            && open
+            && sent.batch.in_doubt
+            && sent.batch.unanswered
             && partition.has_later_unanswered(&stamp)
             && !is_seeded(Bug::TrustRefusal)
         {

@@ -106,7 +106,7 @@ impl Topic {
         self.answers_with_fewer = 0;
         self.id = told.id;
         if recreated {
-            self.partitions.iter_mut().for_each(Partition::forget_passed);
+            self.partitions.iter_mut().for_each(Partition::log_is_new);
         }
         while self.partitions.len() > count {
             let mut gone = self.partitions.pop().expect("longer than count");

@@ -83,8 +83,11 @@ impl Producer {
         // Nor are those that follow it in number sure not to be there.
         sent.batch.in_doubt |= in_doubt;
         let fate = Fate::Failed { reason: Reason::Broker(error), in_doubt };
+        // With other bounds no broker would recognise what may be in the log.
+        let recognised = sent.batch.stamp.is_some() && sent.batch.in_doubt;
         let faulty: Vec<usize> = told
             .iter()
+            .filter(|_| !recognised)
             .flat_map(|told| &told.record_errors)
             .filter_map(|fault| usize::try_from(fault.batch_index).ok())
             .filter(|index| *index < sent.batch.records.len())
@@ -102,14 +105,6 @@ impl Producer {
         });
         let landed = sent.batch.stamp;
         self.leave_gap(&sent);
-        let partitions = &self.topics[sent.topic.0 as usize].partitions;
-        let partition = partitions.get(sent.partition as usize);
-        // With other bounds no broker would recognise what is left. Ours gets other numbers when the partition
-        // restarts.
-        if !partition.is_some_and(|partition| partition.sequence.stamped(&sent.batch)) {
-            sent.batch.stamp = None;
-        }
-        self.resend_as_new(sent.topic, sent.partition, &mut sent.batch, error);
         self.release_partition(now, sent.topic, sent.partition, landed, vec![sent.batch], None);
     }
 
@@ -121,7 +116,7 @@ impl Producer {
             && let Some(offset) = told.and_then(|told| u64::try_from(told.base_offset).ok())
             && offset < partition.passed_records()
         {
-            partition.forget_passed();
+            partition.log_is_new();
         }
     }
 

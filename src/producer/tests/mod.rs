@@ -4,6 +4,7 @@ mod behaviour;
 mod cluster;
 mod idempotence;
 mod ledger;
+mod scene;
 mod sim;
 
 use super::sink::Sink;
