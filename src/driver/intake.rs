@@ -4,7 +4,6 @@ use super::sources::Sources;
 use super::{Level, RECORDS_A_TURN, Run, encode, wall_ms};
 use crate::config::Config;
 use crate::producer::{NewRecord, RecordId, Time, TopicId, partitioner};
-use crate::protocol::record_batch::ProducerStamp;
 use crate::queue::Slot;
 use crate::queue::layout::ASK_PARTITION;
 use std::sync::atomic::Ordering;
@@ -40,14 +39,9 @@ impl Run<'_> {
                 let slot = self.sources.get(id).expect("a slot in use is whole");
                 records.push(new_record(self.config, id, now, &slot));
             }
-            let stamp = ProducerStamp {
-                producer_id: batch.producer_id,
-                epoch: batch.epoch,
-                base_sequence: batch.base_sequence,
-            };
             match self.topic(now, number, batch.topic) {
                 Some(topic) => {
-                    self.producer.handle_repeat(now, topic, batch.partition, stamp, records);
+                    self.producer.handle_repeat(now, topic, batch.partition, batch.stamp, records);
                 }
                 None => self.lose_topicless(now, number, records.into_iter().map(|r| r.id)),
             }

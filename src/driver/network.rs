@@ -3,11 +3,10 @@
 
 use super::{Level, Run, encode};
 use crate::net::{self, Event};
-use crate::producer::{Action, CloseReason, ConnId, RequestId, Time, idempotence};
+use crate::producer::{Action, CloseReason, ConnId, RequestId, Time};
 use crate::protocol::api_versions::Versions;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::init_producer_id::InitProducerIdResponse;
-use crate::protocol::record_batch::ProducerStamp;
 use crate::queue::stamps::Stamp;
 use crate::stats;
 use std::time::Duration;
@@ -103,14 +102,10 @@ impl Run<'_> {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         // On record before it is sent, so that whoever finds the file repeats what the broker knows.
         for sent in self.producer.request(conn, request) {
-            let Some(ProducerStamp { producer_id, epoch, base_sequence }) = sent.batch.stamp else {
-                continue;
-            };
-            for (index, record) in sent.batch.records.iter().enumerate() {
-                let batch_records = if index == 0 { sent.batch.records.len() as u32 } else { 0 };
-                let sequence = idempotence::advance(base_sequence, index);
-                let partition = sent.partition;
-                let stamp = Stamp { producer_id, epoch, sequence, batch_records, partition };
+            let Some(stamp) = sent.batch.stamp else { continue };
+            let records = &sent.batch.records;
+            for (index, record) in records.iter().enumerate() {
+                let stamp = Stamp::of_record(stamp, sent.partition, index, records.len());
                 self.sources.stamp(record.id, &stamp);
             }
         }

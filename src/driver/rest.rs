@@ -5,7 +5,6 @@
 use super::spill::chunk_limit;
 use crate::backup::format::Line;
 use crate::backup::{BackupDir, BackupError, Lines};
-use crate::producer::idempotence;
 use crate::queue::layout::SLOT_HEADER;
 use crate::queue::stamps::{OpenBatch, Stamp};
 use crate::queue::{Damage, PushError, Queue, QueueDir, QueueError, Reader};
@@ -145,13 +144,8 @@ impl<'a> Rest<'a> {
                 // Nobody waits for a signal.
                 let _ = writer.push_to(topic, partition, time, slot.key, slot.payload)?;
                 let copy = copies.read()?.ok_or(CarryError::NoTopic)?.position;
-                let stamp = Stamp {
-                    producer_id: batch.producer_id,
-                    epoch: batch.epoch,
-                    sequence: idempotence::advance(batch.base_sequence, index),
-                    batch_records: if index == 0 { batch.positions.len() as u32 } else { 0 },
-                    partition: batch.partition,
-                };
+                let records = batch.positions.len();
+                let stamp = Stamp::of_record(batch.stamp, batch.partition, index, records);
                 copies.stamp(copy, &stamp);
             }
         }

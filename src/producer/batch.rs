@@ -1,8 +1,8 @@
 //! A batch: records of one partition that are sent, repeated and acknowledged together.
 
-use super::idempotence::advance;
 use super::{NewRecord, RecordId, Time};
 use crate::protocol::record_batch::ProducerStamp;
+use crate::protocol::sequence;
 use crate::seeded_bug::{Bug, is_seeded};
 
 /// A record as the producer knows it: everything but its bytes.
@@ -104,7 +104,7 @@ impl Batch {
         second.stamp = self.stamp.map(|stamp| ProducerStamp {
             base_sequence: match is_seeded(Bug::SplitKeepsNumber) {
                 true => stamp.base_sequence,
-                false => advance(stamp.base_sequence, self.records.len()),
+                false => sequence::advance(stamp.base_sequence, self.records.len()),
             },
             ..stamp
         });

@@ -42,6 +42,7 @@ use super::{
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::init_producer_id::InitProducerIdResponse;
 use crate::protocol::record_batch::ProducerStamp;
+use crate::protocol::sequence::{advance, precedes};
 use crate::seeded_bug::{Bug, is_seeded};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -235,20 +236,6 @@ impl Sequence {
             }
         }
     }
-}
-
-/// The number that comes `count` after `sequence`: they run from 0 to 2^31 - 1 and around.
-pub fn advance(sequence: i32, count: usize) -> i32 {
-    if is_seeded(Bug::NoWrap) {
-        return sequence.saturating_add(count as i32);
-    }
-    ((sequence as u32).wrapping_add(count as u32) & 0x7fff_ffff) as i32
-}
-
-/// True when number `a` comes before `b`, which is less than half a round away.
-pub fn precedes(a: i32, b: i32) -> bool {
-    let ahead = (b as u32).wrapping_sub(a as u32) & 0x7fff_ffff;
-    ahead != 0 && ahead < 0x4000_0000
 }
 
 /// True when both stamps come from one producer and epoch, `a` before `b`.

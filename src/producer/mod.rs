@@ -30,7 +30,7 @@ mod discovery;
 mod dispatch;
 mod eviction;
 mod exchange;
-pub mod idempotence;
+mod idempotence;
 mod metadata;
 pub mod partitioner;
 pub mod random;

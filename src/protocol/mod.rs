@@ -14,7 +14,7 @@
 //! | [`produce`] with [`message_set`] | Produce | 0 to 2, magic 0 and 1 |
 //! | [`produce`] with [`record_batch`] | Produce | 3 to 13, magic 2 |
 //!
-//! [`release`] knows the versions of brokers that do not tell theirs.
+//! [`release`] knows the versions of brokers that do not tell theirs; [`sequence`] counts records as they do.
 //!
 //! Whatever bytes an answer consists of, decoding it ends with an error or a value, takes time in
 //! proportion to its size, and takes at most four times its size plus 512 KiB of memory: see
@@ -31,6 +31,7 @@ pub mod primitives;
 pub mod produce;
 pub mod record_batch;
 pub mod release;
+pub mod sequence;
 
 #[cfg(all(test, not(loom)))]
 mod tests;

@@ -9,6 +9,8 @@
 //! - A batch of which one record is done is not forgotten for the others: they were sent with it, and the
 //!   broker knows only the whole.
 
+use crate::protocol::record_batch::ProducerStamp;
+use crate::protocol::sequence::{advance, distance};
 use crate::seeded_bug::{Bug, is_seeded};
 use std::collections::BTreeMap;
 
@@ -25,6 +27,19 @@ pub struct Stamp {
     pub batch_records: u32,
     /// The partition it was sent to.
     pub partition: u32,
+}
+
+impl Stamp {
+    /// That of record number `index` of a batch of `records`.
+    pub fn of_record(batch: ProducerStamp, partition: u32, index: usize, records: usize) -> Stamp {
+        Stamp {
+            producer_id: batch.producer_id,
+            epoch: batch.epoch,
+            sequence: advance(batch.base_sequence, index),
+            batch_records: if index == 0 { records as u32 } else { 0 },
+            partition,
+        }
+    }
 }
 
 /// A record that has a stamp.
@@ -47,12 +62,8 @@ pub struct OpenBatch {
     pub topic: u16,
     /// The partition it was sent to.
     pub partition: u32,
-    /// Kafka's producer id.
-    pub producer_id: i64,
-    /// Its epoch.
-    pub epoch: i16,
-    /// Number of the first record.
-    pub base_sequence: i32,
+    /// By which a broker knows it.
+    pub stamp: ProducerStamp,
     /// The records, in the order of their numbers; done ones among them.
     pub positions: Vec<u64>,
 }
@@ -79,12 +90,11 @@ pub fn open_batches(records: impl IntoIterator<Item = Stamped>) -> Vec<OpenBatch
             }
             rest = after;
             if batch.iter().any(|record| !record.done) {
+                let base_sequence = first.stamp.sequence;
                 open.push(OpenBatch {
                     topic,
                     partition,
-                    producer_id,
-                    epoch,
-                    base_sequence: first.stamp.sequence,
+                    stamp: ProducerStamp { producer_id, epoch, base_sequence },
                     positions: batch
                         .iter()
                         .filter(|record| !(record.done && is_seeded(Bug::RepeatOpenRecordsOnly)))
@@ -95,11 +105,6 @@ pub fn open_batches(records: impl IntoIterator<Item = Stamped>) -> Vec<OpenBatch
         }
     }
     open
-}
-
-/// Steps from one number to another, around the circle of 2^31.
-fn distance(from: i32, to: i32) -> u32 {
-    (to as u32).wrapping_sub(from as u32) & 0x7fff_ffff
 }
 
 fn is_whole(batch: &[Stamped]) -> bool {

@@ -8,12 +8,12 @@
 //! answer UNKNOWN_PRODUCER_ID to that, and the oldest (0.11) recognise the last batch alone.
 
 use super::*;
-use crate::producer::idempotence::advance;
 use crate::protocol::error_code::Persistence;
 use crate::protocol::init_producer_id::InitProducerIdResponse;
 use crate::protocol::metadata::{BrokerMetadata, PartitionMetadata, TopicMetadata};
 use crate::protocol::produce::{ProducedTopic, RecordError};
 use crate::protocol::record_batch::ProducerStamp;
+use crate::protocol::sequence::advance;
 
 /// Chances, each in thousandths, and times in microseconds.
 #[derive(Debug, Clone, Default)]

@@ -3,8 +3,8 @@
 use super::behaviour::{SECOND, failed, told};
 use super::scene::{Broker, DEAD, OnWay, Scene, Told, idempotent, stamp, stamps};
 use super::*;
-use crate::producer::idempotence::advance;
 use crate::protocol::produce::{ProducedTopic, RecordError};
+use crate::protocol::sequence::advance;
 
 #[test]
 fn idm_01_after_a_lost_acknowledgement_the_same_batch_is_sent_and_a_double_is_success() {

@@ -2,7 +2,6 @@
 //! stamps, and which are done.
 
 use super::*;
-use crate::protocol::record_batch::ProducerStamp;
 use crate::queue::stamps::{Stamp, Stamped, open_batches};
 use std::collections::{HashMap, HashSet};
 
@@ -106,13 +105,8 @@ impl Ledger {
                 repeated.insert(position);
                 records.push(NewRecord { born: now, ..entry.record });
             }
-            let stamp = ProducerStamp {
-                producer_id: batch.producer_id,
-                epoch: batch.epoch,
-                base_sequence: batch.base_sequence,
-            };
             let topic = TopicId(u32::from(batch.topic));
-            producer.handle_repeat(now, topic, batch.partition, stamp, records);
+            producer.handle_repeat(now, topic, batch.partition, batch.stamp, records);
         }
         for entry in self.entries.iter().filter(|entry| of_file(entry)) {
             if entry.fate.is_none() && !repeated.contains(&entry.record.id.0) {

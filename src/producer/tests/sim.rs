@@ -16,7 +16,6 @@
 use super::cluster::{Answer, Cluster, Faults, ModelBatch, ModelTopic};
 use super::ledger::{Ledger, number};
 use super::*;
-use crate::producer::idempotence::advance;
 use crate::protocol::init_producer_id::InitProducerIdResponse;
 use crate::queue::stamps::Stamp;
 use crate::seeded_bug::{self, BUGS, Bug, is_seeded};
@@ -610,13 +609,7 @@ impl Sim {
                     self.crash();
                     return Ok(());
                 }
-                let stamp = Stamp {
-                    producer_id: stamp.producer_id,
-                    epoch: stamp.epoch,
-                    sequence: advance(stamp.base_sequence, index),
-                    batch_records: if index == 0 { records.len() as u32 } else { 0 },
-                    partition: *partition,
-                };
+                let stamp = Stamp::of_record(*stamp, *partition, index, records.len());
                 if !is_seeded(Bug::StampNotKept) {
                     self.ledger.stamp(*id, stamp);
                 }

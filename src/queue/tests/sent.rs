@@ -1,6 +1,7 @@
 //! Batches on record: what the next reader of a file finds of them, whole or not.
 
 use super::*;
+use crate::protocol::record_batch::ProducerStamp;
 use crate::queue::stamps::{OpenBatch, Stamp};
 use proptest::prelude::*;
 
@@ -82,8 +83,9 @@ fn batches_that_were_sent_are_found_with_their_bounds_and_not_read_again() {
     let mut reader = file.adopt();
     let open = reader.take_open_batches();
     assert_eq!(file.indices(&open), [vec![1, 2], vec![4]]);
-    let OpenBatch { topic, partition, producer_id, epoch, base_sequence, .. } = open[0];
-    assert_eq!((topic, partition, producer_id, epoch, base_sequence), (0, 3, ID, 0, 40));
+    let OpenBatch { topic, partition, stamp, .. } = open[0];
+    let sent = ProducerStamp { producer_id: ID, epoch: 0, base_sequence: 40 };
+    assert_eq!((topic, partition, stamp), (0, 3, sent));
     assert_eq!(reader.get(file.positions[4]).unwrap().payload, b"4");
     assert_eq!(file.read(&mut reader), [0, 3, 5]);
 }
