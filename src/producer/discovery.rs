@@ -1,12 +1,10 @@
 //! Learning the cluster: who is asked for metadata and when, and what the answers change.
 
 use super::batch::Record;
-use super::dispatch::ANSWER_GRACE;
-use super::sink::{InFlight, Link, Sent, Sink};
+use super::sink::{Link, Sent, Sink};
 use super::timer::Timer;
 use super::{
-    Action, BrokerId, CloseReason, Fate, Notice, Outcome, Producer, Reason, RequestId, Time,
-    TopicId,
+    Action, BrokerId, CloseReason, Fate, Notice, Outcome, Producer, Reason, Time, TopicId,
 };
 use crate::config::HostPort;
 use crate::protocol::error_code::ErrorCode;
@@ -56,29 +54,12 @@ impl Producer {
             self.timers.schedule(&mut refresh.scheduled, Timer::Metadata, at);
             return;
         }
-        let up = self.sinks.iter().filter(|(_, sink)| sink.current);
-        let up = up.filter_map(|(id, sink)| match sink.link {
-            Link::Up(conn) if sink.throttled_until <= now => {
-                Some((sink.in_flight.len(), *id, conn))
-            }
-            _ => None,
-        });
-        if let Some((_, broker, conn)) = up.min() {
-            self.last_id += 1;
-            let request = RequestId(self.last_id);
-            self.refresh.wanted = false;
-            self.refresh.asked = Some((conn, request));
-            self.counts.metadata_requests += 1;
-            self.actions.push_back(Action::Metadata { conn, request });
-            let deadline = now + self.rules.request_timeout + ANSWER_GRACE;
-            // No Produce request may be there to watch over the connection, so this one is watched too.
-            if let Some(sink) = self.sinks.get_mut(&broker) {
-                sink.in_flight.push_back(InFlight { request, deadline, batches: Vec::new() });
-                self.timers.schedule(&mut sink.scheduled, Timer::Sink(broker), deadline);
-            }
-            return;
+        self.refresh.asked = self.ask(now, |conn, request| Action::Metadata { conn, request });
+        if self.refresh.asked.is_none() {
+            return self.connect_for_metadata(now);
         }
-        self.connect_for_metadata(now);
+        self.refresh.wanted = false;
+        self.counts.metadata_requests += 1;
     }
 
     /// Opens a connection to somebody who may know, one every half second at most while none answers.

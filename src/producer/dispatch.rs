@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// How long after the broker's own limit for an answer (`request_timeout_ms`, which it is told) the
 /// connection is given up: the answer that the limit passed needs time to travel too.
-pub(super) const ANSWER_GRACE: Duration = Duration::from_millis(500);
+const ANSWER_GRACE: Duration = Duration::from_millis(500);
 
 /// Encoded batches that go into one request, unless a single batch is larger.
 const REQUEST_BYTES: usize = 1 << 20;
@@ -141,6 +141,30 @@ impl Producer {
         true
     }
 
+    /// Asks the least busy broker that is connected for something else than to take messages; `None` when there
+    /// is none.
+    pub(super) fn ask(
+        &mut self,
+        now: Time,
+        action: impl FnOnce(ConnId, RequestId) -> Action,
+    ) -> Option<(ConnId, RequestId)> {
+        let up = self.sinks.iter_mut().filter_map(|(id, sink)| match sink.link {
+            Link::Up(conn) if sink.current && sink.throttled_until <= now => {
+                Some((*id, conn, sink))
+            }
+            _ => None,
+        });
+        let (broker, conn, sink) = up.min_by_key(|(id, _, sink)| (sink.in_flight.len(), *id))?;
+        self.last_id += 1;
+        let request = RequestId(self.last_id);
+        // No Produce request may be there to watch over the connection, so this one is watched too.
+        let deadline = now + self.rules.request_timeout + ANSWER_GRACE;
+        sink.in_flight.push_back(InFlight { request, deadline, batches: Vec::new() });
+        self.timers.schedule(&mut sink.scheduled, Timer::Sink(broker), deadline);
+        self.actions.push_back(action(conn, request));
+        Some((conn, request))
+    }
+
     pub(super) fn connect(&mut self, broker: BrokerId) {
         let Some(sink) = self.sinks.get_mut(&broker) else { return };
         self.last_id += 1;
@@ -189,7 +213,7 @@ impl Producer {
             }
             self.retry_in_doubt(now, sent);
         }
-        self.forget_asked_identity(now, conn);
+        self.forget_asked_identity(now, conn, failed);
         self.prune(broker);
         let gone = self.sinks.get(&broker).is_some_and(|s| !s.current && s.ready.is_empty());
         if gone {

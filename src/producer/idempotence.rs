@@ -32,8 +32,7 @@
 //! | INVALID_PRODUCER_EPOCH, INVALID_PRODUCER_ID_MAPPING | restart with a new id, said and counted | the same |
 
 use super::batch::{Batch, Record};
-use super::dispatch::ANSWER_GRACE;
-use super::sink::{InFlight, Link, Sent};
+use super::sink::Sent;
 use super::timer::{Scheduled, Timer};
 use super::{
     Action, ConnId, Fate, NewRecord, Notice, Outcome, Producer, Reason, RequestId, Time, TopicId,
@@ -348,35 +347,25 @@ impl Producer {
             let at = identity.not_before;
             return self.timers.schedule(&mut identity.scheduled, Timer::ProducerId, at);
         }
-        let up = self.sinks.iter().filter_map(|(id, sink)| match sink.link {
-            Link::Up(conn) if sink.throttled_until <= now => {
-                Some((sink.in_flight.len(), *id, conn))
-            }
-            _ => None,
-        });
         // Without a connection: the next one asks.
-        let Some((_, broker, conn)) = up.min() else { return };
-        self.last_id += 1;
-        let request = RequestId(self.last_id);
-        self.identity.asked = Some((conn, request));
-        self.actions.push_back(Action::InitProducerId { conn, request });
-        let deadline = now + self.rules.request_timeout + ANSWER_GRACE;
-        if let Some(sink) = self.sinks.get_mut(&broker) {
-            sink.in_flight.push_back(InFlight { request, deadline, batches: Vec::new() });
-            self.timers.schedule(&mut sink.scheduled, Timer::Sink(broker), deadline);
-        }
+        self.identity.asked =
+            self.ask(now, |conn, request| Action::InitProducerId { conn, request });
     }
 
-    /// A connection is gone, and with it perhaps the request for an id.
-    pub(super) fn forget_asked_identity(&mut self, now: Time, conn: ConnId) {
+    /// A connection is gone, and with it perhaps the request for an id. The next one is put off when it `failed`,
+    /// and not when it was we who closed it.
+    pub(super) fn forget_asked_identity(&mut self, now: Time, conn: ConnId, failed: bool) {
         if self.identity.asked.is_some_and(|(asked, _)| asked == conn) {
             self.identity.asked = None;
-            self.identity.not_before = now + self.rules.retry_backoff;
+            if failed {
+                self.identity.not_before = now + self.rules.retry_backoff;
+            }
             self.look_at_identity(now);
         }
     }
 
-    fn look_at_all_partitions(&mut self, now: Time) {
+    /// Sees to every partition with something to send.
+    pub(super) fn look_at_all_partitions(&mut self, now: Time) {
         for topic in 0..self.topics.len() {
             for partition in 0..self.topics[topic].partitions.len() {
                 if !self.topics[topic].partitions[partition].is_empty() {

@@ -21,6 +21,16 @@ fn idm_01_after_a_lost_acknowledgement_the_same_batch_is_sent_and_a_double_is_su
 }
 
 #[test]
+fn the_id_for_which_the_bootstrap_connection_closed_too_soon_is_asked_for_without_a_pause() {
+    // Metadata came first, and the broker that it named gets the first message at the same moment.
+    let mut scene = Scene::new(idempotent());
+    let (begin, id) = (scene.stage.now, scene.log());
+    let sent = scene.sent();
+    assert_eq!((stamps(&sent), &sent[0].3), (vec![stamp(100, 0, 0)], &vec![id]));
+    assert_eq!(scene.stage.now, begin);
+}
+
+#[test]
 fn idm_02_up_to_five_in_doubt_survive_errors_before_and_after() {
     for in_doubt in 1..=5 {
         let (mut scene, mut broker) = (Scene::new(idempotent()), Broker::new());
@@ -541,7 +551,7 @@ fn a_dead_worker_s_batch_waits_for_a_partition_that_is_not_in_sight_and_is_given
         let stamp = stamp(DEAD, 0, 3);
         scene.stage.producer.handle_repeat(now, topic, partition, stamp, vec![record(id)]);
     }
-    assert!(scene.sent().is_empty(), "they are sent nowhere else");
+    assert!(scene.wait(SECOND).is_empty(), "they are sent nowhere else");
     assert!(scene.outcomes().is_empty());
     let asked = scene.stage.producer.refresh.asked.map(|(conn, _)| conn);
     let conn = asked.expect("who is behind is asked again");

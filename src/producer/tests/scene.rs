@@ -35,9 +35,7 @@ pub struct Scene {
 
 impl Scene {
     pub fn new(rules: Rules) -> Scene {
-        let (mut stage, topic) = Stage::ready(rules, 1);
-        // The bootstrap connection ended before it had an id; another one asks again.
-        stage.pass(SECOND);
+        let (stage, topic) = Stage::ready(rules, 1);
         Scene { stage, topic, next_producer_id: 100, epoch: 0, partitions: 1 }
     }
 
