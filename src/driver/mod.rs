@@ -124,7 +124,7 @@ impl<'a> Run<'a> {
         let (events_in, events) = mpsc::unbounded_channel();
         shared.events.forget_records();
         let now = shared.now();
-        // The address of a heap value and the time differ between workers; nothing secret hangs on it.
+        // Process id and time differ between workers; nothing secret hangs on it.
         let seed = u64::from(std::process::id()) << 32 ^ now.0 ^ wall_ms() as u64;
         let mut producer = Producer::new(Rules::from(config), seed);
         for topic in &config.topics {
@@ -212,7 +212,7 @@ impl<'a> Run<'a> {
         if self.producer.next_deadline().is_some_and(|at| at <= now) {
             self.producer.handle_timeout(now);
         }
-        for (record, partition) in self.producer.take_choices() {
+        while let Some((record, partition)) = self.producer.poll_choice() {
             self.sources.assign(record, partition);
         }
         loop {

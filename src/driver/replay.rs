@@ -250,6 +250,8 @@ impl Run<'_> {
         if self.replay.backlog.is_none() {
             return false;
         }
+        // After a chunk, and after each look: what cannot be delivered is not tried at every turn.
+        let mut begin = false;
         if let Some(current) = &mut self.replay.current {
             if stopping {
                 current.unsent.clear();
@@ -260,7 +262,7 @@ impl Run<'_> {
                 return false;
             }
             self.note_replay(now);
-            return !stopping;
+            begin = true;
         }
         if stopping {
             return false;
@@ -270,8 +272,9 @@ impl Run<'_> {
             if let Err(error) = self.look_at_backlog(now) {
                 self.shared.lines.put(now, Level::Error, "replay", "", error);
             }
+            begin = true;
         }
-        self.begin_chunk(now)
+        begin && self.begin_chunk(now)
     }
 
     /// Takes the lock and counts what waits.

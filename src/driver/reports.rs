@@ -4,6 +4,7 @@
 use super::{Level, Run};
 use crate::producer::{Idempotence, Notice, Time, TopicId};
 use crate::protocol::error_code::ErrorCode;
+use crate::protocol::produce::{ProduceResponse, ProducedTopicRef};
 use crate::stats;
 
 impl Run<'_> {
@@ -55,20 +56,14 @@ impl Run<'_> {
 
     /// Errors in answers, one line per topic and error in a while. Topics that are not ours are the broker's
     /// affair: their names would fill the memory of what was said.
-    pub(super) fn tell_errors(
-        &self,
-        now: Time,
-        response: &crate::protocol::produce::ProduceResponse,
-    ) {
+    pub(super) fn tell_errors(&self, now: Time, response: &ProduceResponse) {
         for topic in &response.topics {
-            let name = match &topic.topic {
-                crate::protocol::produce::ProducedTopicRef::Name(name) => {
-                    self.producer.topics().contains(&name.as_str()).then_some(name.as_str())
-                }
-                crate::protocol::produce::ProducedTopicRef::Id(id) => self.producer.topic_by_id(id),
-            };
-            let Some(name) = name else { continue };
             for told in topic.partitions.iter().filter(|told| told.error != ErrorCode::NONE) {
+                let name = match &topic.topic {
+                    ProducedTopicRef::Name(name) => self.producer.topic_by_name(name),
+                    ProducedTopicRef::Id(id) => self.producer.topic_by_id(id),
+                };
+                let Some(name) = name else { break };
                 let message = told.error_message.as_deref().unwrap_or_default();
                 let text = format_args!(
                     "topic {name} partition {}: {}{} {message}",

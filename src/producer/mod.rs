@@ -2,8 +2,9 @@
 //!
 //! # Contract
 //! - In go records, connection events, answers and time, through `handle_*`; out come [`Action`]s through
-//!   [`poll`](Producer::poll), fates of records through [`poll_outcome`](Producer::poll_outcome), things worth
-//!   a log line through [`poll_notice`](Producer::poll_notice), and the next moment something is due through
+//!   [`poll`](Producer::poll), fates of records through [`poll_outcome`](Producer::poll_outcome), their
+//!   partitions through [`poll_choice`](Producer::poll_choice), things worth a log line through
+//!   [`poll_notice`](Producer::poll_notice), and the next moment something is due through
 //!   [`next_deadline`](Producer::next_deadline). After any `handle_*` poll all of them until they are empty.
 //! - Time never runs backwards. Chance comes from the seed, so equal calls give equal runs.
 //! - Every record handed in comes out exactly once, as delivered or as failed.
@@ -82,7 +83,7 @@ pub struct Producer {
     actions: VecDeque<Action>,
     outcomes: VecDeque<Outcome>,
     notices: VecDeque<Notice>,
-    choices: Vec<(RecordId, u32)>,
+    choices: VecDeque<(RecordId, u32)>,
     last_id: u64,
     in_flight_records: u64,
     held_records: u64,
@@ -113,7 +114,7 @@ impl Producer {
             actions: VecDeque::new(),
             outcomes: VecDeque::new(),
             notices: VecDeque::new(),
-            choices: Vec::new(),
+            choices: VecDeque::new(),
             last_id: 0,
             in_flight_records: 0,
             held_records: 0,
@@ -158,6 +159,11 @@ impl Producer {
                 }))
             });
         rows.filter(|(_, _, count)| *count > 0)
+    }
+
+    /// The topic of this name, if it is in use.
+    pub fn topic_by_name(&self, name: &str) -> Option<&str> {
+        self.topic_ids.get_key_value(name).map(|(name, _)| &**name)
     }
 
     /// Name of the topic with this id of Kafka's.
@@ -334,13 +340,7 @@ impl Producer {
     /// Sends what has come so far without waiting for full batches.
     pub fn handle_flush(&mut self, now: Time) {
         self.flushed_at = Some(now);
-        for topic in 0..self.topics.len() {
-            for partition in 0..self.topics[topic].partitions.len() {
-                if !self.topics[topic].partitions[partition].is_empty() {
-                    self.look_at_partition(now, TopicId(topic as u32), partition as u32);
-                }
-            }
-        }
+        self.look_at_all_partitions(now);
     }
 
     /// Time has passed.
@@ -410,10 +410,10 @@ impl Producer {
         Some(outcome)
     }
 
-    /// The partitions chosen since the last call, with idempotence. Written down they keep those who go on in our
-    /// place from sending a record elsewhere, after what came later.
-    pub fn take_choices(&mut self) -> Vec<(RecordId, u32)> {
-        std::mem::take(&mut self.choices)
+    /// The next partition that was chosen, with idempotence. Written down it keeps those who go on in our place
+    /// from sending the record elsewhere, after what came later.
+    pub fn poll_choice(&mut self) -> Option<(RecordId, u32)> {
+        self.choices.pop_front()
     }
 
     /// The next thing worth a log line.

@@ -23,7 +23,7 @@ impl Producer {
             _ => partitioner::choose(topic, record.key_hash, &mut self.random),
         };
         if self.identity.is_on() && record.partition != Some(index) {
-            self.choices.push((record.id, index));
+            self.choices.push_back((record.id, index));
         }
         let partition = &mut topic.partitions[index as usize];
         let first = partition.is_empty();

@@ -507,7 +507,7 @@ impl Sim {
     /// Notes what the producer reports and carries out what it asks for.
     fn settle(&mut self) -> Result<(), String> {
         let mut actions = 0;
-        for (id, partition) in self.producer.take_choices() {
+        while let Some((id, partition)) = self.producer.poll_choice() {
             self.ledger.assign(id, partition);
         }
         loop {
