@@ -47,7 +47,8 @@ describe("stats()", function()
         local nginx = harness.nginx {
             producer = {
                 allow_auto_create_topics = false,
-                queue_buffering_max_ms = 5,
+                -- All of a run goes in one batch, however slow the machine: the next one waits.
+                queue_buffering_max_ms = 200,
                 message_timeout_ms = 500,
             },
         }
