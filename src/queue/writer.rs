@@ -4,10 +4,15 @@
 use super::barrier::Barrier;
 use super::file::{Mapping, Queue};
 use super::layout::{self, NULL_KEY, SLOT_HEADER, SlotHeader, state};
+use super::prefetch;
 use super::segments::{self, Book, MAP_ENTRIES};
 use crate::topic_name;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+/// How far ahead of the tail lines are asked for, in bytes: far enough for a line to have come when it is needed, near
+/// enough for it to be there still.
+const PREFETCH_AHEAD: usize = 4096;
 
 /// Why a record was not taken. Nothing was written in any of these cases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -198,6 +203,9 @@ impl Writer {
         self.offset += length as u64;
         self.rest -= length as u64;
         self.written += 1;
+        // As much as this record took: what comes will be much like it. Outside of the data area it is nothing.
+        let ahead = self.map.data().wrapping_add(self.offset as usize + PREFETCH_AHEAD);
+        prefetch::to_write(ahead, length);
         let signal = self.map.cursors().publish(self.tail, self.written, self.barrier);
         crate::crash_points::crash_point("slot published");
         Ok(signal)
