@@ -14,7 +14,7 @@ use super::dir::{self, BackupError, Directory, Locked};
 use super::format::Writing;
 use super::journal::{self, BEFORE, Journal, Progress, read_at};
 use super::names::{JOURNALS, Kind, LOCK};
-use super::walk::{LINES, Message, Stretch, Walk, Window};
+use super::walk::{Collected, LINES, Message, Stretch, Walk, Window};
 pub use super::walk::{Place, Which};
 use super::writer::{heal, set_aside};
 use rustix::fs::{self, AtFlags, Mode, OFlags};
@@ -277,15 +277,13 @@ impl Backlog {
             window: Window { file: &file, bytes: Vec::new(), at: 0 },
             at: start(which, &begin),
             progress: begin,
-            messages: Vec::new(),
-            bytes: Vec::new(),
-            bad: Vec::new(),
+            collected: Collected::default(),
         };
         let same_topic = walk.run(&entries).map_err(&error)?;
         if !same_topic {
             return Ok(Found::AnotherTopic);
         }
-        let Walk { progress: end, messages, bytes, bad, .. } = walk;
+        let Walk { progress: end, collected: Collected { messages, bytes, bad }, .. } = walk;
         let finished = end.own == size && end.others == size;
         if end == begin && messages.is_empty() && !finished {
             return Ok(Found::Nothing);

@@ -4,7 +4,7 @@
 //! entry's checksum, or to a gap between entries, which others wrote. Lengths in the journal are believed no
 //! further than the file and the longest message go.
 
-use super::format::{self, Writing};
+use super::format::{self, Read, Writing};
 use super::journal::{self, Progress, read_at};
 use rustix::io::Errno;
 use std::collections::HashSet;
@@ -14,6 +14,7 @@ use std::os::fd::OwnedFd;
 const CHUNK: usize = 1 << 20;
 /// Lines in a chunk.
 pub(super) const LINES: usize = 4096;
+
 /// A message of a chunk.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Message {
@@ -76,6 +77,7 @@ pub(super) struct Walk<'a> {
     /// How lines that are in no entry were written.
     pub(super) others_writing: Writing,
     pub(super) topic: &'a str,
+    /// Bytes of key and payload that a message may have.
     pub(super) longest: usize,
     /// Lines may still come, so half a line at the end may become a whole one.
     pub(super) growing: bool,
@@ -87,9 +89,40 @@ pub(super) struct Walk<'a> {
     pub(super) window: Window<'a>,
     pub(super) at: u64,
     pub(super) progress: Progress,
+    pub(super) collected: Collected,
+}
+
+/// What a reading has collected.
+#[derive(Default)]
+pub(super) struct Collected {
     pub(super) messages: Vec<Message>,
+    /// Their keys and payloads.
     pub(super) bytes: Vec<u8>,
+    /// Lines that are none, or too long to be sent.
     pub(super) bad: Vec<Stretch>,
+}
+
+impl Collected {
+    fn lines(&self) -> usize {
+        self.messages.len() + self.bad.len()
+    }
+
+    /// Adds a line: to the messages when it was read and has at most `longest` bytes, else to the bad ones.
+    fn put(&mut self, line: Stretch, longest: usize, read: Option<Read<'_>>, time: Option<i64>) {
+        let size = |read: &Read<'_>| read.payload.len() + read.key.as_ref().map_or(0, |k| k.len());
+        let Some(read) = read.filter(|read| size(read) <= longest) else {
+            return self.bad.push(line);
+        };
+        let mut add = |text: &[u8]| {
+            let from = self.bytes.len();
+            self.bytes.extend_from_slice(text);
+            (from, self.bytes.len())
+        };
+        let key = read.key.as_deref().map(&mut add);
+        let payload = add(&read.payload);
+        let timestamp_ms = time.unwrap_or(read.timestamp_ms);
+        self.messages.push(Message { line, timestamp_ms, key, payload });
+    }
 }
 
 impl Walk<'_> {
@@ -98,9 +131,10 @@ impl Walk<'_> {
         let begin = self.at;
         let mut entries = entries.iter().peekable();
         loop {
-            let full = self.messages.len() + self.bad.len() >= LINES
-                || self.bytes.len() >= CHUNK
-                || (self.at - begin >= CHUNK as u64 && self.messages.len() + self.bad.len() > 0);
+            let lines = self.collected.lines();
+            let full = lines >= LINES
+                || self.collected.bytes.len() >= CHUNK
+                || (self.at - begin >= CHUNK as u64 && lines > 0);
             if full || self.at >= self.size {
                 return Ok(true);
             }
@@ -132,11 +166,9 @@ impl Walk<'_> {
 
     /// Moves past a stretch that is done with, or that the chunk has now.
     fn pass(&mut self, end: u64, own: bool) {
-        if own || self.which == Which::All {
-            // The others' progress goes along while nothing of theirs was passed over.
-            if self.progress.others >= self.at || self.which == Which::All {
-                self.progress.others = self.progress.others.max(end);
-            }
+        // The others' progress goes along while nothing of theirs was passed over.
+        if self.which == Which::All || own && self.progress.others >= self.at {
+            self.progress.others = self.progress.others.max(end);
         }
         self.progress.own = self.progress.own.max(end);
         self.at = end;
@@ -155,7 +187,7 @@ impl Walk<'_> {
         let stretch = Stretch { from: entry.offset, len: u64::from(entry.len) };
         // Longer than any line that this configuration could send.
         if entry.len as usize > longest_line(self.longest) {
-            self.bad.push(stretch);
+            self.collected.bad.push(stretch);
             self.pass(end, own);
             return Ok(true);
         }
@@ -166,15 +198,7 @@ impl Walk<'_> {
         let same_topic = read.as_ref().is_none_or(|read| read.topic == self.topic);
         if same_topic {
             let time = Some(entry.timestamp_ms);
-            put(
-                &mut self.messages,
-                &mut self.bytes,
-                &mut self.bad,
-                stretch,
-                self.longest,
-                read,
-                time,
-            );
+            self.collected.put(stretch, self.longest, read, time);
             self.pass(end, own);
         }
         Ok(same_topic)
@@ -208,7 +232,7 @@ impl Walk<'_> {
             // Too long for a line, or the end of a file that nobody ends any more.
             let stretch = stretch(bytes.len());
             self.progress.inside_bad = self.at + stretch.len < gap_end;
-            self.bad.push(stretch);
+            self.collected.bad.push(stretch);
             self.pass(self.at + stretch.len, false);
             return Ok(Some(true));
         };
@@ -221,15 +245,7 @@ impl Walk<'_> {
             return Ok(Some(false));
         }
         if !self.settled.contains(&place) {
-            put(
-                &mut self.messages,
-                &mut self.bytes,
-                &mut self.bad,
-                stretch,
-                self.longest,
-                read,
-                None,
-            );
+            self.collected.put(stretch, self.longest, read, None);
         }
         self.progress.inside_bad = false;
         self.pass(self.at + stretch.len, false);
@@ -240,30 +256,4 @@ impl Walk<'_> {
 /// The longest line of a message whose key and payload take `longest` bytes: every byte may be escaped.
 fn longest_line(longest: usize) -> usize {
     2 * longest + 1024
-}
-
-/// Adds a line to a chunk: to its messages when it was read and is not too large, else to the bad ones.
-fn put(
-    messages: &mut Vec<Message>,
-    bytes: &mut Vec<u8>,
-    bad: &mut Vec<Stretch>,
-    line: Stretch,
-    longest: usize,
-    read: Option<format::Read<'_>>,
-    time: Option<i64>,
-) {
-    let size =
-        |read: &format::Read<'_>| read.payload.len() + read.key.as_ref().map_or(0, |key| key.len());
-    let Some(read) = read.filter(|read| size(read) <= longest) else {
-        return bad.push(line);
-    };
-    let mut add = |text: &[u8]| {
-        let from = bytes.len();
-        bytes.extend_from_slice(text);
-        (from, bytes.len())
-    };
-    let key = read.key.as_deref().map(&mut add);
-    let payload = add(&read.payload);
-    let timestamp_ms = time.unwrap_or(read.timestamp_ms);
-    messages.push(Message { line, timestamp_ms, key, payload });
 }

@@ -1,9 +1,9 @@
 //! The queues that the driver reads: the worker's own, and those that dead workers left behind.
 //!
 //! A dead worker's file is adopted by whoever sees it first: a worker that starts, or a living one on its next
-//! look round. Its records go through this worker's producer, oldest first, with a fresh time limit;
-//! batches that it had sent are repeated as they were. Once all
-//! of them are delivered or in a backup file, it is removed; a damaged one is kept aside under another name.
+//! look round. Its records go through this worker's producer, oldest first, with a fresh time limit; batches that
+//! it had sent are repeated as they were. Once all of them are delivered or in a backup file, it is removed; a
+//! damaged one is kept aside under another name.
 //! `flock` makes sure that a living owner's file is never touched and that nobody adopts a file twice.
 //!
 //! A chunk of a backup file that is sent again is a source as well. It is never read from here, only looked
@@ -157,6 +157,13 @@ impl Sources {
         head + (id.0.wrapping_sub(head) & POSITION_MASK)
     }
 
+    /// The reader of the queue that a record lies in, and where.
+    fn place(&mut self, id: RecordId) -> Option<(&mut Reader, u64)> {
+        let reader = &mut self.source(Self::number(id))?.reader;
+        let position = Self::position(id, reader.head());
+        Some((reader, position))
+    }
+
     /// A record that was handed out and is not done.
     pub fn get(&self, id: RecordId) -> Result<Slot<'_>, Damage> {
         if let Some(replay) = self.replay.as_ref().filter(|_| Self::is_replay(id))
@@ -179,22 +186,22 @@ impl Sources {
 
     /// Writes down which partition a record goes to.
     pub fn assign(&mut self, id: RecordId, partition: u32) {
-        if let Some(source) = self.source(Self::number(id)) {
-            source.reader.assign(Self::position(id, source.reader.head()), partition);
+        if let Some((reader, position)) = self.place(id) {
+            reader.assign(position, partition);
         }
     }
 
     /// Writes down that a record is about to be sent.
     pub fn stamp(&mut self, id: RecordId, stamp: &Stamp) {
-        if let Some(source) = self.source(Self::number(id)) {
-            source.reader.stamp(Self::position(id, source.reader.head()), stamp);
+        if let Some((reader, position)) = self.place(id) {
+            reader.stamp(position, stamp);
         }
     }
 
     /// Writes down that a record is known not to be in the log.
     pub fn unstamp(&mut self, id: RecordId) {
-        if let Some(source) = self.source(Self::number(id)) {
-            source.reader.unstamp(Self::position(id, source.reader.head()));
+        if let Some((reader, position)) = self.place(id) {
+            reader.unstamp(position);
         }
     }
 
@@ -208,8 +215,8 @@ impl Sources {
 
     /// Marks a record done.
     pub fn done(&mut self, id: RecordId) {
-        if let Some(source) = self.source(Self::number(id)) {
-            source.reader.done(Self::position(id, source.reader.head()));
+        if let Some((reader, position)) = self.place(id) {
+            reader.done(position);
         }
     }
 
@@ -296,7 +303,8 @@ impl Sources {
         };
         crate::crash_points::crash_point("adopted");
         let source = Source::new(queue);
-        let waiting = source.queue.waiting();
+        // As the reader counted: done marks in batches that are repeated do not count.
+        let waiting = source.reader.written().saturating_sub(source.reader.done_count());
         let text = format_args!(
             "adopted the queue of worker {}, which is gone: {waiting} messages",
             source.reader.owner_pid()

@@ -1,7 +1,7 @@
 //! What was sent, on record: stamps are written into the slots before a batch is sent, and found again by the
 //! next reader of the file. What they say together is [`stamps`]' business.
 
-use super::{Raw, Reader, state};
+use super::{Raw, Reader, SlotHeader, state};
 use crate::queue::stamps::{self, OpenBatch, Stamp, Stamped};
 use std::sync::atomic::Ordering;
 
@@ -11,26 +11,17 @@ const NO_PRODUCER_ID: i64 = -1;
 impl Reader {
     /// Writes down which partition the record at `position` goes to.
     pub fn assign(&mut self, position: u64, partition: u32) {
-        if let Ok(raw) = self.raw(position, self.handed_out())
-            && raw.state == state::RECORD
-            && self.check_record(position, raw).is_ok()
-        {
-            // SAFETY: check_record saw that a whole header lies inside the data area. The writer is done with
-            // the slot.
-            unsafe { (*raw.header).partition = partition as i32 };
+        if let Some(header) = self.handed_out_header(position) {
+            // SAFETY: see `handed_out_header`.
+            unsafe { (*header).partition = partition as i32 };
         }
     }
 
     /// Writes down that the record at `position` is about to be sent, and in which batch.
     pub fn stamp(&mut self, position: u64, stamp: &Stamp) {
-        if let Ok(raw) = self.raw(position, self.handed_out())
-            && raw.state == state::RECORD
-            && self.check_record(position, raw).is_ok()
-        {
-            let header = raw.header;
-            // SAFETY: check_record saw that a whole header lies inside the data area. These fields are the
-            // reader's; the writer is done with the slot. Volatile, since the order of the stores counts: one who
-            // is killed in between leaves a slot without a stamp, never a mixture of two.
+        if let Some(header) = self.handed_out_header(position) {
+            // SAFETY: see `handed_out_header`. Volatile, since the order of the stores counts: one who is killed in
+            // between leaves a slot without a stamp, never a mixture of two.
             unsafe {
                 (&raw mut (*header).producer_id).write_volatile(NO_PRODUCER_ID);
                 (&raw mut (*header).partition).write_volatile(stamp.partition as i32);
@@ -44,12 +35,18 @@ impl Reader {
 
     /// Takes the stamp of the record at `position` away: it is known not to be in the log.
     pub fn unstamp(&mut self, position: u64) {
-        if let Ok(raw) = self.raw(position, self.handed_out())
-            && self.check_record(position, raw).is_ok()
-        {
-            // SAFETY: as in `stamp`.
-            unsafe { (&raw mut (*raw.header).producer_id).write_volatile(NO_PRODUCER_ID) };
+        if let Some(header) = self.handed_out_header(position) {
+            // SAFETY: see `handed_out_header`.
+            unsafe { (&raw mut (*header).producer_id).write_volatile(NO_PRODUCER_ID) };
         }
+    }
+
+    /// The header of a record that was handed out and is not done. It lies whole inside the data area, where only
+    /// this reader writes to it: the writer is done with the slot.
+    fn handed_out_header(&self, position: u64) -> Option<*mut SlotHeader> {
+        let raw = self.raw(position, self.handed_out()).ok()?;
+        let whole = raw.state == state::RECORD && self.check_record(position, raw).is_ok();
+        whole.then_some(raw.header)
     }
 
     /// Hands out the batches that an earlier reader of the file sent and did not see the end of. Those of
