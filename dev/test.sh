@@ -28,17 +28,34 @@ tally() {
   printf '    %s%d passed, %d failed%s\n' "$DIM" "$1" "$2" "$PLAIN"
 }
 
-# Their lines show as they come: they are most of the time.
+# In two halves side by side, each with nginxes and brokers of its own: they wait far more than they work. The
+# lines of the first show as they come, since this takes most of the time.
 specs() {
-  local passed=0 failed=1
+  local half passed failed
+  local -A halves=()
   echo '  specs'
-  if [[ -f $(library) ]]; then
-    stage_library
-    spawn - "${LIMIT[@]}" dev/spec.sh
+  if [[ ! -f $(library) ]]; then tally 0 1; return; fi
+  stage_library
+  spawn_specs - first spec/[a-k]*_spec.lua
+  halves[first]=$SPAWNED
+  spawn_specs "$STAGE/log/specs" second spec/[l-z]*_spec.lua
+  halves[second]=$SPAWNED
+  for half in first second; do
+    SPAWNED=${halves[$half]}
     attend || true
-    if [[ -f $STAGE/spec.result ]]; then read -r passed _ failed _ <"$STAGE/spec.result"; fi
-  fi
-  tally "$passed" "$failed"
+    if [[ $half == second ]]; then cat "$STAGE/log/specs"; fi
+    passed=0 failed=1
+    if [[ -f $STAGE/$half/spec.result ]]; then read -r passed _ failed _ <"$STAGE/$half/spec.result"; fi
+    tally "$passed" "$failed"
+  done
+}
+
+# spawn_specs LOG STAGE FILE...: in a stage of their own within ours.
+spawn_specs() {
+  local stage=$STAGE/$2 shm=$LKFK_SHM/$2
+  mkdir -p "$stage/log" "$shm"
+  ln -s ../pids ../ports ../over "$stage"
+  spawn "$1" env "LKFK_STAGE=$stage" "LKFK_SHM=$shm" "${LIMIT[@]}" dev/spec.sh "${@:3}"
 }
 
 # Faults from a new seed each time; the first line of its output repeats it.
