@@ -9,9 +9,12 @@
 #   KILLS=20 a minute           workers that are killed, in all
 #   IDEMPOTENCE=1               enable_idempotence, and doubled or reordered messages are a failure
 #   REPLAY=1                    what went to the backup is to end in Kafka; 0: it stays where it is
+#   OUTAGE=120                  seconds that all brokers are down at once; the default is that or a fifth of the run
 #   MESSAGE_TIMEOUT=20000       message_timeout_ms: what is older goes to the backup
 #   CONF='key = value, ...'     more configuration, in Lua
 #   DRAIN=90                    seconds for queues and backup to become empty when all is well again
+#   PRIORITY=1                  nginx and the load come before all else, as where the brokers have machines of their
+#                               own: what log() and /ping take is then theirs. Takes root
 #   KEEP=1                      the ledger, the logs and what was read stay in target/chaos/SEED
 #   LKFK_CPATH                  the directory of the lkfk.so to test; else it is built
 set -euo pipefail
@@ -35,20 +38,25 @@ usage() {
 # --- The run's parts ---
 
 read_options() {
-  local longest
+  local fifth
   SEED=${SEED:-$(( SRANDOM % 1000000 ))}
   [[ $SEED =~ ^[0-9]{1,15}$ ]] || die "SEED takes a number: $SEED"
   if [[ -n $SHORT ]]; then
-    QUIET=4 SECONDS_OF_LOAD=32 LONGEST=6
+    QUIET=4 SECONDS_OF_LOAD=32 OUTAGE=${OUTAGE:-6}
     KILLS=${KILLS:-15} MESSAGE_TIMEOUT=${MESSAGE_TIMEOUT:-6000}
   else
     MINUTES=${MINUTES:-10}
     [[ $MINUTES =~ ^[1-9][0-9]*$ ]] || die "MINUTES takes a number: $MINUTES"
-    longest=$(( MINUTES * 12 ))
-    QUIET=10 SECONDS_OF_LOAD=$(( MINUTES * 60 )) LONGEST=$(( longest < 120 ? longest : 120 ))
+    fifth=$(( MINUTES * 12 ))
+    QUIET=10 SECONDS_OF_LOAD=$(( MINUTES * 60 )) OUTAGE=${OUTAGE:-$(( fifth < 120 ? fifth : 120 ))}
     KILLS=${KILLS:-$(( MINUTES * 20 ))} MESSAGE_TIMEOUT=${MESSAGE_TIMEOUT:-20000}
   fi
   DRAIN=${DRAIN:-90} IDEMPOTENCE=${IDEMPOTENCE:-1} REPLAY=${REPLAY:-1}
+  AS_NGINX=() AS_LOAD=()
+  if [[ -n ${PRIORITY:-} ]]; then
+    AS_NGINX=(chrt --fifo 2) AS_LOAD=(chrt --fifo 1)
+    "${AS_NGINX[@]}" true 2>/dev/null || die 'PRIORITY takes the right to use real-time priorities: run as root'
+  fi
   check_faults
 }
 
@@ -95,7 +103,6 @@ env_value() {
 # A small file system of its own for the backup, in a mount namespace that nginx is started in and that goes
 # with its last process. Sets BACKUP, as this script sees it.
 mount_backup() {
-  local nginx
   BACKUP=$PREFIX/backup
   mkdir -p "$BACKUP"
   if [[ " $(wanted "$CLUSTER_FAULTS")" != *' disk-full '* ]]; then return; fi
@@ -113,10 +120,16 @@ mount_backup() {
     sleep 0.02
   done
   rm "$BACKUP/.mounted"
-  # For an upgrade nginx starts itself by the path that it was started by; and it takes a variable NGINX for a
-  # list of sockets.
+  AS_NGINX+=(nsenter "--mount=/proc/$SPAWNED/ns/mnt" --)
+}
+
+# For an upgrade nginx starts itself by the path that it was started by, hence a program of ours in front; and it
+# takes a variable NGINX for a list of sockets.
+wrap_nginx() {
+  local nginx
+  if (( ${#AS_NGINX[@]} == 0 )); then return; fi
   nginx=$(PATH=$PATH:/usr/sbin:/usr/local/openresty/nginx/sbin command -v "${NGINX:-nginx}" || command -v openresty)
-  printf '#!/bin/sh\nexec env -u NGINX nsenter --mount=/proc/%s/ns/mnt -- %q "$@"\n' "$SPAWNED" "$nginx" >"$CHAOS/nginx"
+  printf '#!/bin/sh\nexec env -u NGINX %s %q "$@"\n' "${AS_NGINX[*]}" "$nginx" >"$CHAOS/nginx"
   chmod 755 "$CHAOS/nginx"
   export NGINX=$CHAOS/nginx
 }
@@ -172,7 +185,7 @@ start_load() {
   echo "$NOW" >"$CHAOS/begun"
   : >"$CHAOS/events"
   : >"$CHAOS/kills"
-  spawn "$STAGE/log/load" "$TOOLS" load "$LOAD_PORT" "$RATE" "$QUIET" "$CHAOS"
+  spawn "$STAGE/log/load" "${AS_LOAD[@]}" "$TOOLS" load "$LOAD_PORT" "$RATE" "$QUIET" "$CHAOS"
   LOAD=$SPAWNED
   # shellcheck disable=SC2086 # words
   spawn "$STAGE/log/keep" "$TOOLS" keep "$BACKUP" "$CHAOS/removed" $TOPICS
@@ -383,6 +396,14 @@ times_line() {
     END { printf "%9.2f %9.2f %9.2f %11.0f", v[p "_p50"], v[p "_p99"], v[p "_p999"], v[p "_max"] }' "$CHAOS/times"
 }
 
+waits_for() {
+  if [[ -n ${PRIORITY:-} ]]; then
+    echo ', for which it comes before the brokers and the proxy'
+  else
+    echo ', which it shares with three brokers, the load and the proxy'
+  fi
+}
+
 figures() {
   local died
   died=$(grep -o 'exited on signal [0-9]*' "$PREFIX/error.log" | grep -vc 'signal 9$' || true)
@@ -395,6 +416,8 @@ figures() {
                                       p50       p99     p99.9        most   microseconds
   log(), quiet                  $(times_line log quiet)
   log(), with faults            $(times_line log faults)
+  log(), its CPU time, quiet    $(times_line cpu quiet)
+  the same, with faults         $(times_line cpu faults)
   /ping, quiet                  $(times_line ping quiet)
   /ping, with faults            $(times_line ping faults)
 
@@ -406,7 +429,7 @@ figures() {
 $(lkfk_lines)
 
 log(): the wall clock around each call, in the workers. /ping: on two connections of its own. Both also measure
-how long a worker waits for a processor, which it shares with three brokers, the load and the proxy.
+how long a worker waits for a processor$(waits_for). CPU time: of the worker's thread, reading the clocks included.
 $(machine)
 TEXT
 }
@@ -450,11 +473,12 @@ QUEUES=$LKFK_SHM/chaos
 export CHAOS PREFIX NODES TOPICS PARTITIONS
 mkdir -p "$CHAOS" "$PREFIX" "$QUEUES"
 echo "To repeat: SEED=$SEED${MINUTES:+ MINUTES=$MINUTES} KILLS=$KILLS RATE=$RATE WORKERS=$WORKERS \
-IDEMPOTENCE=$IDEMPOTENCE REPLAY=$REPLAY MESSAGE_TIMEOUT=$MESSAGE_TIMEOUT${FAULTS:+ FAULTS='$FAULTS'}${CONF:+ CONF='$CONF'} \
+IDEMPOTENCE=$IDEMPOTENCE REPLAY=$REPLAY OUTAGE=$OUTAGE MESSAGE_TIMEOUT=$MESSAGE_TIMEOUT${PRIORITY:+ PRIORITY=1}${FAULTS:+ FAULTS='$FAULTS'}${CONF:+ CONF='$CONF'} \
 dev/chaos.sh${SHORT:+ --short}"
 build
 mount_backup
-write_schedule "$CHAOS" "$QUIET" "$SECONDS_OF_LOAD" "$KILLS" "$LONGEST"
+wrap_nginx
+write_schedule "$CHAOS" "$QUIET" "$SECONDS_OF_LOAD" "$KILLS" "$OUTAGE"
 start_cluster
 configure_nginx
 export BACKUP CONTROL

@@ -44,23 +44,23 @@ wanted() {
   done
 }
 
-# write_schedule DIRECTORY FROM TO KILLS LONGEST: seconds of the run, kills in all, and the longest outage.
+# write_schedule DIRECTORY FROM TO KILLS OUTAGE: seconds of the run, kills in all, and seconds of an outage.
 write_schedule() {
-  local directory=$1 from=$2 to=$3 kills=$4 longest=$5
+  local directory=$1 from=$2 to=$3 kills=$4 outage=$5
   DRAW_STATE=$(( 10#$SEED ))
   # shellcheck disable=SC2046 # words
   {
-    draw_faults "$from" "$to" "$longest" 4000 $(wanted "$CLUSTER_FAULTS") >"$directory/schedule.cluster"
-    draw_faults "$from" "$to" "$longest" 12000 $(wanted "$NGINX_FAULTS") >"$directory/schedule.nginx"
+    draw_faults "$from" "$to" "$outage" 4000 $(wanted "$CLUSTER_FAULTS") >"$directory/schedule.cluster"
+    draw_faults "$from" "$to" "$outage" 12000 $(wanted "$NGINX_FAULTS") >"$directory/schedule.nginx"
   }
   if [[ -z $(wanted "$WORKER_FAULTS") ]]; then kills=0; fi
   draw_kills "$from" "$to" "$kills" | sort -n >"$directory/schedule.workers"
 }
 
-# draw_faults FROM TO LONGEST PAUSE NAME...: one after the other with at most PAUSE milliseconds in between,
+# draw_faults FROM TO OUTAGE PAUSE NAME...: one after the other with at most PAUSE milliseconds in between,
 # each name once before any comes again.
 draw_faults() {
-  local at=$(( $1 * 1000 )) end=$(( $2 * 1000 )) longest=$3 pause=$4 took name
+  local at=$(( $1 * 1000 )) end=$(( $2 * 1000 )) outage=$3 pause=$4 took name
   shift 4
   (( $# )) || return 0
   # Who asks for a few faults wants them often.
@@ -70,7 +70,7 @@ draw_faults() {
     for name in "${SHUFFLED[@]}"; do
       draw 500 "$pause"
       at=$(( at + DRAWN ))
-      draw_fault "$name" "$longest"
+      draw_fault "$name" "$outage"
       took=$(( (DRAW_SECONDS + DRAW_OWN) * 1000 ))
       if (( at + took > end )); then return; fi
       echo "$at $name $DRAW_SECONDS $DRAW_ARGUMENTS"
@@ -79,7 +79,7 @@ draw_faults() {
   done
 }
 
-# draw_fault NAME LONGEST: sets DRAW_SECONDS, DRAW_OWN, what it takes by itself, and DRAW_ARGUMENTS.
+# draw_fault NAME OUTAGE: sets DRAW_SECONDS, DRAW_OWN, what it takes by itself, and DRAW_ARGUMENTS.
 draw_fault() {
   local node usual=$(( $2 < 12 ? $2 : 12 ))
   draw 1 3
@@ -95,7 +95,7 @@ draw_fault() {
     broker-restart) DRAW_SECONDS=3 ;;
     rolling) DRAW_SECONDS=12 DRAW_ARGUMENTS='' ;;
     leaders) DRAW_SECONDS=$(( $2 < 25 ? 10 : 25 )) ;;
-    outage) draw "$(( $2 / 2 ))" "$2"; DRAW_SECONDS=$DRAWN DRAW_ARGUMENTS='' ;;
+    outage) DRAW_SECONDS=$2 DRAW_ARGUMENTS='' ;;
     disk-full) DRAW_SECONDS=$(( MESSAGE_TIMEOUT * 3 / 2000 )) DRAW_ARGUMENTS='' ;;
     delay) pick_from "$node 100 50" 'all 100 50' "$node 1000 500"; DRAW_ARGUMENTS=$PICKED ;;
     drip) draw 1000 20000; DRAW_ARGUMENTS="$node $DRAWN" ;;
