@@ -272,6 +272,16 @@ impl Sources {
             return;
         }
         self.look_at = now + LOOK_EVERY;
+        let own = &self.own().queue;
+        if !own.has_a_name() {
+            let path = own.path();
+            let text = format_args!(
+                "queue {} was removed while in use: what waits in it is lost if this worker is killed; a reload \
+                 of nginx makes a new one",
+                path.display()
+            );
+            shared.lines.put(now, Level::Error, "queue", "removed", text);
+        }
         for dir in dirs.open() {
             let names = match recovery::list(dir, instance) {
                 Ok(names) => names,

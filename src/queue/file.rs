@@ -243,7 +243,7 @@ pub struct Queue {
     dir: Arc<QueueDir>,
     name: String,
     /// Keeps the lock for as long as the queue is open.
-    _lock: OwnedFd,
+    lock: OwnedFd,
 }
 
 impl Queue {
@@ -297,7 +297,7 @@ impl Queue {
         match Self::fill(&file, &path, division, created_ms) {
             Ok(map) => {
                 crate::crash_points::crash_point("queue unfinished");
-                Ok(Queue { map: Arc::new(map), dir, name, _lock: file })
+                Ok(Queue { map: Arc::new(map), dir, name, lock: file })
             }
             Err(err) => {
                 // What is left is an empty name of our own making; failing to remove it loses nothing.
@@ -362,7 +362,7 @@ impl Queue {
         dir: Arc<QueueDir>,
         name: String,
     ) -> Queue {
-        Queue { map: Arc::new(map), dir, name, _lock: file }
+        Queue { map: Arc::new(map), dir, name, lock: file }
     }
 
     /// The writing end. Taken once, by the maker of the file. `max_bytes` bounds key plus payload of a
@@ -394,6 +394,11 @@ impl Queue {
     /// The directory it lies in.
     pub fn dir(&self) -> &Arc<QueueDir> {
         &self.dir
+    }
+
+    /// False when somebody removed the file: then nobody finds it who would go on with it.
+    pub fn has_a_name(&self) -> bool {
+        fs::fstat(&self.lock).is_ok_and(|stat| stat.st_nlink > 0)
     }
 
     /// Gives the file a name under which nobody adopts it, for a person to look at.

@@ -10,8 +10,8 @@ struct Entry {
     stamp: Option<Stamp>,
     first_producer_id: Option<i64>,
     fate: Option<Fate>,
-    /// It was sent without a number: nothing keeps it from being doubled.
-    plain: bool,
+    /// It was sent without a number, or given up in doubt: nothing keeps it from being doubled.
+    may_double: bool,
     /// It was given up for sure, and so is elsewhere.
     backed_up: bool,
 }
@@ -35,8 +35,8 @@ impl Ledger {
     pub fn accept(&mut self, record: NewRecord) {
         assert_eq!(number(record.id), self.entries.len());
         let (stamp, first_producer_id, fate) = (None, None, None);
-        let (plain, backed_up) = (false, false);
-        self.entries.push(Entry { record, stamp, first_producer_id, fate, plain, backed_up });
+        let (may_double, backed_up) = (false, false);
+        self.entries.push(Entry { record, stamp, first_producer_id, fate, may_double, backed_up });
         self.open += 1;
     }
 
@@ -68,13 +68,13 @@ impl Ledger {
         self.entries[number(id)].backed_up
     }
 
-    /// It is about to be sent without a number.
-    pub fn sent_plain(&mut self, id: RecordId) {
-        self.entries[number(id)].plain = true;
+    /// It is about to be sent without a number, or was given up in doubt.
+    pub fn let_double(&mut self, id: RecordId) {
+        self.entries[number(id)].may_double = true;
     }
 
-    pub fn was_sent_plain(&self, id: RecordId) -> bool {
-        self.entries[number(id)].plain
+    pub fn may_double(&self, id: RecordId) -> bool {
+        self.entries[number(id)].may_double
     }
 
     pub fn settle(&mut self, id: RecordId, fate: Fate) -> Result<(), String> {

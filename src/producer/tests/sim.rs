@@ -1,6 +1,6 @@
-//! The producer against the model cluster under faults drawn from a seed. Its owner is killed now and then,
-//! also between two stamps or two done marks, and the next one goes on with what the [`Ledger`] has. After
-//! every run:
+//! The producer against the model cluster under faults drawn from a seed. Its owner is frozen now and then, its disk
+//! is full, and it is killed, also between two stamps or two done marks; the next one goes on with what the
+//! [`Ledger`] has. After every run:
 //! - each record that was handed in had exactly one fate;
 //! - a delivered record is in the log of a partition of its topic; one that failed without doubt is not;
 //! - no log holds a record of another topic;
@@ -12,6 +12,9 @@
 //! may have other rules than they had.
 //!
 //! `LKFK_SIM_SEEDS=N` sets how many seeds run, `LKFK_SIM_SEED=N` repeats one and tells what happens.
+
+mod judge;
+mod scenario;
 
 use super::cluster::{Answer, Cluster, Faults, ModelBatch, ModelTopic};
 use super::ledger::{Ledger, number};
@@ -41,6 +44,14 @@ enum Event {
     Crash,
     /// The owner finds a file that a dead one left.
     Adopt(u16),
+    /// The owner does not run for so long: it was stopped, its machine was, or the clock was set.
+    Freeze(Duration),
+    /// It runs again.
+    Thaw,
+    /// The backup's disk takes nothing any more.
+    DiskFull,
+    /// And again.
+    DiskFree,
     /// A topic is deleted and made anew, with so many partitions.
     Recreate(usize, usize),
     BrokerDown(BrokerId),
@@ -49,6 +60,27 @@ enum Event {
     Elect,
     /// All faults end.
     Heal,
+}
+
+impl Event {
+    /// True for what waits while the owner is frozen.
+    fn is_for_the_owner(&self) -> bool {
+        use Event::*;
+        matches!(
+            self,
+            Record
+                | Flush
+                | Evict
+                | Connected(_)
+                | Refused(_)
+                | Broken(_)
+                | Produced(..)
+                | Metadata(..)
+                | ProducerId(..)
+                | Adopt(_)
+                | Thaw
+        )
+    }
 }
 
 struct Sim {
@@ -75,6 +107,12 @@ struct Sim {
     /// When the last thing that was sent on a connection arrives, there and back: nothing overtakes.
     arrivals: HashMap<(ConnId, bool), Time>,
     ledger: Ledger,
+    /// What was given up and waits for the backup's disk.
+    spill: Vec<(RecordId, Fate)>,
+    disk_full: bool,
+    frozen_until: Time,
+    /// All of that time.
+    frozen_for: Duration,
     /// What happens is printed.
     told: bool,
     /// Connections on which nothing arrives any more.
@@ -100,140 +138,6 @@ struct Sim {
 }
 
 impl Sim {
-    fn new(seed: u64) -> Sim {
-        let mut random = Random::new(seed);
-        let pick = |random: &mut Random, of: &[u64]| of[random.below(of.len() as u64) as usize];
-        let faults = Faults {
-            late: pick(&mut random, &[0, 500]),
-            lose_request: pick(&mut random, &[0, 10, 100]),
-            lose_answer: pick(&mut random, &[0, 10, 100]),
-            swallow_answer: pick(&mut random, &[0, 0, 20]),
-            error_before_append: pick(&mut random, &[0, 20, 200]),
-            error_after_append: pick(&mut random, &[0, 20, 200]),
-            forget_producers: pick(&mut random, &[0, 0, 0, 50]),
-            snapshot: pick(&mut random, &[0, 0, 100]),
-            metadata_behind: pick(&mut random, &[0, 0, 200, 900]),
-            no_producer_id: pick(&mut random, &[0, 300]),
-            fatal_error: pick(&mut random, &[0, 0, 10]),
-            record_error: pick(&mut random, &[0, 0, 30]),
-            metadata_error: pick(&mut random, &[0, 50]),
-            metadata_partial: pick(&mut random, &[0, 0, 300]),
-            connect_fails: pick(&mut random, &[0, 50, 300]),
-            throttle: pick(&mut random, &[0, 0, 100]),
-            latency: pick(&mut random, &[500, 20_000, 400_000]),
-            slow: pick(&mut random, &[0, 0, 20]),
-        };
-        let forgetful = faults.forget_producers > 0;
-        let topics_stay = faults.metadata_partial + faults.metadata_behind == 0;
-        let appends_fail = faults.error_after_append > 0;
-        let any_error = random.below(6) == 0;
-        let refusals = any_error || faults.fatal_error + faults.record_error > 0;
-        let brokers = 1 + random.below(3) as i32;
-        let topics = (0..1 + random.below(3)).map(|index| {
-            let partitions = 1 + random.below(4) as usize;
-            let leaders = (0..partitions)
-                .map(|_| (Some(1 + random.below(brokers as u64) as i32), 0))
-                .collect();
-            ModelTopic {
-                name: format!("t{index}"),
-                id: [index as u8 + 1; 16],
-                leaders,
-                logs: vec![Vec::new(); partitions],
-                producers: vec![Default::default(); partitions],
-            }
-        });
-        let topics: Vec<ModelTopic> = topics.collect();
-        let rules = Rules {
-            acks: pick(&mut random, &[0, 1, 1, 1, 1]) as i16,
-            linger: Duration::from_millis(pick(&mut random, &[0, 5, 200, 2000])),
-            message_timeout: Duration::from_millis(pick(&mut random, &[700, 5000, 60_000])),
-            request_timeout: Duration::from_millis(pick(&mut random, &[300, 5000])),
-            batch_records: pick(&mut random, &[1, 3, 20, 500]) as usize,
-            batch_bytes: pick(&mut random, &[1024, 100_000]) as usize,
-            max_retries: pick(&mut random, &[0, 2, 1000]) as u32,
-            max_in_flight: pick(&mut random, &[1, 5]) as usize,
-            metadata_refresh: Duration::from_millis(pick(&mut random, &[60_000, 300])),
-            ..super::rules()
-        };
-        let acks_none = rules.acks == 0;
-        let idempotent = !acks_none && random.below(2) == 0;
-        let rules = Rules {
-            idempotence: if idempotent { Idempotence::Required } else { Idempotence::Off },
-            ..rules
-        };
-        let mut sim = Sim {
-            now: Time(0),
-            producer: Producer::new(rules.clone(), seed ^ 1),
-            rules,
-            lives: 0,
-            files: vec![0],
-            idempotent,
-            torn: false,
-            refusals,
-            cluster: Cluster {
-                max_records: pick(&mut random, &[1, 7, 1000, 1000]) as usize,
-                topics_exist_from: Time(pick(&mut random, &[0, 0, 900_000])),
-                random: Random::new(seed ^ 2),
-                faults,
-                forgot: false,
-                snapshots: false,
-                remembers: pick(&mut random, &[5, 5, 5, 1]) as usize,
-                old_rules: forgetful || random.below(3) == 0,
-                any_error,
-                graveyard: Vec::new(),
-                next_producer_id: 100,
-                first_epoch: pick(&mut random, &[0, 0, 32_766]) as i16,
-                up: (1..=brokers).map(|id| (id, true)).collect(),
-                topics,
-            },
-            events: BinaryHeap::new(),
-            payloads: Vec::new(),
-            open: HashMap::new(),
-            led_to: HashMap::new(),
-            arrivals: HashMap::new(),
-            ledger: Ledger::default(),
-            told: false,
-            cut: HashSet::new(),
-            mute: HashSet::new(),
-            appends_fail,
-            topics_stay,
-            topics_shrank: false,
-            late: false,
-            crash_within: pick(&mut random, &[0, 0, 5, 50]),
-            crashes_left: 10,
-            records_left: 20 + random.below(300),
-            gap: pick(&mut random, &[10, 1_000, 50_000]),
-            keys: 1 + random.below(20),
-            steps: 0,
-            acks_none,
-        };
-        if pick(&mut random, &[0, 0, 1]) == 1 && !sim.cluster.old_rules {
-            sim.producer.begin_sequences_at(i32::MAX - 20);
-        }
-        sim.refusals |= sim.cluster.max_records < sim.rules.batch_records;
-        sim.name_topics();
-        sim.at(Duration::from_micros(1), Event::Record);
-        for _ in 0..random.below(6) {
-            let at = Duration::from_micros(random.below(10_000_000));
-            let broker = 1 + random.below(brokers as u64) as i32;
-            match random.below(6) {
-                5 if random.below(4) == 0 => {
-                    let topic = random.below(sim.cluster.topics.len() as u64) as usize;
-                    sim.at(at, Event::Recreate(topic, 1 + random.below(4) as usize));
-                }
-                4 | 5 => sim.at(at, Event::Crash),
-                0 => sim.at(at, Event::BrokerDown(broker)),
-                1 => sim.at(at, Event::Flush),
-                _ => sim.at(at, Event::MoveLeader),
-            }
-        }
-        for _ in 0..random.below(4) {
-            sim.at(Duration::from_micros(random.below(10_000_000)), Event::Evict);
-        }
-        sim.at(Duration::from_secs(15), Event::Heal);
-        sim
-    }
-
     fn at(&mut self, after: Duration, event: Event) {
         let index = self.payloads.len();
         self.payloads.push(Some(event));
@@ -269,6 +173,10 @@ impl Sim {
         self.lives += 1;
         self.crashes_left = self.crashes_left.saturating_sub(1);
         self.open.clear();
+        // What was given up and is not in the backup yet is sent after what it came before.
+        let sure = |(_, fate): &(_, Fate)| matches!(fate, Fate::Failed { in_doubt: false, .. });
+        self.torn |= self.spill.drain(..).any(|spilled| sure(&spilled));
+        self.frozen_until = self.now;
         let (seed, own) = (self.cluster.random.bits(), self.files[0]);
         let starts_over = self.cluster.chance(300);
         self.tell(|| if starts_over { "starts over".into() } else { "killed".into() });
@@ -292,24 +200,6 @@ impl Sim {
         }
     }
 
-    /// The next owner may have another configuration.
-    fn change_rules(&mut self) {
-        if self.acks_none || self.cluster.chance(500) {
-            return;
-        }
-        let random = &mut self.cluster.random;
-        let mut pick = |of: &[u64]| of[random.below(of.len() as u64) as usize];
-        self.rules.batch_records = pick(&[1, 3, 20, 500]) as usize;
-        self.rules.batch_bytes = pick(&[1024, 100_000]) as usize;
-        self.rules.max_in_flight = pick(&[1, 5]) as usize;
-        self.rules.max_retries = pick(&[0, 2, 1000]) as u32;
-        self.rules.message_timeout = Duration::from_millis(pick(&[700, 5000, 60_000]));
-        self.rules.idempotence =
-            if pick(&[0, 1, 1, 1]) == 1 { Idempotence::Required } else { Idempotence::Off };
-        self.idempotent &= self.rules.idempotence != Idempotence::Off;
-        self.refusals |= self.cluster.max_records < self.rules.batch_records;
-    }
-
     fn may_crash(&mut self) -> bool {
         self.crashes_left > 0 && self.cluster.chance(self.crash_within)
     }
@@ -327,12 +217,12 @@ impl Sim {
                 break;
             }
             let event = self.events.peek().map(|Reverse((at, ..))| *at);
-            let deadline = self.producer.next_deadline();
+            let deadline = self.producer.next_deadline().map(|at| at.max(self.frozen_until));
             let Some(next) = [event, deadline].into_iter().flatten().min() else {
                 return Err("records wait and nothing is due".into());
             };
             // Each owner gives what it finds all of its time anew.
-            if next > Time(200_000_000 + self.lives * 70_000_000) {
+            if next > Time(200_000_000 + self.lives * 70_000_000) + self.frozen_for {
                 return Err(format!(
                     "{} of {} records have no fate in time",
                     self.ledger.open(),
@@ -341,8 +231,12 @@ impl Sim {
             }
             self.now = self.now.max(next);
             if event.is_some_and(|at| at <= self.now) {
-                let Some(Reverse((_, _, index))) = self.events.pop() else { continue };
-                if let Some(event) = self.payloads[index].take() {
+                let Some(Reverse((_, turn, index))) = self.events.pop() else { continue };
+                let frozen = self.frozen_until > self.now;
+                let event = &mut self.payloads[index];
+                if frozen && event.as_ref().is_some_and(Event::is_for_the_owner) {
+                    self.events.push(Reverse((self.frozen_until, turn, index)));
+                } else if let Some(event) = event.take() {
                     self.happen(event);
                 }
             } else {
@@ -439,6 +333,15 @@ impl Sim {
                 self.files.push(file);
                 self.ledger.hand_over(now, file, &mut self.producer);
             }
+            Event::Freeze(time) => {
+                self.tell(|| format!("frozen for {time:?}"));
+                self.frozen_until = self.frozen_until.max(now + time);
+                self.frozen_for += time;
+                self.at(time, Event::Thaw);
+            }
+            Event::Thaw => {}
+            Event::DiskFull => self.disk_full = true,
+            Event::DiskFree => self.disk_full = false,
             Event::Recreate(topic, partitions) => {
                 self.tell(|| format!("topic {topic} anew, {partitions} partitions"));
                 self.cluster.recreate(topic, partitions);
@@ -450,8 +353,7 @@ impl Sim {
                 let mut broken = broken;
                 broken.sort();
                 for conn in broken {
-                    self.open.remove(&conn);
-                    self.producer.handle_closed(now, conn);
+                    self.at(Duration::ZERO, Event::Broken(conn));
                 }
                 let down = Duration::from_micros(self.cluster.random.below(5_000_000));
                 self.at(down, Event::BrokerUp(broker));
@@ -464,6 +366,7 @@ impl Sim {
             Event::Elect => self.cluster.elect(),
             Event::MoveLeader => self.cluster.move_leader(),
             Event::Heal => {
+                self.disk_full = false;
                 let max = self.cluster.max_records;
                 let latency = self.cluster.faults.latency.min(20_000);
                 self.cluster.faults = Faults { latency, ..Faults::default() };
@@ -567,14 +470,37 @@ impl Sim {
             }
             for record in &outcome.records {
                 if self.may_crash() {
-                    // What was given up, and is not in the backup yet, is sent after what it came before.
                     self.torn |= sure;
                     self.crash();
                     break;
                 }
                 self.tell(|| format!("{:?} {:?}", record.id, outcome.fate));
-                self.ledger.settle(record.id, outcome.fate)?;
+                if outcome.fate == Fate::Delivered {
+                    self.ledger.settle(record.id, outcome.fate)?;
+                } else {
+                    if !sure {
+                        self.ledger.let_double(record.id);
+                    }
+                    self.spill.push((record.id, outcome.fate));
+                }
             }
+        }
+        self.write_spill()
+    }
+
+    /// Writes to the backup what was given up, if its disk takes it.
+    fn write_spill(&mut self) -> Result<(), String> {
+        if self.disk_full || self.frozen_until > self.now {
+            return Ok(());
+        }
+        let mut spill = std::mem::take(&mut self.spill).into_iter();
+        while let Some((id, fate)) = spill.next() {
+            if self.may_crash() {
+                self.spill = std::iter::once((id, fate)).chain(spill).collect();
+                self.crash();
+                break;
+            }
+            self.ledger.settle(id, fate)?;
         }
         Ok(())
     }
@@ -599,7 +525,7 @@ impl Sim {
         // On record before it is sent.
         for (_, partition, stamp, records) in &batches {
             let Some(stamp) = stamp else {
-                records.iter().for_each(|id| self.ledger.sent_plain(*id));
+                records.iter().for_each(|id| self.ledger.let_double(*id));
                 continue;
             };
             for (index, id) in records.iter().enumerate() {
@@ -632,90 +558,6 @@ impl Sim {
             self.on_wire(conn, false, delay, Event::Broken(conn));
         } else {
             self.on_wire(conn, false, delay, Event::ProduceArrives(conn, request, batches));
-        }
-        Ok(())
-    }
-
-    fn judge(&self) -> Result<(), String> {
-        // Where a broker recognises the last batch alone, one in doubt is not told from one that is not there
-        // when those that follow it are not in doubt, or lie in a file that another worker has. And what a dead
-        // worker sent may arrive after one adopter closed the hole that made another send its part as new.
-        let snapshots = self.cluster.snapshots;
-        let forgetful = self.cluster.forgot
-            || snapshots && (self.lives > 0 || self.appends_fail)
-            || self.late && self.ledger.chains_cross();
-        // An owner that is killed while it gives a refused batch other numbers or bounds leaves one that is
-        // not whole. The next one sends it after those that are.
-        let torn = self.torn || self.lives > 0 && self.refusals || self.topics_shrank;
-        let mut logged: HashSet<RecordId> = HashSet::new();
-        let topics = self.cluster.topics.iter().enumerate();
-        let logs = topics.flat_map(|(index, topic)| topic.logs.iter().map(move |log| (index, log)));
-        let dead = self.cluster.graveyard.iter().map(|(index, log)| (*index, log));
-        for (index, log) in logs.chain(dead) {
-            let mut seen = HashSet::new();
-            let mut last: HashMap<(Option<i64>, u16), RecordId> = HashMap::new();
-            for id in log {
-                if self.ledger.topic(*id) != TopicId(index as u32) {
-                    return Err(format!("{id:?} is in the log of another topic"));
-                }
-                let first = seen.insert(*id) && logged.insert(*id);
-                let delivered = self.ledger.fate(*id) == Some(Fate::Delivered);
-                if !first && !forgetful && !self.ledger.was_sent_plain(*id) {
-                    return Err(format!("{id:?} is doubled"));
-                }
-                let quiet = delivered && !self.acks_none && !self.late && self.lives == 0;
-                if !(first && (self.idempotent && !forgetful || quiet)) {
-                    continue;
-                }
-                // Another owner may choose another partition for what was not sent yet, and goes on with its
-                // own records meanwhile. So order holds between records of a file that one owner sent first.
-                let stream = (self.ledger.first_producer_id(*id), id.queue());
-                let last = last.entry(stream).or_insert(*id);
-                if number(*last) > number(*id) && !forgetful && !torn {
-                    return Err(format!("{id:?} stands after {last:?}"));
-                }
-                *last = *id;
-            }
-        }
-        // A log that was made anew begins with any number, and then a dead worker's batches are not without gaps.
-        let begins_anywhere = !self.cluster.graveyard.is_empty() && !self.cluster.old_rules;
-        let anew = begins_anywhere && self.lives > 0;
-        for id in self.ledger.ids() {
-            match self.ledger.fate(id) {
-                Some(Fate::Delivered) if !self.acks_none && !anew && !logged.contains(&id) => {
-                    return Err(format!("{id:?} counts as delivered and is in no log"));
-                }
-                _ if logged.contains(&id)
-                    && self.ledger.was_backed_up(id)
-                    && !self.ledger.was_sent_plain(id)
-                    && !forgetful =>
-                {
-                    return Err(format!("{id:?} is in a log and in the backup"));
-                }
-                Some(Fate::Failed { reason, in_doubt: true })
-                    if self.idempotent
-                        && self.lives == 0
-                        && self.topics_stay
-                        && !self.refusals
-                        && !forgetful
-                        && self.cluster.topics_exist_from == Time(0) =>
-                {
-                    return Err(format!("{id:?} was given up in doubt ({reason})"));
-                }
-                Some(Fate::Failed { reason, in_doubt: false })
-                    if logged.contains(&id) && self.lives == 0 && !forgetful =>
-                {
-                    return Err(format!("{id:?} failed for sure ({reason}) and is in a log"));
-                }
-                _ => {}
-            }
-        }
-        if self.producer.held_records() != 0 || self.producer.in_flight_records() != 0 {
-            return Err(format!(
-                "the producer counts {} held and {} in flight at the end",
-                self.producer.held_records(),
-                self.producer.in_flight_records()
-            ));
         }
         Ok(())
     }

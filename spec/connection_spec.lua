@@ -1,0 +1,36 @@
+-- Connections that end while nothing is on them.
+
+local harness = require "spec.harness"
+
+local kafka = harness.kafka
+
+
+it("NET-08: what comes after a broker closed an idle connection is delivered, once", function()
+    local broker = kafka:new("idle", { "connections.max.idle.ms=1000" })
+    local topic = broker:topic("idle", 1)
+    local nginx = harness.nginx {
+        producer = {
+            metadata_broker_list = { broker.bootstrap },
+            queue_buffering_max_ms = 5,
+            request_required_acks = -1,
+        },
+    }
+    local function stats()
+        return nginx:run("return kfk.stats()")
+    end
+    for round = 1, 3 do
+        assert.is_true(nginx:run([[
+            assert(kfk.log(...))
+            return kfk.flush(5)
+        ]], topic, nil, round))
+        harness.eventually(10, function()
+            assert.is_true(stats().connections_broken >= round)
+        end)
+    end
+    local payloads = {}
+    for i, record in ipairs(broker:records(topic)) do
+        payloads[i] = record.payload
+    end
+    assert.same({ "1", "2", "3" }, payloads)
+    assert.same({ 0, 3 }, { stats().fail_msg_cnt, stats().batches_sent })
+end)

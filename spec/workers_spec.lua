@@ -1,0 +1,143 @@
+-- Workers that are frozen, signalled, and made fewer and more.
+
+local harness = require "spec.harness"
+
+local kafka = harness.kafka
+
+
+-- Lua for init_worker: each worker logs "pid:1", "pid:2", ... and says how far it has come, until
+-- it is told to stop.
+local function load(topic)
+    return ([[
+        local kfk, accepted = require "lkfk.kfk", ngx.shared.accepted
+        local pid, last = ngx.worker.pid(), 0
+        ngx.timer.every(0.002, function()
+            for _ = 1, 5 do
+                if not accepted:get("stop") and kfk.log(%q, last, pid .. ":" .. last + 1) then
+                    last = last + 1
+                    accepted:set(pid, last)
+                end
+            end
+        end)
+    ]]):format(topic)
+end
+
+
+local function start(topic, workers, conf)
+    conf.queue_buffering_max_ms = 20
+    conf.request_required_acks = -1
+    return harness.nginx {
+        workers = workers,
+        http = "lua_shared_dict accepted 1m;",
+        producer = conf,
+        init_worker = load(topic),
+    }
+end
+
+
+-- Ends the load and the nginx, and checks that each accepted message is in Kafka, once.
+-- -> how many workers have logged.
+local function check(nginx, topic)
+    local accepted = nginx:run([[
+        local dict, values = ngx.shared.accepted, {}
+        dict:set("stop", true)
+        ngx.sleep(0.1)
+        for _, key in ipairs(dict:get_keys(0)) do values[key] = dict:get(key) end
+        return values
+    ]])
+    nginx:stop()
+    assert.same({}, nginx:queue_files())
+    assert.same({}, nginx:backup(topic))
+    local found, workers = {}, 0
+    for _, record in ipairs(kafka:records(topic)) do
+        found[record.payload] = (found[record.payload] or 0) + 1
+    end
+    accepted.stop = nil
+    for pid, last in pairs(accepted) do
+        workers = workers + 1
+        for i = 1, last do
+            local payload = ("%d:%d"):format(pid, i)
+            assert.equal(1, found[payload], payload)
+        end
+    end
+    return workers
+end
+
+
+it("NGX-06: a frozen worker's queue is not taken, and it takes no pause for a timeout", function()
+    local topic = kafka:topic("workers-frozen", 2)
+    local nginx = start(topic, 2, { request_timeout_ms = 500, message_timeout_ms = 60000 })
+    local frozen = nginx:pids()[1]
+    for _ = 1, 2 do
+        ngx.sleep(0.5)
+        nginx:signal("STOP", frozen)
+        -- Living ones look round once a second.
+        ngx.sleep(2.5)
+        nginx:signal("CONT", frozen)
+    end
+    ngx.sleep(0.5)
+    for _ = 1, 10 do
+        local seen = nginx:run("return kfk.stats()")
+        assert.same({ 0, 0 }, { seen.adopted_cnt, seen.fail_msg_cnt })
+    end
+    assert.is_nil(nginx:error_log():find("adopted", 1, true))
+    assert.equal(2, check(nginx, topic))
+end)
+
+
+it("NGX-11: workers that become fewer and more again lose and double nothing", function()
+    local topic = kafka:topic("workers-count", 2)
+    local nginx = start(topic, 8, {})
+    local main = nginx.prefix .. "/main.conf"
+    for _, workers in ipairs { 2, 8, 2 } do
+        ngx.sleep(0.7)
+        local file = assert(io.open(main, "w"))
+        file:write(("worker_processes %d;\n"):format(workers))
+        file:close()
+        nginx.workers = workers
+        nginx:reload()
+        -- Those that are killed leave a queue to the others.
+        nginx:signal("KILL", nginx:pids()[1])
+    end
+    harness.eventually(10, function()
+        assert.same({ 2, 2 }, { #nginx:pids(), #nginx:queue_files() })
+    end)
+    -- One that was killed at once may have logged nothing.
+    assert.is_true(check(nginx, topic) >= 8 + 2 + 8 + 2)
+end)
+
+
+-- -> the low 32 signals that the driver thread of PID blocks, as a number.
+local function blocked(pid)
+    local _, out = harness.run { "sh", "-c", ([[
+        for task in /proc/%d/task/*; do
+            if grep -q '^Name:.lkfk' "$task/status"; then grep '^SigBlk' "$task/status"; fi
+        done
+    ]]):format(pid) }
+    return assert(tonumber(out:match("SigBlk:%s*%x%x%x%x%x%x%x%x(%x%x%x%x%x%x%x%x)"), 16))
+end
+
+
+it("NGX-13: no signal that nginx uses runs on the driver's thread", function()
+    local topic = kafka:topic("workers-signals", 2)
+    local nginx = start(topic, 1, {})
+    local worker = nginx:pids()[1]
+    local mask = blocked(worker)
+    for name, number in pairs {
+        HUP = 1, INT = 2, QUIT = 3, USR1 = 10, USR2 = 12, PIPE = 13, ALRM = 14, TERM = 15,
+        CHLD = 17, WINCH = 28, IO = 29, SYS = 31,
+    } do
+        assert.is_true(math.floor(mask / 2 ^ (number - 1)) % 2 == 1, name)
+    end
+    -- Those that a worker outlives, a thousand of each.
+    local _, out = harness.run { "bash", "-c", ([[
+        for signal in USR1 CHLD ALRM IO PIPE SYS; do
+            for i in {1..1000}; do kill -s $signal %d; done
+        done; echo sent
+    ]]):format(worker) }
+    assert.equal("sent\n", out)
+    ngx.sleep(0.3)
+    assert.same({ worker }, nginx:pids())
+    assert.equal(0, nginx:run("return kfk.stats().driver_restarts"))
+    assert.equal(1, check(nginx, topic))
+end)
