@@ -211,3 +211,29 @@ it("flush() in a phase that may not yield answers nil and an error instead of th
         end)
     end
 end)
+
+
+it("while nothing can be delivered log() does not wake the driver for each message", function()
+    local topic = kafka:topic("batch-wakeups", 1)
+    local nginx = harness.nginx {
+        producer = { queue_buffering_max_ms = 100, request_timeout_ms = 60000 },
+    }
+    assert.is_true(nginx:run("assert(kfk.log(...)); return kfk.flush(10)", topic, nil, "first"))
+    kafka:pause()
+    -- One at a time, each after what came before was looked at.
+    local woken = nginx:run([[
+        local topic = ...
+        assert(kfk.log(topic, nil, "on its way"))
+        ngx.sleep(0.3)
+        local before = kfk.stats().wakeups
+        for i = 1, 300 do
+            assert(kfk.log(topic, nil, i))
+            ngx.sleep(0.002)
+        end
+        return kfk.stats().wakeups - before
+    ]], topic)
+    kafka:resume()
+    assert.is_true(nginx:run("return kfk.flush(10)"))
+    assert.equal(302, #kafka:records(topic))
+    assert.is_true(woken < 100, woken)
+end)

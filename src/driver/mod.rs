@@ -110,6 +110,9 @@ struct Run<'a> {
     asking: Asking,
     replay: Replay,
     flushed: u64,
+    /// How far the own queue was read before the last sleep, and when what came since is looked at anyway.
+    seen: u64,
+    look_at: Time,
 }
 
 impl<'a> Run<'a> {
@@ -149,6 +152,8 @@ impl<'a> Run<'a> {
             asking: Asking::default(),
             replay: Replay::new(config, shared),
             flushed: 0,
+            seen: 0,
+            look_at: now,
         }
     }
 
@@ -164,13 +169,12 @@ impl<'a> Run<'a> {
                 self.note_replay(self.shared.now());
                 return Ok(());
             }
-            let deadline = self.next_deadline();
-            if more || !self.fall_asleep(deadline) {
+            let asleep = if more { None } else { self.fall_asleep() };
+            let Some(pause) = asleep else {
                 // Connections run in between.
                 tokio::task::yield_now().await;
                 continue;
-            }
-            let pause = deadline.since(self.shared.now()).min(LONGEST_SLEEP);
+            };
             tokio::select! {
                 ready = wake.readable() => {
                     let mut ready = ready?;
@@ -281,25 +285,35 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Tells the writer when to wake us. False when there is something to do already.
-    fn fall_asleep(&mut self, deadline: Time) -> bool {
-        if deadline <= self.shared.now() {
-            return false;
+    /// Tells the writer when to wake us, and returns how long to sleep. `None` when there is something to do already.
+    ///
+    /// A wake-up costs `log()` a system call. So while records wait, be it for their batch or for a broker, those that
+    /// come after a look that found some are left alone for as long as they would linger: one look finds many.
+    fn fall_asleep(&mut self) -> Option<Duration> {
+        let now = self.shared.now();
+        let deadline = self.next_deadline();
+        if deadline <= now {
+            return None;
         }
-        let reader = &self.sources.own().reader;
-        let tail = reader.position();
-        // Only what lingers, and will be looked at soon enough, lets a new record wait for a full batch.
         let linger = Duration::from_millis(self.config.queue_buffering_max_ms);
-        let soon = deadline.since(self.shared.now()) <= linger;
         let waits = self.producer.held_records() > 0 || !self.asking.is_empty();
-        let Some(read) = reader.read_count().filter(|_| soon && waits) else {
-            return reader.sleep_unless(tail + 1, u64::MAX);
+        let reader = &self.sources.own().reader;
+        let (tail, read) = (reader.position(), reader.read_count());
+        if tail != std::mem::replace(&mut self.seen, tail) {
+            self.look_at = now + linger;
+        }
+        let until = deadline.min(now + LONGEST_SLEEP);
+        let soon = deadline <= now + linger;
+        let reader = &self.sources.own().reader;
+        let Some(read) = read.filter(|_| waits && (soon || now < self.look_at)) else {
+            return reader.sleep_unless(tail + 1, u64::MAX).then(|| until.since(now));
         };
-        // Records linger: it is enough to look when a batch may be full, by count or by bytes, or when
-        // so much waits that the queue might not hold more.
+        // It is enough to look when a batch may be full, by count or by bytes, or when so much waits that the queue
+        // might not hold more.
         let bytes = (self.config.batch_size as u64).min(reader.capacity() / 8);
         let records = self.producer.records_to_full_batch() as u64;
-        reader.sleep_unless(tail + bytes, read + records)
+        let until = if soon { until } else { until.min(self.look_at) };
+        reader.sleep_unless(tail + bytes, read + records).then(|| until.since(now))
     }
 
     fn settle(&mut self, outcome: Outcome) {
