@@ -398,9 +398,9 @@ times_line() {
 
 waits_for() {
   if [[ -n ${PRIORITY:-} ]]; then
-    echo ', for which it comes before the brokers and the proxy'
+    printf ',\nfor which it comes before the brokers and the proxy'
   else
-    echo ', which it shares with three brokers, the load and the proxy'
+    printf ',\nwhich it shares with three brokers, the load and the proxy'
   fi
 }
 
@@ -416,8 +416,7 @@ figures() {
                                       p50       p99     p99.9        most   microseconds
   log(), quiet                  $(times_line log quiet)
   log(), with faults            $(times_line log faults)
-  log(), its CPU time, quiet    $(times_line cpu quiet)
-  the same, with faults         $(times_line cpu faults)
+  first 5,000 of a new worker   $(times_line new faults)
   /ping, quiet                  $(times_line ping quiet)
   /ping, with faults            $(times_line ping faults)
 
@@ -428,8 +427,8 @@ figures() {
   lkfk, in nginx's log, most frequent first:
 $(lkfk_lines)
 
-log(): the wall clock around each call, in the workers. /ping: on two connections of its own. Both also measure
-how long a worker waits for a processor$(waits_for). CPU time: of the worker's thread, reading the clocks included.
+log(): the wall clock around each call, in the workers; during the first ones of a new worker LuaJIT compiles.
+/ping: on two connections of its own. Both also measure how long a worker waits for a processor$(waits_for).
 $(machine)
 TEXT
 }

@@ -1,10 +1,9 @@
 //! The load: requests that each have nginx log some messages, at a steady rate over several connections, and
 //! the ledger of what became of them as far as the answers say.
 //!
-//! An answer is `WORKER FIRST MARKS NS,NS,... NS,NS,...`: the worker, the first of its sequence numbers, a `y`
-//! (taken) or `n` (refused) for each, and what each call took, by the wall clock and of CPU time. A ledger line is
-//! its first three words. A request without an answer writes none: what it logged is unknown, neither taken nor
-//! refused.
+//! An answer is `WORKER FIRST MARKS NS,NS,...`: the worker, the first of its sequence numbers, a `y` (taken) or
+//! `n` (refused) for each, and what each call took. A ledger line is its first three words. A request without an
+//! answer writes none: what it logged is unknown, neither taken nor refused.
 //!
 //! Two more connections ask for /ping, whose answer, `WORKER ACKED`, tells besides when acknowledgements come in.
 //!
@@ -27,6 +26,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 const CONNECTIONS: u32 = 24;
 const A_REQUEST: u32 = 5;
 const PINGS: u32 = 2;
+/// Calls of a new worker, during which LuaJIT compiles what it will run.
+const NEW: u32 = 5000;
 const PING_EVERY: Duration = Duration::from_millis(20);
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const CONNECT_AGAIN: Duration = Duration::from_millis(20);
@@ -53,7 +54,8 @@ struct Tally {
     pings_unanswered: u64,
     /// Nanoseconds, before and since the end of the quiet time.
     log: [Vec<u32>; 2],
-    cpu: [Vec<u32>; 2],
+    /// Those of workers that are new.
+    new: [Vec<u32>; 2],
     ping: [Vec<u32>; 2],
 }
 
@@ -119,8 +121,8 @@ fn write_state(shared: &Shared, directory: &str) -> io::Result<()> {
 /// Quiet values first; 0 where there are none.
 fn write_times(tally: &mut Tally, directory: &str) -> io::Result<()> {
     let mut out = File::create(format!("{directory}/times"))?;
-    let Tally { log, cpu, ping, .. } = tally;
-    for (what, values) in [("log", log), ("cpu", cpu), ("ping", ping)] {
+    let Tally { log, new, ping, .. } = tally;
+    for (what, values) in [("log", log), ("new", new), ("ping", ping)] {
         for (phase, values) in ["quiet", "faults"].iter().zip(values) {
             values.sort_unstable();
             for (name, per_mille) in [("p50", 500), ("p99", 990), ("p999", 999), ("max", 1000)] {
@@ -160,16 +162,16 @@ async fn ask_to_log(shared: &Shared, pace: Duration, offset: Duration) {
 /// Enters an answer into the ledger; `None` when it is not one.
 fn enter(shared: &Shared, answer: &str) -> Option<()> {
     let words: Vec<&str> = answer.split_ascii_whitespace().collect();
-    let [worker, first, marks, took, busy] = words[..] else { return None };
+    let [worker, first, marks, took] = words[..] else { return None };
     let tally = &mut *shared.tally.borrow_mut();
     writeln!(shared.ledger.borrow_mut(), "{worker} {first} {marks}").ok()?;
     let taken = marks.bytes().filter(|mark| *mark == b'y').count();
     tally.taken += taken as u64;
     tally.refused += (marks.len() - taken) as u64;
     if let Some(phase) = shared.phase() {
-        for (values, told) in [(&mut tally.log[phase], took), (&mut tally.cpu[phase], busy)] {
-            values.extend(told.split(',').filter_map(|ns| ns.parse::<u32>().ok()));
-        }
+        let new = first.parse::<u32>().ok()? <= NEW;
+        let values = if new { &mut tally.new } else { &mut tally.log };
+        values[phase].extend(took.split(',').filter_map(|ns| ns.parse::<u32>().ok()));
     }
     Some(())
 }
