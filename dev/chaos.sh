@@ -9,12 +9,13 @@
 #   KILLS=20 a minute           workers that are killed, in all
 #   IDEMPOTENCE=1               enable_idempotence, and doubled or reordered messages are a failure
 #   REPLAY=1                    what went to the backup is to end in Kafka; 0: it stays where it is
-#   OUTAGE=120                  seconds that all brokers are down at once; the default is that or a fifth of the run
+#   OUTAGE=120                  seconds that all brokers are down at once, and most that any other fault lasts; the
+#                               default is that or a fifth of the run
 #   MESSAGE_TIMEOUT=20000       message_timeout_ms: what is older goes to the backup
 #   CONF='key = value, ...'     more configuration, in Lua
 #   DRAIN=90                    seconds for queues and backup to become empty when all is well again
-#   PRIORITY=1                  nginx and the load come before all else, as where the brokers have machines of their
-#                               own: what log() and /ping take is then theirs. Takes root
+#   PRIORITY=0                  1: nginx's event loops and the load come before all else, as where brokers have machines
+#                               of their own, so that what log() and /ping take is theirs. Takes root
 #   KEEP=1                      the ledger, the logs and what was read stay in target/chaos/SEED
 #   LKFK_CPATH                  the directory of the lkfk.so to test; else it is built
 set -euo pipefail
@@ -51,11 +52,13 @@ read_options() {
     QUIET=10 SECONDS_OF_LOAD=$(( MINUTES * 60 )) OUTAGE=${OUTAGE:-$(( fifth < 120 ? fifth : 120 ))}
     KILLS=${KILLS:-$(( MINUTES * 20 ))} MESSAGE_TIMEOUT=${MESSAGE_TIMEOUT:-20000}
   fi
-  DRAIN=${DRAIN:-90} IDEMPOTENCE=${IDEMPOTENCE:-1} REPLAY=${REPLAY:-1}
-  AS_NGINX=() AS_LOAD=()
-  if [[ -n ${PRIORITY:-} ]]; then
-    AS_NGINX=(chrt --fifo 2) AS_LOAD=(chrt --fifo 1)
-    "${AS_NGINX[@]}" true 2>/dev/null || die 'PRIORITY takes the right to use real-time priorities: run as root'
+  DRAIN=${DRAIN:-90} IDEMPOTENCE=${IDEMPOTENCE:-1} REPLAY=${REPLAY:-1} PRIORITY=${PRIORITY:-0}
+  [[ $OUTAGE =~ ^[0-9]+$ ]] && (( OUTAGE >= 3 && OUTAGE < SECONDS_OF_LOAD - QUIET )) ||
+    die "OUTAGE takes seconds, from 3 to what the run has: $OUTAGE"
+  AS_LOAD=()
+  if (( PRIORITY )); then
+    AS_LOAD=(chrt --fifo 1)
+    "${AS_LOAD[@]}" true 2>/dev/null || die 'PRIORITY takes the right to use real-time priorities: run as root'
   fi
   check_faults
 }
@@ -103,6 +106,7 @@ env_value() {
 # A small file system of its own for the backup, in a mount namespace that nginx is started in and that goes
 # with its last process. Sets BACKUP, as this script sees it.
 mount_backup() {
+  local nginx
   BACKUP=$PREFIX/backup
   mkdir -p "$BACKUP"
   if [[ " $(wanted "$CLUSTER_FAULTS")" != *' disk-full '* ]]; then return; fi
@@ -120,16 +124,10 @@ mount_backup() {
     sleep 0.02
   done
   rm "$BACKUP/.mounted"
-  AS_NGINX+=(nsenter "--mount=/proc/$SPAWNED/ns/mnt" --)
-}
-
-# For an upgrade nginx starts itself by the path that it was started by, hence a program of ours in front; and it
-# takes a variable NGINX for a list of sockets.
-wrap_nginx() {
-  local nginx
-  if (( ${#AS_NGINX[@]} == 0 )); then return; fi
+  # For an upgrade nginx starts itself by the path that it was started by; and it takes a variable NGINX for a
+  # list of sockets.
   nginx=$(PATH=$PATH:/usr/sbin:/usr/local/openresty/nginx/sbin command -v "${NGINX:-nginx}" || command -v openresty)
-  printf '#!/bin/sh\nexec env -u NGINX %s %q "$@"\n' "${AS_NGINX[*]}" "$nginx" >"$CHAOS/nginx"
+  printf '#!/bin/sh\nexec env -u NGINX nsenter --mount=/proc/%s/ns/mnt -- %q "$@"\n' "$SPAWNED" "$nginx" >"$CHAOS/nginx"
   chmod 755 "$CHAOS/nginx"
   export NGINX=$CHAOS/nginx
 }
@@ -160,7 +158,7 @@ init_worker_by_lua_block {
     queue_path = "$QUEUES",
     backpath = "$PREFIX/backup/",
     ${CONF:-}
-  })
+  }, $PRIORITY == 1)
 }
 server { include listen.conf; }
 server {
@@ -331,7 +329,7 @@ read_topics() {
     dev/kafka.sh tool chaos-1 "$CONSOLE_CONSUMER" --topic "$topic" --from-beginning \
       --max-messages "$count" --timeout-ms 30000 --formatter-property print.partition=true \
       --formatter-property print.offset=true --formatter-property print.key=true |
-      sed -u "s/^Partition:\([0-9]*\)\tOffset:\([0-9]*\)/$topic\t\1\t\2/"
+      sed "s/^Partition:\([0-9]*\)\tOffset:\([0-9]*\)/$topic\t\1\t\2/"
   done
 }
 
@@ -393,11 +391,12 @@ recoveries() {
 times_line() {
   local phase=$1_$2
   awk -F = -v p="$phase" '{ v[$1] = $2 / 1000 }
-    END { printf "%9.2f %9.2f %9.2f %11.0f", v[p "_p50"], v[p "_p99"], v[p "_p999"], v[p "_max"] }' "$CHAOS/times"
+    END { if (!v[p "_max"]) printf "%9s %9s %9s %11s", "-", "-", "-", "-"
+      else printf "%9.2f %9.2f %9.2f %11.0f", v[p "_p50"], v[p "_p99"], v[p "_p999"], v[p "_max"] }' "$CHAOS/times"
 }
 
 waits_for() {
-  if [[ -n ${PRIORITY:-} ]]; then
+  if (( PRIORITY )); then
     printf ',\nfor which it comes before the brokers and the proxy'
   else
     printf ',\nwhich it shares with three brokers, the load and the proxy'
@@ -416,7 +415,8 @@ figures() {
                                       p50       p99     p99.9        most   microseconds
   log(), quiet                  $(times_line log quiet)
   log(), with faults            $(times_line log faults)
-  first 5,000 of a new worker   $(times_line new faults)
+  a new worker's, quiet         $(times_line new quiet)
+  a new worker's, with faults   $(times_line new faults)
   /ping, quiet                  $(times_line ping quiet)
   /ping, with faults            $(times_line ping faults)
 
@@ -427,7 +427,8 @@ figures() {
   lkfk, in nginx's log, most frequent first:
 $(lkfk_lines)
 
-log(): the wall clock around each call, in the workers; during the first ones of a new worker LuaJIT compiles.
+log(): the wall clock around each call, in the workers. LuaJIT compiles during the first calls of a new worker, so
+those have lines of their own.
 /ping: on two connections of its own. Both also measure how long a worker waits for a processor$(waits_for).
 $(machine)
 TEXT
@@ -472,11 +473,10 @@ QUEUES=$LKFK_SHM/chaos
 export CHAOS PREFIX NODES TOPICS PARTITIONS
 mkdir -p "$CHAOS" "$PREFIX" "$QUEUES"
 echo "To repeat: SEED=$SEED${MINUTES:+ MINUTES=$MINUTES} KILLS=$KILLS RATE=$RATE WORKERS=$WORKERS \
-IDEMPOTENCE=$IDEMPOTENCE REPLAY=$REPLAY OUTAGE=$OUTAGE MESSAGE_TIMEOUT=$MESSAGE_TIMEOUT${PRIORITY:+ PRIORITY=1}${FAULTS:+ FAULTS='$FAULTS'}${CONF:+ CONF='$CONF'} \
+IDEMPOTENCE=$IDEMPOTENCE REPLAY=$REPLAY OUTAGE=$OUTAGE PRIORITY=$PRIORITY MESSAGE_TIMEOUT=$MESSAGE_TIMEOUT${FAULTS:+ FAULTS='$FAULTS'}${CONF:+ CONF='$CONF'} \
 dev/chaos.sh${SHORT:+ --short}"
 build
 mount_backup
-wrap_nginx
 write_schedule "$CHAOS" "$QUIET" "$SECONDS_OF_LOAD" "$KILLS" "$OUTAGE"
 start_cluster
 configure_nginx

@@ -10,6 +10,8 @@
 # - When the owner ends, all that stands in $STAGE/pids is killed: by the owner's trap, or, where
 #   the owner was killed itself, by a watchdog within a second. When the owner was called by make,
 #   the watchdog ends it as soon as that make is gone.
+# - A stage within a stage has directories of its own, and pids, ports and the end in common with it, by links
+#   (spawn_specs in test.sh).
 # - LKFK_SHM is the run's directory for queue files, in /dev/shm where that has room; it goes too.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)

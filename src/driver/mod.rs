@@ -28,7 +28,7 @@ use crate::backup::BackupDir;
 use crate::config::Config;
 use crate::net::Event;
 use crate::net::frame_pool::FramePool;
-use crate::producer::{ConnId, Fate, Outcome, Producer, Rules, Time};
+use crate::producer::{ConnId, Fate, Mark, Outcome, Producer, Rules, Time};
 use crate::queue::Queue;
 use crate::stats::{self, Stats};
 use asking::Asking;
@@ -216,15 +216,19 @@ impl<'a> Run<'a> {
         if self.producer.next_deadline().is_some_and(|at| at <= now) {
             self.producer.handle_timeout(now);
         }
-        while let Some((record, partition)) = self.producer.poll_choice() {
-            self.sources.assign(record, partition);
-        }
         loop {
+            let action = self.producer.poll(now);
             // What was acknowledged is marked done before more is sent, see the producer's contract.
             while let Some(outcome) = self.producer.poll_outcome() {
                 self.settle(outcome);
             }
-            let Some(action) = self.producer.poll(now) else { break };
+            while let Some((record, mark)) = self.producer.poll_mark() {
+                match mark {
+                    Mark::Partition(partition) => self.sources.assign(record, partition),
+                    Mark::Unsent => self.sources.unstamp(record),
+                }
+            }
+            let Some(action) = action else { break };
             self.act(now, action);
         }
         while let Some(notice) = self.producer.poll_notice() {
@@ -288,7 +292,8 @@ impl<'a> Run<'a> {
     /// Tells the writer when to wake us, and returns how long to sleep. `None` when there is something to do already.
     ///
     /// A wake-up costs `log()` a system call. So while records wait, be it for their batch or for a broker, those that
-    /// come after a look that found some are left alone for as long as they would linger: one look finds many.
+    /// come after a look that found some are left alone for as long as they would linger, which is not over before
+    /// the next look: one look finds many.
     fn fall_asleep(&mut self) -> Option<Duration> {
         let now = self.shared.now();
         let deadline = self.next_deadline();
@@ -311,7 +316,8 @@ impl<'a> Run<'a> {
         // It is enough to look when a batch may be full, by count or by bytes, or when so much waits that the queue
         // might not hold more.
         let bytes = (self.config.batch_size as u64).min(reader.capacity() / 8);
-        let records = self.producer.records_to_full_batch() as u64;
+        let room = (self.config.queue_buffering_max_messages / 8).max(1);
+        let records = (self.producer.records_to_full_batch() as u64).min(room);
         let until = if soon { until } else { until.min(self.look_at) };
         reader.sleep_unless(tail + bytes, read + records).then(|| until.since(now))
     }

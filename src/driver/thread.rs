@@ -260,8 +260,12 @@ impl Body {
         let (saved, open) = (rest.saved(), rest.open());
         let carried = match open {
             0 => Ok(()),
-            // In place, unless that goes with the machine and backpath does not.
-            _ if self.queue.dir().path() == QueueDir::path_below(&self.config.backpath) => Ok(()),
+            // In place, unless that goes with the machine and backpath does not, or nobody would find it.
+            _ if self.queue.has_a_name()
+                && self.queue.dir().path() == QueueDir::path_below(&self.config.backpath) =>
+            {
+                Ok(())
+            }
             _ => QueueDir::open(&self.config.backpath).map_err(rest::CarryError::from).and_then(
                 |dir| {
                     let name = format!("{}-{}-open", self.instance, std::process::id());
@@ -298,7 +302,7 @@ impl Body {
             return appended;
         }
         crate::crash_points::crash_point("queue to be removed");
-        self.queue.remove().is_ok() && appended
+        (!self.queue.has_a_name() || self.queue.remove().is_ok()) && appended
     }
 }
 

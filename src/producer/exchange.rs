@@ -105,6 +105,15 @@ pub enum CloseReason {
     NotNeeded,
 }
 
+/// What is to be on record of a message for whoever goes on in our place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// The partition that was chosen: it is not to be sent elsewhere, after what came later.
+    Partition(u32),
+    /// It is not in the log, and the numbers that it has will not be used.
+    Unsent,
+}
+
 /// What has become of records.
 #[derive(Debug)]
 pub struct Outcome {

@@ -35,8 +35,8 @@ use super::batch::{Batch, Record};
 use super::sink::Sent;
 use super::timer::{Scheduled, Timer};
 use super::{
-    Action, ConnId, Fate, NewRecord, Notice, Outcome, Producer, Reason, RequestId, Time, TopicId,
-    accumulator::Partition, retry,
+    Action, ConnId, Fate, Mark, NewRecord, Notice, Outcome, Producer, Reason, RecordId, RequestId,
+    Time, TopicId, accumulator::Partition, retry,
 };
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::init_producer_id::InitProducerIdResponse;
@@ -205,18 +205,27 @@ impl Sequence {
 
     /// Starts anew, if that is due: `batches` are all there are, and none is on the way.
     /// Returns the producer id that is not to be used any more.
-    fn start_over(&mut self, batches: &mut VecDeque<Batch>) -> Option<i64> {
+    fn start_over(
+        &mut self,
+        batches: &mut VecDeque<Batch>,
+        marks: &mut VecDeque<(RecordId, Mark)>,
+    ) -> Option<i64> {
         self.gap.as_ref()?;
         let before = |batch: &Batch| self.stamped(batch) && !self.is_behind_gap(batch);
         if batches.iter().any(before) && !is_seeded(Bug::RestartEarly) {
             return None;
         }
         let gap = self.gap.take()?;
-        for batch in batches.iter_mut().filter(|batch| self.stamped(batch)) {
+        // The last one first: who finds some with their numbers, and some without, repeats the former, and they are to
+        // be the older ones.
+        for batch in batches.iter_mut().rev().filter(|batch| self.stamped(batch)) {
             batch.stamp = None;
             batch.passed = false;
             // What follows a number that is not in the log is not there either.
             batch.in_doubt &= !gap.sure;
+            if !batch.in_doubt {
+                marks.extend(batch.records.iter().rev().map(|record| (record.id, Mark::Unsent)));
+            }
         }
         let (id, epoch) = self.owner?;
         self.next = 0;
@@ -469,7 +478,7 @@ impl Producer {
             return;
         }
         let Partition { sequence, queue, .. } = partition;
-        let given_up = sequence.start_over(queue);
+        let given_up = sequence.start_over(queue, &mut self.marks);
         if let (Some(given_up), Some((id, _))) = (given_up, self.identity.known)
             && given_up == id
         {

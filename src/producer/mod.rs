@@ -2,14 +2,14 @@
 //!
 //! # Contract
 //! - In go records, connection events, answers and time, through `handle_*`; out come [`Action`]s through
-//!   [`poll`](Producer::poll), fates of records through [`poll_outcome`](Producer::poll_outcome), their
-//!   partitions through [`poll_choice`](Producer::poll_choice), things worth a log line through
+//!   [`poll`](Producer::poll), fates of records through [`poll_outcome`](Producer::poll_outcome), what is
+//!   to be on record of them through [`poll_mark`](Producer::poll_mark), things worth a log line through
 //!   [`poll_notice`](Producer::poll_notice), and the next moment something is due through
 //!   [`next_deadline`](Producer::next_deadline). After any `handle_*` poll all of them until they are empty.
 //! - Time never runs backwards. Chance comes from the seed, so equal calls give equal runs.
 //! - Every record handed in comes out exactly once, as delivered or as failed.
 //! - Per partition, records are sent in the order they came; a batch that is repeated is not overtaken.
-//! - Outcomes are to be carried out before the actions that come with them: a broker remembers a partition's
+//! - Outcomes and marks are to be carried out before the actions that come with them: a broker remembers a partition's
 //!   last five batches, and whoever reads what we left must not find more of them open.
 //! - A record on its way is never given up: its fate waits for the answer, the request's time limit, or
 //!   the end of the connection.
@@ -46,7 +46,7 @@ pub mod timer;
 
 pub use batch::{Batch, Record};
 pub use exchange::{
-    Action, BrokerId, CloseReason, ConnId, Counts, Fate, NewRecord, Notice, Outcome, Reason,
+    Action, BrokerId, CloseReason, ConnId, Counts, Fate, Mark, NewRecord, Notice, Outcome, Reason,
     RecordId, RequestId, TopicId,
 };
 pub use idempotence::Idempotence;
@@ -83,7 +83,7 @@ pub struct Producer {
     actions: VecDeque<Action>,
     outcomes: VecDeque<Outcome>,
     notices: VecDeque<Notice>,
-    choices: VecDeque<(RecordId, u32)>,
+    marks: VecDeque<(RecordId, Mark)>,
     last_id: u64,
     in_flight_records: u64,
     held_records: u64,
@@ -114,7 +114,7 @@ impl Producer {
             actions: VecDeque::new(),
             outcomes: VecDeque::new(),
             notices: VecDeque::new(),
-            choices: VecDeque::new(),
+            marks: VecDeque::new(),
             last_id: 0,
             in_flight_records: 0,
             held_records: 0,
@@ -410,10 +410,9 @@ impl Producer {
         Some(outcome)
     }
 
-    /// The next partition that was chosen, with idempotence. Written down it keeps those who go on in our place
-    /// from sending the record elsewhere, after what came later.
-    pub fn poll_choice(&mut self) -> Option<(RecordId, u32)> {
-        self.choices.pop_front()
+    /// The next thing to be written down of a record, with idempotence, before the next action is carried out.
+    pub fn poll_mark(&mut self) -> Option<(RecordId, Mark)> {
+        self.marks.pop_front()
     }
 
     /// The next thing worth a log line.

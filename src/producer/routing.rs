@@ -4,7 +4,7 @@
 use super::accumulator::Next;
 use super::batch::{Batch, Record};
 use super::timer::Timer;
-use super::{Fate, Outcome, Producer, Reason, Time, TopicId, partitioner};
+use super::{Fate, Mark, Outcome, Producer, Reason, Time, TopicId, partitioner};
 use crate::protocol::error_code::ErrorCode;
 
 impl Producer {
@@ -23,7 +23,7 @@ impl Producer {
             _ => partitioner::choose(topic, record.key_hash, &mut self.random),
         };
         if self.identity.is_on() && record.partition != Some(index) {
-            self.choices.push_back((record.id, index));
+            self.marks.push_back((record.id, Mark::Partition(index)));
         }
         let partition = &mut topic.partitions[index as usize];
         let first = partition.is_empty();

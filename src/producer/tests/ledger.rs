@@ -10,8 +10,10 @@ struct Entry {
     stamp: Option<Stamp>,
     first_producer_id: Option<i64>,
     fate: Option<Fate>,
-    /// It was sent without a number, or given up in doubt: nothing keeps it from being doubled.
+    /// It was sent without a number, or again after it was given up in doubt: nothing keeps it from being doubled.
     may_double: bool,
+    /// It was given up in doubt.
+    given_up: bool,
     /// It was given up for sure, and so is elsewhere.
     backed_up: bool,
 }
@@ -35,8 +37,16 @@ impl Ledger {
     pub fn accept(&mut self, record: NewRecord) {
         assert_eq!(number(record.id), self.entries.len());
         let (stamp, first_producer_id, fate) = (None, None, None);
-        let (may_double, backed_up) = (false, false);
-        self.entries.push(Entry { record, stamp, first_producer_id, fate, may_double, backed_up });
+        let (may_double, given_up, backed_up) = (false, false, false);
+        self.entries.push(Entry {
+            record,
+            stamp,
+            first_producer_id,
+            fate,
+            may_double,
+            given_up,
+            backed_up,
+        });
         self.open += 1;
     }
 
@@ -68,8 +78,13 @@ impl Ledger {
         self.entries[number(id)].backed_up
     }
 
-    /// It is about to be sent without a number, or was given up in doubt.
-    pub fn let_double(&mut self, id: RecordId) {
+    /// It was given up in doubt. Who sends it again may double it.
+    pub fn give_up(&mut self, id: RecordId) {
+        self.entries[number(id)].given_up = true;
+    }
+
+    /// It is about to be sent without a number.
+    pub fn sent_plain(&mut self, id: RecordId) {
         self.entries[number(id)].may_double = true;
     }
 
@@ -102,14 +117,16 @@ impl Ledger {
                 let entry = &mut self.entries[number(RecordId(position))];
                 // Done marks are undone: the batch is repeated whole.
                 self.open += usize::from(entry.fate.take().is_some());
+                entry.may_double |= entry.given_up;
                 repeated.insert(position);
                 records.push(NewRecord { born: now, ..entry.record });
             }
             let topic = TopicId(u32::from(batch.topic));
             producer.handle_repeat(now, topic, batch.partition, batch.stamp, records);
         }
-        for entry in self.entries.iter().filter(|entry| of_file(entry)) {
+        for entry in self.entries.iter_mut().filter(|entry| of_file(entry)) {
             if entry.fate.is_none() && !repeated.contains(&entry.record.id.0) {
+                entry.may_double |= entry.given_up;
                 producer.handle_record(now, NewRecord { born: now, ..entry.record });
             }
         }
