@@ -28,6 +28,7 @@ fn push(criterion: &mut Criterion) {
         for payload_len in [100, 400, 1000] {
             let queue = Queue::create(scratch.dir(), "push", QUEUE_BYTES, NOW_MS);
             let queue = queue.expect("no queue file");
+            queue.populate();
             if reader == "reader on this thread" {
                 drain_between(&mut group, &queue, payload_len);
             } else {
@@ -41,7 +42,6 @@ fn push(criterion: &mut Criterion) {
 
 fn drain_between(group: &mut BenchmarkGroup<'_, WallTime>, queue: &Queue, payload_len: usize) {
     let mut reader = queue.reader();
-    reader.populate();
     measure(group, queue, payload_len, || {
         drain(&mut reader);
     });
@@ -52,7 +52,6 @@ fn drain_beside(group: &mut BenchmarkGroup<'_, WallTime>, queue: &Queue, payload
     thread::scope(|scope| {
         scope.spawn(|| {
             let mut reader = queue.reader();
-            reader.populate();
             while !stop.load(Ordering::Relaxed) {
                 drain(&mut reader);
                 std::hint::spin_loop();

@@ -70,6 +70,7 @@ impl Driver {
             start: Instant::now(),
         });
         let queue = Arc::new(make_queue(&config, instance, &shared)?);
+        queue.populate();
         // Another worker's queue may lie in the other of the two places.
         let parents = [&config.queue_path, &config.backpath].map(Clone::clone);
         let dirs = Dirs::new(queue.dir().clone(), &parents);
@@ -188,8 +189,6 @@ impl Body {
         }
         // Where this is forbidden the thread shares nginx's processor.
         let _ = sched_setaffinity(None, &everywhere);
-
-        self.queue.reader().populate();
 
         let mut pause = FIRST_PAUSE;
         loop {

@@ -163,14 +163,6 @@ impl Mapping {
         self.barrier
     }
 
-    /// Maps all pages now, so that the writer meets none that is missing on its first lap. Takes some
-    /// milliseconds; where the kernel cannot do it the writer's first lap is slower.
-    pub(super) fn populate(&self) {
-        // SAFETY: the range is our mapping; populating it does not change its contents.
-        let _ =
-            unsafe { mm::madvise(self.base().cast(), self.len, mm::Advice::LinuxPopulateWrite) };
-    }
-
     /// The identity block. Callers touch only its atomics once the file is shared.
     pub(super) fn identity(&self) -> &Identity {
         // SAFETY: offset 0 is aligned and inside the mapping; any bytes are a valid Identity, and its
@@ -363,6 +355,15 @@ impl Queue {
         name: String,
     ) -> Queue {
         Queue { map: Arc::new(map), dir, name, lock: file }
+    }
+
+    /// Maps all pages now, so that the writer meets none that is missing. Takes some milliseconds, in which the kernel
+    /// lets no other thread change the process's memory: not for when nginx serves requests already. Where the kernel
+    /// cannot do it the writer is slower when it first gets to a page.
+    pub fn populate(&self) {
+        let map = &self.map;
+        // SAFETY: the range is our mapping; populating it does not change its contents.
+        let _ = unsafe { mm::madvise(map.base().cast(), map.len, mm::Advice::LinuxPopulateWrite) };
     }
 
     /// The writing end. Taken once, by the maker of the file. `max_bytes` bounds key plus payload of a

@@ -418,11 +418,6 @@ impl Reader {
         self.map.cursors().sleep_unless(wake_tail, wake_written, self.map.barrier())
     }
 
-    /// Maps all pages of the queue before the writer gets to them.
-    pub fn populate(&self) {
-        self.map.populate();
-    }
-
     /// The driver is awake: no signal is needed.
     pub fn disarm(&self) {
         self.map.cursors().disarm();

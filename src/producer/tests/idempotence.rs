@@ -30,17 +30,24 @@ fn the_id_for_which_the_bootstrap_connection_closed_too_soon_is_asked_for_withou
     assert_eq!(scene.stage.now, begin);
 }
 
+/// A first record that the broker has acknowledged, and then `count` batches of one record on their way: the scene,
+/// the broker, the ids of all, and the batches.
+fn on_their_way(count: usize) -> (Scene, Broker, Vec<u64>, Vec<OnWay>) {
+    let (mut scene, mut broker) = (Scene::new(idempotent()), Broker::new());
+    let mut ids = vec![scene.log()];
+    let first = scene.sent();
+    let told = broker.take(&first[0]);
+    scene.answer_with(&first[0], told);
+    ids.extend((0..count).map(|_| scene.log()));
+    let sent = scene.sent();
+    assert_eq!(sent.len(), count);
+    (scene, broker, ids, sent)
+}
+
 #[test]
 fn idm_02_up_to_five_in_doubt_survive_errors_before_and_after() {
     for in_doubt in 1..=5 {
-        let (mut scene, mut broker) = (Scene::new(idempotent()), Broker::new());
-        let mut expected = vec![scene.log()];
-        let sent = scene.sent();
-        let told = broker.take(&sent[0]);
-        scene.answer_with(&sent[0], told);
-        expected.extend((0..in_doubt).map(|_| scene.log()));
-        let sent = scene.sent();
-        assert_eq!(sent.len(), in_doubt);
+        let (mut scene, mut broker, expected, sent) = on_their_way(in_doubt);
         // All but the last one arrive, and no answer comes back.
         for sent in &sent[..in_doubt - 1] {
             broker.take(sent);
@@ -81,13 +88,7 @@ fn idm_03_five_in_flight_survive_an_error_for_any_of_them_answered_in_any_order(
     for order in orders {
         for victim in 0..5 {
             for error in BEFORE.iter().chain(&AFTER) {
-                let (mut scene, mut broker) = (Scene::new(idempotent()), Broker::new());
-                let mut expected = vec![scene.log()];
-                let first = scene.sent();
-                let told_first = broker.take(&first[0]);
-                scene.answer_with(&first[0], told_first);
-                expected.extend((0..5).map(|_| scene.log()));
-                let sent = scene.sent();
+                let (mut scene, mut broker, expected, sent) = on_their_way(5);
                 let answers: Vec<Told> = (0..5)
                     .map(|index| match index == victim {
                         true if BEFORE.contains(error) => told(0, *error),
@@ -380,14 +381,7 @@ fn idm_10_without_idempotence_order_is_kept_and_errors_double_what_was_in_doubt_
 #[test]
 fn a_broker_that_was_restarted_and_knows_the_last_batch_alone_doubles_nothing() {
     for arrived in 0..=5 {
-        let (mut scene, mut broker) = (Scene::new(idempotent()), Broker::new());
-        let mut expected = vec![scene.log()];
-        let first = scene.sent();
-        let told_first = broker.take(&first[0]);
-        scene.answer_with(&first[0], told_first);
-        expected.extend((0..5).map(|_| scene.log()));
-        let sent = scene.sent();
-        assert_eq!(sent.len(), 5);
+        let (mut scene, mut broker, mut expected, sent) = on_their_way(5);
         for sent in &sent[..arrived] {
             broker.take(sent);
         }
@@ -404,13 +398,7 @@ fn a_broker_that_was_restarted_and_knows_the_last_batch_alone_doubles_nothing() 
 
 #[test]
 fn what_a_dead_worker_left_is_not_sent_as_new_before_our_own_that_is_in_doubt() {
-    let (mut scene, mut broker) = (Scene::new(idempotent()), Broker::new());
-    let mut expected = vec![scene.log()];
-    let first = scene.sent();
-    let told_first = broker.take(&first[0]);
-    scene.answer_with(&first[0], told_first);
-    expected.extend((0..5).map(|_| scene.log()));
-    let sent = scene.sent();
+    let (mut scene, mut broker, mut expected, sent) = on_their_way(5);
     // The first of five is appended and its answer leaves that open; the others are acknowledged.
     let told_of: Vec<Told> = sent.iter().map(|sent| broker.take(sent)).collect();
     scene.answer(&sent[0], ErrorCode::REQUEST_TIMED_OUT);
