@@ -133,7 +133,8 @@ mount_backup() {
 }
 
 configure_nginx() {
-  local topic idempotence=false replay=false topics=''
+  local topic idempotence=false replay=false topics='' first=''
+  if (( PRIORITY )); then first='require("first")()'; fi
   if (( IDEMPOTENCE )); then idempotence=true; fi
   if (( REPLAY )); then replay=true; fi
   for topic in $TOPICS; do topics+="'$topic', "; done
@@ -158,7 +159,8 @@ init_worker_by_lua_block {
     queue_path = "$QUEUES",
     backpath = "$PREFIX/backup/",
     ${CONF:-}
-  }, $PRIORITY == 1)
+  })
+  $first
 }
 server { include listen.conf; }
 server {
@@ -168,6 +170,23 @@ server {
   location = /waiting { content_by_lua_block { require("chaos").waiting() } }
 }
 CONF
+}
+
+# An nginx without lkfk, which nothing happens to: what its /ping takes is the machine's doing.
+start_control() {
+  local prefix=$STAGE/nginx/control first=''
+  if (( PRIORITY )); then first='init_worker_by_lua_block { require("first")() }'; fi
+  mkdir -p "$prefix"
+  cat >"$prefix/http.conf" <<CONF
+lua_package_path '$ROOT/dev/chaos/?.lua;;';
+keepalive_requests 1000000;
+$first
+server {
+  include listen.conf;
+  location = /ping { content_by_lua_block { ngx.header.content_length = 10; ngx.print("control 0\\n") } }
+}
+CONF
+  dev/nginx.sh start control
 }
 
 queue_files() {
@@ -183,7 +202,7 @@ start_load() {
   echo "$NOW" >"$CHAOS/begun"
   : >"$CHAOS/events"
   : >"$CHAOS/kills"
-  spawn "$STAGE/log/load" "${AS_LOAD[@]}" "$TOOLS" load "$LOAD_PORT" "$RATE" "$QUIET" "$CHAOS"
+  spawn "$STAGE/log/load" "${AS_LOAD[@]}" "$TOOLS" load "$LOAD_PORT" "$(env_value nginx/control PORT)" "$RATE" "$QUIET" "$CHAOS"
   LOAD=$SPAWNED
   # shellcheck disable=SC2086 # words
   spawn "$STAGE/log/keep" "$TOOLS" keep "$BACKUP" "$CHAOS/removed" $TOPICS
@@ -419,6 +438,8 @@ figures() {
   a new worker's, with faults   $(times_line new faults)
   /ping, quiet                  $(times_line ping quiet)
   /ping, with faults            $(times_line ping faults)
+  without lkfk, quiet           $(times_line control quiet)
+  without lkfk, with faults     $(times_line control faults)
 
   first acknowledgement after an outage: $(recoveries)
   a killed worker's queue was taken over after $(watched adopted | quantiles)
@@ -428,8 +449,8 @@ figures() {
 $(lkfk_lines)
 
 log(): the wall clock around each call, in the workers. LuaJIT compiles during the first calls of a new worker, so
-those have lines of their own.
-/ping: on two connections of its own. Both also measure how long a worker waits for a processor$(waits_for).
+those have lines of their own. /ping: on two connections of its own, and on two to an nginx without lkfk that nothing
+happens to. All also measure how long a worker waits for a processor$(waits_for).
 $(machine)
 TEXT
 }
@@ -481,6 +502,7 @@ write_schedule "$CHAOS" "$QUIET" "$SECONDS_OF_LOAD" "$KILLS" "$OUTAGE"
 start_cluster
 configure_nginx
 export BACKUP CONTROL
+start_control
 start_nginx
 curl -sSf --max-time 10 "$URL/ping" >/dev/null || die "lkfk does not start: $(grep -m 5 '\[error\]' "$PREFIX/error.log")"
 echo "  $(wc -l <"$CHAOS/schedule.workers") workers to be killed, and, milliseconds from now:"

@@ -5,7 +5,6 @@
 -- Sequence numbers are never used twice, so that a refused message can be told from all others.
 
 local clock = require "clock"
-local ffi = require "ffi"
 local kfk = require "lkfk.kfk"
 
 local log, stats = kfk.log, kfk.stats
@@ -16,11 +15,6 @@ local crc32_long, header, now, pid, print, var =
 local concat = table.concat
 local error, floor, tonumber, tostring = error, math.floor, tonumber, tostring
 
-local C = ffi.C
-
-ffi.cdef "int sched_setscheduler(int pid, int policy, const int *priority);"
-
-local SCHED_FIFO = 1
 local KEYS = 64
 local LONGEST_PADDING = 400
 local CRC_AND_SPACE = 9
@@ -33,15 +27,11 @@ local seq = 0
 local _M = {}
 
 
--- start(run, topics, conf, first): in init_worker_by_lua. With `first` this thread, and none of
--- lkfk's, comes before all others of the machine.
-function _M.start(id, names, conf, first)
+-- start(run, topics, conf): in init_worker_by_lua.
+function _M.start(id, names, conf)
     local ok, err = kfk.init(conf)
     if not ok then
         error(err)
-    end
-    if first and C.sched_setscheduler(0, SCHED_FIFO, ffi.new("int[1]", 2)) ~= 0 then
-        error("no real-time priority")
     end
     run, topics = id, names
     worker = pid() .. "-" .. floor(now() * 1000)

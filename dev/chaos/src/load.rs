@@ -5,7 +5,8 @@
 //! `n` (refused) for each, and what each call took. A ledger line is its first three words. A request without an
 //! answer writes none: what it logged is unknown, neither taken nor refused.
 //!
-//! Two more connections ask for /ping, whose answer, `WORKER ACKED`, tells besides when acknowledgements come in.
+//! Two more connections ask for /ping, whose answer, `WORKER ACKED`, tells besides when acknowledgements come in; and
+//! two ask another nginx for it, the control, which has no lkfk.
 //!
 //! Files in the directory: `ledger`; `state`, newly written five times a second: taken, refused, unanswered;
 //! `acks`, the milliseconds of the wall clock at which acknowledgements were seen; `times`, at the end, as
@@ -39,6 +40,7 @@ const ANSWER_BYTES: usize = 16 * 1024;
 /// What the tasks of the one thread share.
 struct Shared {
     port: u16,
+    control: u16,
     ledger: RefCell<BufWriter<File>>,
     acks: RefCell<BufWriter<File>>,
     tally: RefCell<Tally>,
@@ -57,26 +59,34 @@ struct Tally {
     /// Those of workers that are new.
     new: [Vec<u32>; 2],
     ping: [Vec<u32>; 2],
+    control: [Vec<u32>; 2],
 }
 
-/// `chaos load PORT RATE QUIET-SECONDS DIRECTORY`: until SIGTERM. Of the quiet time the first second does not count.
+/// `chaos load PORT CONTROL-PORT RATE QUIET-SECONDS DIRECTORY`: until SIGTERM. Of the quiet time the first second does not count.
 pub fn main(arguments: &[&str]) -> Result<ExitCode, String> {
-    let [port, rate, quiet, directory] = arguments else {
-        return Err("chaos load: takes a port, a rate, seconds and a directory".to_owned());
+    let [port, control, rate, quiet, directory] = arguments else {
+        return Err("chaos load: takes two ports, a rate, seconds and a directory".to_owned());
     };
-    let port = port.parse().map_err(|_| format!("not a port: {port}"))?;
+    let number = |port: &str| port.parse().map_err(|_| format!("not a port: {port}"));
+    let ports = [number(port)?, number(control)?];
     let rate: u32 = rate.parse().map_err(|_| format!("not a rate: {rate}"))?;
     let quiet = quiet.parse().map_err(|_| format!("not seconds: {quiet}"))?;
-    crate::run(load(port, rate.max(1), quiet, directory))?
+    crate::run(load(ports, rate.max(1), quiet, directory))?
         .map_err(|error| format!("chaos load: {error}"))
 }
 
-async fn load(port: u16, rate: u32, quiet: u64, directory: &str) -> io::Result<ExitCode> {
+async fn load(
+    [port, control]: [u16; 2],
+    rate: u32,
+    quiet: u64,
+    directory: &str,
+) -> io::Result<ExitCode> {
     let create =
         |name| Ok::<_, io::Error>(BufWriter::new(File::create(format!("{directory}/{name}"))?));
     let now = Instant::now();
     let shared = Shared {
         port,
+        control,
         ledger: RefCell::new(create("ledger")?),
         acks: RefCell::new(create("acks")?),
         tally: RefCell::default(),
@@ -93,6 +103,7 @@ async fn load(port: u16, rate: u32, quiet: u64, directory: &str) -> io::Result<E
     }
     for _ in 0..PINGS {
         tasks.spawn_local(ping(shared));
+        tasks.spawn_local(ping_control(shared));
     }
     let written = tasks.run_until(async {
         let mut tick = interval(Duration::from_millis(200));
@@ -121,8 +132,8 @@ fn write_state(shared: &Shared, directory: &str) -> io::Result<()> {
 /// Quiet values first; 0 where there are none.
 fn write_times(tally: &mut Tally, directory: &str) -> io::Result<()> {
     let mut out = File::create(format!("{directory}/times"))?;
-    let Tally { log, new, ping, .. } = tally;
-    for (what, values) in [("log", log), ("new", new), ("ping", ping)] {
+    let Tally { log, new, ping, control, .. } = tally;
+    for (what, values) in [("log", log), ("new", new), ("ping", ping), ("control", control)] {
         for (phase, values) in ["quiet", "faults"].iter().zip(values) {
             values.sort_unstable();
             for (name, per_mille) in [("p50", 500), ("p99", 990), ("p999", 999), ("max", 1000)] {
@@ -197,8 +208,7 @@ async fn ping(shared: &Shared) {
                 break;
             };
             if let Some(phase) = shared.phase() {
-                let took = u32::try_from(sent.elapsed().as_nanos()).unwrap_or(u32::MAX);
-                shared.tally.borrow_mut().ping[phase].push(took);
+                shared.tally.borrow_mut().ping[phase].push(nanos(sent));
             }
             let Some((worker, count)) = answer.trim().split_once(' ') else { continue };
             let count = count.parse().unwrap_or(0);
@@ -209,6 +219,28 @@ async fn ping(shared: &Shared) {
             }
         }
     }
+}
+
+async fn ping_control(shared: &Shared) {
+    let mut tick = interval(PING_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        let Some(mut http) = Http::connect(shared.control).await else { continue };
+        loop {
+            tick.tick().await;
+            let sent = Instant::now();
+            if http.get("/ping").await.is_none() {
+                break;
+            }
+            if let Some(phase) = shared.phase() {
+                shared.tally.borrow_mut().control[phase].push(nanos(sent));
+            }
+        }
+    }
+}
+
+fn nanos(since: Instant) -> u32 {
+    u32::try_from(since.elapsed().as_nanos()).unwrap_or(u32::MAX)
 }
 
 /// A connection that is kept.
