@@ -29,6 +29,8 @@ const A_REQUEST: u32 = 5;
 const PINGS: u32 = 2;
 /// Calls of a new worker, during which LuaJIT compiles what it will run.
 const NEW: u32 = 5000;
+/// As long as it takes about that many.
+const NEW_MS: u128 = 3000;
 const PING_EVERY: Duration = Duration::from_millis(20);
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const CONNECT_AGAIN: Duration = Duration::from_millis(20);
@@ -59,6 +61,8 @@ struct Tally {
     /// Those of workers that are new.
     new: [Vec<u32>; 2],
     ping: [Vec<u32>; 2],
+    /// Those of workers that are new.
+    new_ping: [Vec<u32>; 2],
     control: [Vec<u32>; 2],
 }
 
@@ -132,8 +136,10 @@ fn write_state(shared: &Shared, directory: &str) -> io::Result<()> {
 /// Quiet values first; 0 where there are none.
 fn write_times(tally: &mut Tally, directory: &str) -> io::Result<()> {
     let mut out = File::create(format!("{directory}/times"))?;
-    let Tally { log, new, ping, control, .. } = tally;
-    for (what, values) in [("log", log), ("new", new), ("ping", ping), ("control", control)] {
+    let Tally { log, new, ping, new_ping, control, .. } = tally;
+    let all =
+        [("log", log), ("new", new), ("ping", ping), ("new_ping", new_ping), ("control", control)];
+    for (what, values) in all {
         for (phase, values) in ["quiet", "faults"].iter().zip(values) {
             values.sort_unstable();
             for (name, per_mille) in [("p50", 500), ("p99", 990), ("p999", 999), ("max", 1000)] {
@@ -207,10 +213,13 @@ async fn ping(shared: &Shared) {
                 shared.tally.borrow_mut().pings_unanswered += 1;
                 break;
             };
-            if let Some(phase) = shared.phase() {
-                shared.tally.borrow_mut().ping[phase].push(nanos(sent));
-            }
+            let took = nanos(sent);
             let Some((worker, count)) = answer.trim().split_once(' ') else { continue };
+            if let Some(phase) = shared.phase() {
+                let tally = &mut *shared.tally.borrow_mut();
+                let values = if is_new(worker) { &mut tally.new_ping } else { &mut tally.ping };
+                values[phase].push(took);
+            }
             let count = count.parse().unwrap_or(0);
             let before = acked.insert(worker.to_owned(), count);
             if before.is_some_and(|before| before < count) {
@@ -219,6 +228,12 @@ async fn ping(shared: &Shared) {
             }
         }
     }
+}
+
+/// Of a worker's name, which is its pid and the milliseconds of its start.
+fn is_new(worker: &str) -> bool {
+    let start = worker.split_once('-').and_then(|(_, ms)| ms.parse::<u128>().ok());
+    start.is_none_or(|start| now_ms().saturating_sub(start) < NEW_MS)
 }
 
 async fn ping_control(shared: &Shared) {
