@@ -202,7 +202,8 @@ start_load() {
   echo "$NOW" >"$CHAOS/begun"
   : >"$CHAOS/events"
   : >"$CHAOS/kills"
-  spawn "$STAGE/log/load" "${AS_LOAD[@]}" "$TOOLS" load "$LOAD_PORT" "$(env_value nginx/control PORT)" "$RATE" "$QUIET" "$CHAOS"
+  spawn "$STAGE/log/load" "${AS_LOAD[@]}" "$TOOLS" load "$LOAD_PORT" "$(env_value nginx/control PORT)" \
+    "$RATE" "$QUIET" "$CHAOS"
   LOAD=$SPAWNED
   # shellcheck disable=SC2086 # words
   spawn "$STAGE/log/keep" "$TOOLS" keep "$BACKUP" "$CHAOS/removed" $TOPICS
@@ -449,9 +450,9 @@ figures() {
   lkfk, in nginx's log, most frequent first:
 $(lkfk_lines)
 
-log(): the wall clock around each call, in the workers. While a worker is new, for 5,000 calls or 3 seconds, LuaJIT
-compiles what it runs, so that has lines of its own. /ping: on two connections of its own, and on two to an nginx without lkfk that nothing
-happens to. All also measure how long a worker waits for a processor$(waits_for).
+log(): the wall clock around each call, in the workers. While a worker is new (NEW in chaos/src/load.rs) LuaJIT
+compiles what it runs, so that has lines of its own. /ping: on two connections of its own, and on two to an nginx
+without lkfk that nothing happens to. All also measure how long a worker waits for a processor$(waits_for).
 $(machine)
 TEXT
 }

@@ -23,6 +23,7 @@ return {
     alive = process.alive,
     eventually = process.eventually,
     kafka = require "spec.harness.kafka",
+    load = require "spec.harness.load",
     nginx = require("spec.harness.nginx").start,
     run = process.run,
     start = process.start,

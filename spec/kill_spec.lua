@@ -2,7 +2,7 @@
 
 local harness = require "spec.harness"
 
-local kafka = harness.kafka
+local kafka, load = harness.kafka, harness.load
 -- Long enough never to be over within a test.
 local LONG = 100000
 -- Long enough for a kill before a batch is sent.
@@ -29,16 +29,6 @@ local function times(records)
 end
 
 
--- Payloads that are in Kafka more than once.
-local function doubles(found)
-    local count = 0
-    for _, many in pairs(found) do
-        count = count + (many > 1 and 1 or 0)
-    end
-    return count
-end
-
-
 -- -> the pids whose queues were adopted, sorted, as the log has them. Of an adopter that was killed
 -- itself it may have nothing.
 local function adopted(nginx)
@@ -58,61 +48,27 @@ local function await_one_queue_each(nginx)
 end
 
 
--- Kills workers that log, and checks that all they accepted is in Kafka.
--- -> what is in Kafka, in order: { payload =, partition = }.
+-- Kills workers that log, and checks that all they accepted is in Kafka. -> see load.check.
 local function kill_under_load(topic, kills, conf)
     local WORKERS = 2
     conf.queue_buffering_max_ms, conf.message_timeout_ms = 20, LONG
-    local nginx = harness.nginx {
-        workers = WORKERS,
-        http = "lua_shared_dict accepted 1m;",
-        producer = conf,
-        -- Each worker logs "pid:1", "pid:2", ..., and says how far it has come.
-        init_worker = ([[
-            local kfk, accepted = require "lkfk.kfk", ngx.shared.accepted
-            local pid, last = ngx.worker.pid(), 0
-            ngx.timer.every(0.002, function()
-                for _ = 1, 10 do
-                    if not accepted:get("stop") and kfk.log(%q, last, pid .. ":" .. last + 1) then
-                        last = last + 1
-                        accepted:set(pid, last)
-                    end
-                end
-            end)
-        ]]):format(topic),
-    }
+    local nginx = load.start(topic, { workers = WORKERS, producer = conf, burst = 10 })
     local killed = {}
     for i = 1, kills do
         ngx.sleep(0.4)
         killed[i] = nginx:kill_worker(i % WORKERS + 1)
     end
     ngx.sleep(0.4)
-    local accepted = nginx:run([[
-        local dict, values = ngx.shared.accepted, {}
-        dict:set("stop", true)
-        ngx.sleep(0.1)
-        for _, key in ipairs(dict:get_keys(0)) do values[key] = dict:get(key) end
-        return values
-    ]])
+    local accepted = load.stop(nginx)
     await_one_queue_each(nginx)
     nginx:stop()
     assert.same({}, nginx:queue_files())
     assert.same({}, nginx:backup(topic))
 
-    local records = kafka:records(topic)
-    local found, sum, workers = times(records), 0, 0
-    for pid, last in pairs(accepted) do
-        if pid ~= "stop" then
-            workers, sum = workers + 1, sum + last
-            for i = 1, last do
-                local payload = ("%d:%d"):format(pid, i)
-                assert.is_truthy(found[payload], payload)
-            end
-        end
-    end
-    assert.equal(WORKERS + kills, workers)
-    assert.is_true(sum > 1000, sum)
-    io.stdout:write(("        %d messages, %d doubled\n"):format(sum, doubles(found)))
+    local seen = load.check(topic, accepted)
+    assert.equal(WORKERS + kills, seen.workers)
+    assert.is_true(seen.messages > 1000, seen.messages)
+    io.stdout:write(("        %d messages, %d doubled\n"):format(seen.messages, seen.doubled))
     -- What lives is not adopted.
     local dead = {}
     for _, pid in ipairs(killed) do
@@ -123,7 +79,7 @@ local function kill_under_load(topic, kills, conf)
     for _, pid in ipairs(pids) do
         assert.is_true(dead[pid], pid)
     end
-    return records
+    return seen
 end
 
 
@@ -134,15 +90,9 @@ end)
 
 it("with idempotence they double nothing either, and keep the order of each partition", function()
     local conf = { request_required_acks = -1, enable_idempotence = true }
-    local records = kill_under_load(kafka:topic("kill-idempotent", 3), 12, conf)
-    assert.equal(0, doubles(times(records)))
-    local last = {}
-    for _, record in ipairs(records) do
-        local worker, number = record.payload:match "^(%d+):(%d+)$"
-        local stream = worker .. " " .. record.partition
-        assert.is_true(tonumber(number) > (last[stream] or 0), stream .. ": " .. record.payload)
-        last[stream] = tonumber(number)
-    end
+    local seen = kill_under_load(kafka:topic("kill-idempotent", 3), 12, conf)
+    assert.equal(0, seen.doubled)
+    assert.is_nil(load.disordered(seen.records))
 end)
 
 

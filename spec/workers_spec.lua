@@ -2,66 +2,27 @@
 
 local harness = require "spec.harness"
 
-local kafka = harness.kafka
-
-
--- Lua for init_worker: each worker logs "pid:1", "pid:2", ... and says how far it has come, until
--- it is told to stop.
-local function load(topic)
-    return ([[
-        local kfk, accepted = require "lkfk.kfk", ngx.shared.accepted
-        local pid, last = ngx.worker.pid(), 0
-        ngx.timer.every(0.002, function()
-            if not accepted:get("stop") and kfk.log(%q, last, pid .. ":" .. last + 1) then
-                last = last + 1
-                accepted:set(pid, last)
-            end
-        end)
-    ]]):format(topic)
-end
+local kafka, load = harness.kafka, harness.load
 
 
 local function start(topic, workers, conf)
     conf.queue_buffering_max_ms = 20
     conf.request_required_acks = -1
     conf.queue_buffering_max_kbytes = 4096
-    return harness.nginx {
-        workers = workers,
-        http = "lua_shared_dict accepted 1m;",
-        producer = conf,
-        init_worker = load(topic),
-    }
+    return load.start(topic, { workers = workers, producer = conf })
 end
 
 
 -- Ends the load and the nginx, and checks that each accepted message is in Kafka, once.
 -- -> how many workers have logged.
 local function check(nginx, topic)
-    local accepted = nginx:run([[
-        local dict, values = ngx.shared.accepted, {}
-        dict:set("stop", true)
-        ngx.sleep(0.1)
-        for _, key in ipairs(dict:get_keys(0)) do values[key] = dict:get(key) end
-        return values
-    ]])
+    local accepted = load.stop(nginx)
     nginx:stop()
     assert.same({}, nginx:queue_files())
     assert.same({}, nginx:backup(topic))
-    local found, workers = {}, 0
-    for _, record in ipairs(kafka:records(topic)) do
-        found[record.payload] = (found[record.payload] or 0) + 1
-    end
-    accepted.stop = nil
-    for pid, last in pairs(accepted) do
-        workers = workers + 1
-        for i = 1, last do
-            local payload = ("%d:%d"):format(pid, i)
-            if found[payload] ~= 1 then
-                assert.equal(1, found[payload], payload)
-            end
-        end
-    end
-    return workers
+    local seen = load.check(topic, accepted)
+    assert.equal(0, seen.doubled)
+    return seen.workers
 end
 
 

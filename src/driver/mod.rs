@@ -303,14 +303,14 @@ impl<'a> Run<'a> {
         let linger = Duration::from_millis(self.config.queue_buffering_max_ms);
         let waits = self.producer.held_records() > 0 || !self.asking.is_empty();
         let reader = &self.sources.own().reader;
-        let (tail, read) = (reader.position(), reader.read_count());
+        let tail = reader.position();
         if tail != std::mem::replace(&mut self.seen, tail) {
             self.look_at = now + linger;
         }
         let until = deadline.min(now + LONGEST_SLEEP);
         let soon = deadline <= now + linger;
-        let reader = &self.sources.own().reader;
-        let Some(read) = read.filter(|_| waits && (soon || now < self.look_at)) else {
+        let Some(read) = reader.read_count().filter(|_| waits && (soon || now < self.look_at))
+        else {
             return reader.sleep_unless(tail + 1, u64::MAX).then(|| until.since(now));
         };
         // It is enough to look when a batch may be full, by count or by bytes, or when so much waits that the queue

@@ -266,22 +266,13 @@ impl Sources {
         self.look_at
     }
 
-    /// Looks for dead workers' files in `dirs` and adopts them.
+    /// Looks round: adopts dead workers' files in `dirs`, and sees whether the own one is still there for others.
     pub fn adopt(&mut self, now: Time, dirs: &mut Dirs, instance: &str, shared: &Shared) {
         if now < self.look_at {
             return;
         }
         self.look_at = now + LOOK_EVERY;
-        let own = &self.own().queue;
-        if !own.has_a_name() {
-            let path = own.path();
-            let text = format_args!(
-                "queue {} was removed while in use: what waits in it is lost if this worker is killed; a reload \
-                 of nginx makes a new one",
-                path.display()
-            );
-            shared.lines.put(now, Level::Error, "queue", "removed", text);
-        }
+        self.tell_if_removed(now, shared);
         for dir in dirs.open() {
             let names = match recovery::list(dir, instance) {
                 Ok(names) => names,
@@ -293,6 +284,20 @@ impl Sources {
             for name in names {
                 self.adopt_one(now, dir, &name, shared);
             }
+        }
+    }
+
+    /// Nobody could adopt the own queue when its file has no name any more.
+    fn tell_if_removed(&mut self, now: Time, shared: &Shared) {
+        let own = &self.own().queue;
+        if !own.has_a_name() {
+            let path = own.path();
+            let text = format_args!(
+                "queue {} was removed while in use: what waits in it is lost if this worker is killed; a reload \
+                 of nginx makes a new one",
+                path.display()
+            );
+            shared.lines.put(now, Level::Error, "queue", "removed", text);
         }
     }
 

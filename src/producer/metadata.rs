@@ -12,8 +12,8 @@ use std::time::Duration;
 /// Partitions that a topic may have. A broker that tells more has no topic that works.
 const MAX_PARTITIONS: usize = 20_000;
 
-/// Answers with an earlier leader epoch, or with fewer partitions, that are put down to a broker that is behind. After that it is what
-/// was known before that was wrong.
+/// Answers with an earlier leader epoch, or with fewer partitions, that are put down to a broker that is behind.
+/// After that it is what was known before that was wrong.
 const STALE_ANSWERS: u8 = 5;
 
 /// A topic in use.

@@ -55,7 +55,6 @@ struct Tally {
     taken: u64,
     refused: u64,
     unanswered: u64,
-    pings_unanswered: u64,
     /// Nanoseconds, before and since the end of the quiet time.
     log: [Vec<u32>; 2],
     /// Those of workers that are new.
@@ -66,7 +65,8 @@ struct Tally {
     control: [Vec<u32>; 2],
 }
 
-/// `chaos load PORT CONTROL-PORT RATE QUIET-SECONDS DIRECTORY`: until SIGTERM. Of the quiet time the first second does not count.
+/// `chaos load PORT CONTROL-PORT RATE QUIET-SECONDS DIRECTORY`: until SIGTERM. Of the quiet time the first second does
+/// not count.
 pub fn main(arguments: &[&str]) -> Result<ExitCode, String> {
     let [port, control, rate, quiet, directory] = arguments else {
         return Err("chaos load: takes two ports, a rate, seconds and a directory".to_owned());
@@ -106,7 +106,7 @@ async fn load(
         tasks.spawn_local(ask_to_log(shared, pace, pace * index / CONNECTIONS));
     }
     for _ in 0..PINGS {
-        tasks.spawn_local(ping(shared));
+        tasks.spawn_local(ping_workers(shared));
         tasks.spawn_local(ping_control(shared));
     }
     let written = tasks.run_until(async {
@@ -147,7 +147,7 @@ fn write_times(tally: &mut Tally, directory: &str) -> io::Result<()> {
             }
         }
     }
-    writeln!(out, "pings_unanswered={}", tally.pings_unanswered)
+    Ok(())
 }
 
 /// Of sorted values: the smallest that so many thousandths do not exceed.
@@ -200,62 +200,54 @@ impl Shared {
     }
 }
 
-async fn ping(shared: &Shared) {
+/// Asks for /ping, and hands on each answer with the nanoseconds that it took.
+async fn ping(port: u16, mut answered: impl FnMut(&str, u32)) {
     let mut tick = interval(PING_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let mut acked: HashMap<String, u64> = HashMap::new();
     loop {
-        let Some(mut http) = Http::connect(shared.port).await else { continue };
+        let Some(mut http) = Http::connect(port).await else { continue };
         for _ in 0..REQUESTS_A_CONNECTION {
             tick.tick().await;
             let sent = Instant::now();
-            let Some(answer) = http.get("/ping").await else {
-                shared.tally.borrow_mut().pings_unanswered += 1;
-                break;
-            };
-            let took = nanos(sent);
-            let Some((worker, count)) = answer.trim().split_once(' ') else { continue };
-            if let Some(phase) = shared.phase() {
-                let tally = &mut *shared.tally.borrow_mut();
-                let values = if is_new(worker) { &mut tally.new_ping } else { &mut tally.ping };
-                values[phase].push(took);
-            }
-            let count = count.parse().unwrap_or(0);
-            let before = acked.insert(worker.to_owned(), count);
-            if before.is_some_and(|before| before < count) {
-                // A full disk ends the run elsewhere.
-                let _ = writeln!(shared.acks.borrow_mut(), "{}", now_ms());
-            }
+            let Some(answer) = http.get("/ping").await else { break };
+            answered(answer.trim(), u32::try_from(sent.elapsed().as_nanos()).unwrap_or(u32::MAX));
         }
     }
+}
+
+/// Of the workers under test.
+async fn ping_workers(shared: &Shared) {
+    let mut acked: HashMap<String, u64> = HashMap::new();
+    let answered = |answer: &str, took| {
+        let Some((worker, count)) = answer.split_once(' ') else { return };
+        if let Some(phase) = shared.phase() {
+            let tally = &mut *shared.tally.borrow_mut();
+            let values = if is_new(worker) { &mut tally.new_ping } else { &mut tally.ping };
+            values[phase].push(took);
+        }
+        let count = count.parse().unwrap_or(0);
+        let before = acked.insert(worker.to_owned(), count);
+        if before.is_some_and(|before| before < count) {
+            // A full disk ends the run elsewhere.
+            let _ = writeln!(shared.acks.borrow_mut(), "{}", now_ms());
+        }
+    };
+    ping(shared.port, answered).await;
+}
+
+async fn ping_control(shared: &Shared) {
+    let answered = |_: &str, took| {
+        if let Some(phase) = shared.phase() {
+            shared.tally.borrow_mut().control[phase].push(took);
+        }
+    };
+    ping(shared.control, answered).await;
 }
 
 /// Of a worker's name, which is its pid and the milliseconds of its start.
 fn is_new(worker: &str) -> bool {
     let start = worker.split_once('-').and_then(|(_, ms)| ms.parse::<u128>().ok());
     start.is_none_or(|start| now_ms().saturating_sub(start) < NEW_MS)
-}
-
-async fn ping_control(shared: &Shared) {
-    let mut tick = interval(PING_EVERY);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    loop {
-        let Some(mut http) = Http::connect(shared.control).await else { continue };
-        loop {
-            tick.tick().await;
-            let sent = Instant::now();
-            if http.get("/ping").await.is_none() {
-                break;
-            }
-            if let Some(phase) = shared.phase() {
-                shared.tally.borrow_mut().control[phase].push(nanos(sent));
-            }
-        }
-    }
-}
-
-fn nanos(since: Instant) -> u32 {
-    u32::try_from(since.elapsed().as_nanos()).unwrap_or(u32::MAX)
 }
 
 /// A connection that is kept.

@@ -149,6 +149,10 @@ impl Sim {
             sim.at(at, Event::DiskFull);
             sim.at(at + Duration::from_micros(random.below(5_000_000)), Event::DiskFree);
         }
+        if random.below(4) == 0 {
+            let limit = pick(&mut random, &[1, 7]) as usize;
+            sim.at(Duration::from_micros(random.below(5_000_000)), Event::Limit(limit));
+        }
         sim.at(Duration::from_secs(15), Event::Heal);
         sim
     }
