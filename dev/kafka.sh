@@ -8,8 +8,9 @@
 #                                    returns when the broker answers; $STAGE/kafka/NAME/env then
 #                                    holds BOOTSTRAP, PID, VERSION. KEY=VALUE are lines of
 #                                    server.properties, --... goes to the format tool
-#                                    (--add-scram=...). Started again, it keeps ports, properties
-#                                    and data
+#                                    (--add-scram=...). --sasl=USER:PASSWORD adds a listener that wants
+#                                    authentication, SASL in env: with SCRAM, or PLAIN. Started again, it
+#                                    keeps ports, properties and data
 #   cluster NAME PORT PORT... [KEY=VALUE ...]
 #                                    one cluster of as many nodes, NAME-1, NAME-2 and so on, each a
 #                                    NAME to the verbs below and to start. All hold all records; one
@@ -126,12 +127,13 @@ value() {
 }
 
 start() {
-  local name=$1 version='' lines=() options=() argument dir pid
+  local name=$1 version='' lines=() options=() sasl='' argument dir pid
   shift
   dir=$(broker_dir "$name")
   if [[ ${1:-} =~ ^[0-9]+\.[0-9.]+$ ]]; then version=$1; shift; fi
   for argument in "$@"; do
     case $argument in
+      --sasl=*:*) sasl=${argument#*=} ;;
       --*=*) options+=("$argument") ;;
       *=*) lines+=("$argument") ;;
       *) usage ;;
@@ -148,10 +150,19 @@ start() {
     version=${version:-$DEFAULT_VERSION}
     if [[ -z ${KAFKA_ARCHIVE:-} ]]; then fetch "$version"; fi
     make_broker "$dir" "$version"
+    if [[ -n $sasl ]]; then
+      add_sasl "$dir" "$version" "${sasl%%:*}" "${sasl#*:}"
+      for argument in $(scram_mechanisms "$version"); do
+        options+=("--add-scram=$argument=[name=${sasl%%:*},password=${sasl#*:}]")
+      done
+    fi
     if (( ${#lines[@]} )); then printf '%s\n' "${lines[@]}" >>"$dir/server.properties"; fi
     if ! before "$version" 3; then format "$dir" "$version" "${options[@]}"; fi
   fi
-  if before "$version" 3; then run_zookeeper "$name" "$dir" "$version"; fi
+  if before "$version" 3; then
+    run_zookeeper "$name" "$dir" "$version"
+    if [[ -n $sasl ]]; then add_user "$name" "$version" "${sasl%%:*}" "${sasl#*:}"; fi
+  fi
   run_broker "$name" "$dir" "$version"
 }
 
@@ -174,6 +185,45 @@ make_broker() {
 write_env() {
   printf '%s\n' "BOOTSTRAP=127.0.0.1:$3" 'PID=0' "VERSION=$2" "NODE=$4" "NODES=$5" >"$1/env"
 }
+
+# --- Authentication ---
+
+# add_sasl DIR VERSION USER PASSWORD: one more listener, and who PLAIN lets in there.
+add_sasl() {
+  local address mechanisms
+  free_port; address=127.0.0.1:$PORT
+  mechanisms=$(scram_mechanisms "$2")
+  echo "SASL=$address" >>"$1/env"
+  sed -i "s,^\(listeners=.*\|advertised.listeners=.*\)$,\1\,SASL_PLAINTEXT://$address,
+    s,^\(listener.security.protocol.map=.*\)$,\1\,SASL_PLAINTEXT:SASL_PLAINTEXT," "$1/server.properties"
+  echo "sasl.enabled.mechanisms=PLAIN${mechanisms:+,${mechanisms// /,}}" >>"$1/server.properties"
+  {
+    echo 'KafkaServer {'
+    echo "  org.apache.kafka.common.security.plain.PlainLoginModule required user_$3=\"$4\";"
+    if [[ -n $mechanisms ]]; then
+      echo '  org.apache.kafka.common.security.scram.ScramLoginModule required;'
+    fi
+    echo '};'
+  } >"$1/jaas.conf"
+}
+
+# scram_mechanisms VERSION: of a broker of that version.
+scram_mechanisms() {
+  if ! before "$1" 0.10.2; then echo 'SCRAM-SHA-256 SCRAM-SHA-512'; fi
+}
+
+# add_user NAME VERSION USER PASSWORD: who SCRAM lets in, with ZooKeeper.
+add_user() {
+  local mechanism answer
+  java_command "$2" kafka.admin.ConfigCommand
+  for mechanism in $(scram_mechanisms "$2"); do
+    answer=$("${JAVA[@]}" -Dlevel=OFF kafka.admin.ConfigCommand --zookeeper "$(value "$1" ZOOKEEPER)" \
+      --alter --entity-type users --entity-name "$3" --add-config "$mechanism=[password=$4]" 2>&1) ||
+      die "user $3: $(head -n 3 <<<"$answer")"
+  done
+}
+
+# --- ---
 
 # small_properties DIR NODES: what all brokers here have.
 small_properties() {
@@ -286,7 +336,8 @@ format() {
 }
 
 run_broker() {
-  local name=$1 dir=$2 version=$3 patience=600
+  local name=$1 dir=$2 version=$3 patience=600 KAFKA_OPTS=${KAFKA_OPTS:-}
+  if [[ -f $dir/jaas.conf ]]; then KAFKA_OPTS+=" -Djava.security.auth.login.config=$dir/jaas.conf"; fi
   java_command "$version" kafka.Kafka
   spawn "$dir/server.log" "${JAVA[@]}" kafka.Kafka "$dir/server.properties"
   sed -i "s/^PID=.*/PID=$SPAWNED/" "$dir/env"

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # lkfk with real brokers of all ages: matrix.sh [VERSION...], without arguments all of VERSIONS. With
 # each: a thousand messages and back; a thousand more while the broker is killed and started again; two
-# hundred from a producer that is told the version instead of asking for it. Every message must arrive,
-# in the partition that its key gives, in order, and with its time where Kafka keeps that. Prints a
-# table, and fails unless all of it is as it must be. LKFK_CPATH, when set, is the directory of the
+# hundred from a producer that is told the version instead of asking for it, and where there is SCRAM, two
+# hundred from one that authenticates. Every message must arrive, in the partition that its key gives, in
+# order, and with its time where Kafka keeps that. Prints a table, and fails unless all of it is as it must be. LKFK_CPATH, when set, is the directory of the
 # lkfk.so to test; else it is built.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/stage.sh"
@@ -23,17 +23,21 @@ PARTITIONS=5
 MESSAGES=1000
 SECONDS_OF_LOAD=4
 UNASKED=200
+AUTHENTICATED=200
+SASL_USER=matrix
+SASL_PASSWORD=open-sesame
 
 # --- One version, a process of its own: what it finds out is in $STAGE/matrix/VERSION ---
 
 check_version() {
-  local version=$1 produce begun
+  local version=$1 produce begun options=()
   produce=$(sed -n "s/^$version //p" <<<"$VERSIONS")
   RESULT=$STAGE/matrix/$version BROKER=matrix-$version SINCE=$(date +%s)000
   mkdir -p "$STAGE/matrix"
   dev/kafka.sh fetch "$version"
   begun=$EPOCHREALTIME
-  dev/kafka.sh start "$BROKER" "$version"
+  if has_scram; then options=("--sasl=$SASL_USER:$SASL_PASSWORD"); fi
+  dev/kafka.sh start "$BROKER" "$version" "${options[@]}"
   dev/kafka.sh topic "$BROKER" matrix "$PARTITIONS"
   BOOTSTRAP=$(sed -n 's/^BOOTSTRAP=//p' "$STAGE/kafka/$BROKER/env")
 
@@ -45,6 +49,13 @@ check_version() {
     "broker_version_fallback='$version'"
   timed unasked check_unasked "$produce"
   stop_nginx
+  if has_scram; then
+    BOOTSTRAP=$(sed -n 's/^SASL=//p' "$STAGE/kafka/$BROKER/env")
+    start_nginx "security_protocol='sasl_plaintext'" "sasl_mechanisms='SCRAM-SHA-256'" \
+      "sasl_username='$SASL_USER'" "sasl_password='$SASL_PASSWORD'"
+    timed sasl check_authenticated
+    stop_nginx
+  fi
 
   dev/kafka.sh stop "$BROKER"
   rm -rf "$STAGE/kafka/$BROKER"
@@ -82,6 +93,20 @@ check_unasked() {
   judge "$(( 2 * MESSAGES + UNASKED ))"
   find_connection
   [[ $CONNECTION == *"Produce v$1, not asked"* ]] || die "not told but asked: $CONNECTION"
+}
+
+# From 0.10.2 on.
+has_scram() {
+  [[ ${BROKER#matrix-} != 0.[89].* ]]
+}
+
+check_authenticated() {
+  local before=$(( 2 * MESSAGES + UNASKED ))
+  get "/log?from=$(( before + 1 ))&to=$(( before + AUTHENTICATED ))"
+  get /flush
+  judge "$(( before + AUTHENTICATED ))"
+  find_connection
+  [[ $CONNECTION == *"SCRAM-SHA-256 as $SASL_USER"* ]] || die "not authenticated: $CONNECTION"
 }
 
 # judge COUNT: all that is in the topic must be the messages from 1 to COUNT. Sets DOUBLED.
@@ -161,12 +186,12 @@ tell() {
 
 # row VERSION: what was found out; what was not is missing.
 row() {
-  local produce='' round_trip='' restart='' doubled='' unasked='' total='' key value
+  local produce='' round_trip='' restart='' doubled='' unasked='' sasl='' total='' key value
   while IFS='=' read -r key value; do
     printf -v "$key" %s "$value"
   done < <(cat "$STAGE/matrix/$1" 2>/dev/null)
-  printf '  %-10s%8s%12s%12s%10s%10s%10s' "$1" "${produce:+v$produce}" "$(seconds "$round_trip")" \
-    "$(seconds "$restart")" "${doubled:--}" "$(seconds "$unasked")" "$(seconds "$total")"
+  printf '  %-10s%8s%12s%12s%10s%10s%10s%10s' "$1" "${produce:+v$produce}" "$(seconds "$round_trip")" \
+    "$(seconds "$restart")" "${doubled:--}" "$(seconds "$unasked")" "$(seconds "$sasl")" "$(seconds "$total")"
 }
 
 seconds() {
@@ -187,7 +212,7 @@ for version in $wanted; do
   grep -q "^$version " <<<"$VERSIONS" || die "no $version among $(cut -d ' ' -f 1 <<<"$VERSIONS" | xargs)"
 done
 failed=0
-printf '  %-10s%8s%12s%12s%10s%10s%10s\n' Kafka Produce 'round trip' restart doubled unasked all
+printf '  %-10s%8s%12s%12s%10s%10s%10s%10s\n' Kafka Produce 'round trip' restart doubled unasked SASL all
 for version in $wanted; do
   if [[ -t 1 ]]; then printf '%s  %s ...%s\r' "$DIM" "$version" "$PLAIN"; fi
   spawn "$STAGE/log/$version" dev/matrix.sh --one "$version"

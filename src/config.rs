@@ -4,9 +4,11 @@
 //! what is in a [`Config`] has the right type and lies within its range.
 
 mod brokers;
+mod security;
 mod value;
 
 pub use brokers::HostPort;
+pub use security::{Credentials, FEWEST_ITERATIONS, Mechanism, Secret, SecurityProtocol};
 pub use value::Value;
 
 use crate::protocol::release::Release;
@@ -163,6 +165,18 @@ keys! {
         "How long name resolution, connect and the first exchange with a broker may take, each.";
     socket_keepalive_enable: bool = true, "true", ANY, "", [],
         "TCP keep-alive, so that a silently dead connection is noticed when nothing is sent.";
+    security_protocol: SecurityProtocol = SecurityProtocol::Plaintext, "\"plaintext\"", ANY, "", [],
+        "How brokers are spoken to: \"plaintext\" as they are, \"sasl_plaintext\" after authentication. There is no TLS in this version: what is sent can be read, and changed, on the way.";
+    sasl_mechanisms: Option<Mechanism> = None, "nil", ANY, "", ["sasl_mechanism"],
+        "How connections authenticate. SCRAM never sends the password, and has the broker show that it knows it, too; brokers have it from Kafka 0.10.2 on. PLAIN sends it.";
+    sasl_username: String = String::new(), "nil", value::Length(1, 255), "", [],
+        "Who authenticates.";
+    sasl_password: Secret = Secret::default(), "nil", ANY, "", [],
+        "With what. It is neither logged nor shown in an error.";
+    insecure_plain: bool = false, "false", ANY, "", [],
+        "Lets PLAIN send the password though there is no TLS. Any host that poses as a broker gets it, too.";
+    scram_max_iterations: u32 = 1_000_000, "1000000", security::FEWEST_ITERATIONS..=10_000_000, "", [],
+        "How often a broker may have the password hashed for SCRAM, which costs processor time at each connection, on a thread beside all else. (Brokers of Kafka want 4,096 to 16,384.) Fewer than 4,096 make a password easy to guess, and are refused.";
     api_version_request: bool = true, "true", ANY, "", [],
         "Asks each broker which versions it speaks, and finds out by itself those that are too old for the question (0.8 and 0.9). False: none is asked, and all are spoken to as broker_version_fallback says.";
     broker_version_fallback: Release = Release::V0_9, "\"0.9.0\"", ANY, "", [],
@@ -262,6 +276,7 @@ impl Config {
                 self.backup_total_bytes, self.message_max_bytes,
             ));
         }
+        self.check_security()?;
         for (low, high, names) in [
             (self.retry_backoff_ms, self.retry_backoff_max_ms, "retry_backoff"),
             (self.reconnect_backoff_ms, self.reconnect_backoff_max_ms, "reconnect_backoff"),
@@ -333,8 +348,8 @@ mod tests {
     fn defaults_shown_in_the_manual_are_the_defaults() {
         for key in KEYS {
             let shown = match key.default {
-                "true" => Value::Bool(true),
-                "{}" | "prefix .. \"/backup/\"" => continue,
+                shown @ ("true" | "false") => Value::Bool(shown == "true"),
+                "nil" | "{}" | "prefix .. \"/backup/\"" => continue,
                 _ if ["failed_cb", "partitioner", "enable_idempotence"].contains(&key.name) => {
                     continue;
                 }

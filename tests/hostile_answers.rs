@@ -176,7 +176,7 @@ fn check(api: ApiKey, version: i16, answer: &[u8]) {
 }
 
 fn any_answer() -> impl Strategy<Value = (ApiKey, i16, Vec<u8>)> {
-    use lkfk::protocol::{api_versions, init_producer_id, metadata, produce};
+    use lkfk::protocol::{api_versions, init_producer_id, metadata, produce, sasl};
     let api_versions = api_versions::VERSIONS.prop_flat_map(|version| {
         oracle::api_versions(version).prop_map(move |answer| {
             (ApiKey::ApiVersions, version, with_header(false, &oracle::encode(&answer, version)))
@@ -203,7 +203,19 @@ fn any_answer() -> impl Strategy<Value = (ApiKey, i16, Vec<u8>)> {
             (ApiKey::InitProducerId, version, bytes)
         })
     });
-    prop_oneof![api_versions, metadata, produce, producer_id]
+    let handshake = sasl::HANDSHAKE_VERSIONS.prop_flat_map(|version| {
+        oracle::sasl_handshake(version).prop_map(move |answer| {
+            let bytes = with_header(false, &oracle::encode(&answer, version));
+            (ApiKey::SaslHandshake, version, bytes)
+        })
+    });
+    let authenticate = sasl::AUTHENTICATE_VERSIONS.prop_flat_map(|version| {
+        oracle::sasl_authenticate(version).prop_map(move |answer| {
+            let bytes = with_header(version >= 2, &oracle::encode(&answer, version));
+            (ApiKey::SaslAuthenticate, version, bytes)
+        })
+    });
+    prop_oneof![api_versions, metadata, produce, producer_id, handshake, authenticate]
 }
 
 fn with_header(flexible: bool, body: &[u8]) -> Vec<u8> {

@@ -38,6 +38,7 @@ function Broker:start()
     self.lines = {}
     local env = env_file(("%s/kafka/%s/env"):format(STAGE, self.name))
     self.bootstrap, self.pid, self.state = env.BOOTSTRAP, tonumber(env.PID), "up"
+    self.sasl = env.SASL
 end
 
 
@@ -122,6 +123,13 @@ function Broker:records(topic)
         }
     end
     return list
+end
+
+
+-- tool(class, argument, ...): one of Kafka's own.
+function Broker:tool(...)
+    assert(self.bootstrap)
+    return call(self, "tool", ...)
 end
 
 

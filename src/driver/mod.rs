@@ -25,7 +25,7 @@ pub use lines::{Level, Lines};
 pub use thread::{Driver, StartError};
 
 use crate::backup::BackupDir;
-use crate::config::Config;
+use crate::config::{Config, Credentials};
 use crate::net::Event;
 use crate::net::frame_pool::FramePool;
 use crate::producer::{ConnId, Fate, Mark, Outcome, Producer, Rules, Time};
@@ -102,6 +102,7 @@ struct Run<'a> {
     connections: HashMap<ConnId, Connection>,
     frames: FramePool,
     large_answers: Arc<Semaphore>,
+    credentials: Option<Arc<Credentials>>,
     old_brokers: OldBrokers,
     events_in: UnboundedSender<Event>,
     events: UnboundedReceiver<Event>,
@@ -144,6 +145,7 @@ impl<'a> Run<'a> {
             connections: HashMap::new(),
             frames: FramePool::default(),
             large_answers: Arc::new(Semaphore::new(1)),
+            credentials: config.credentials().map(Arc::new),
             old_brokers: OldBrokers::new(config),
             events_in,
             events,

@@ -36,6 +36,7 @@ impl Run<'_> {
                     keepalive: self.config.socket_keepalive_enable,
                     frames: self.frames.clone(),
                     handshake: self.old_brokers.handshake(now, &address.to_string()),
+                    credentials: self.credentials.clone(),
                     large_answers: self.large_answers.clone(),
                 };
                 let events = self.events_in.clone();
@@ -127,9 +128,13 @@ impl Run<'_> {
                 stats::add(&self.shared.stats.connections_opened, 1);
                 let address = &connection.address;
                 self.old_brokers.handle_ready(now, address, origin);
+                let as_whom = self.credentials.as_ref().map(|credentials| {
+                    format!(", {} as {}", credentials.mechanism.name(), credentials.username)
+                });
                 let text = format_args!(
-                    "broker {address} connected ({peer}, Produce v{}{origin})",
-                    versions.produce
+                    "broker {address} connected ({peer}, Produce v{}{origin}{})",
+                    versions.produce,
+                    as_whom.unwrap_or_default(),
                 );
                 self.shared.lines.put(now, Level::Notice, "connected", address, text);
                 self.producer.handle_connected(now, conn);

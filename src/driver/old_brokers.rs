@@ -27,6 +27,8 @@ const REMEMBERED: usize = 1024;
 pub(super) struct OldBrokers {
     /// What is assumed of all brokers, when none is to be asked.
     assumed: Option<Versions>,
+    /// Brokers want authentication, which the old ones have not, before they answer any other question.
+    authenticated: bool,
     memory: Duration,
     known: HashMap<String, Standing>,
 }
@@ -47,6 +49,7 @@ impl OldBrokers {
         let fallback = config.broker_version_fallback.versions();
         OldBrokers {
             assumed: (!config.api_version_request).then_some(fallback),
+            authenticated: config.credentials().is_some(),
             memory: Duration::from_millis(config.api_version_fallback_ms),
             known: HashMap::new(),
         }
@@ -58,6 +61,7 @@ impl OldBrokers {
             return Handshake::Assume(versions);
         }
         match self.known.get(address) {
+            _ if self.authenticated => Handshake::AskAlone,
             Some(Standing::Tells) => Handshake::AskAlone,
             Some(Standing::Closes) => Handshake::Recognise,
             Some(Standing::Old { until }) if *until > now => Handshake::Recognise,
@@ -192,8 +196,12 @@ mod tests {
             ("api_version_request", Value::Bool(false)),
             ("broker_version_fallback", Value::Text(b"0.10.0".to_vec())),
         ]);
-        let assumed =
-            Handshake::Assume(Versions { produce: 2, metadata: 1, init_producer_id: None });
+        let assumed = Handshake::Assume(Versions {
+            produce: 2,
+            metadata: 1,
+            init_producer_id: None,
+            sasl_authenticate: None,
+        });
         assert_eq!(known.handshake(Time(0), "b:1"), assumed);
         known.handle_failure("b:1", &closed());
         known.handle_ready(Time(1), "b:2", Origin::Assumed);

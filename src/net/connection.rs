@@ -6,8 +6,8 @@
 
 use super::frame_pool::FramePool;
 use super::handshake::{self, Handshake, Origin};
-use super::{NetError, frame, transport};
-use crate::config::HostPort;
+use super::{NetError, frame, sasl, transport};
+use crate::config::{Credentials, HostPort};
 use crate::protocol::api_versions::Versions;
 use crate::protocol::header::{ApiKey, read_response_header};
 use crate::protocol::init_producer_id::InitProducerIdResponse;
@@ -15,14 +15,16 @@ use crate::protocol::metadata::MetadataResponse;
 use crate::protocol::primitives::{DecodeError, Reader};
 use crate::protocol::produce::ProduceResponse;
 use std::collections::VecDeque;
+use std::future::pending;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
 
 /// What a connection needs to know.
 #[derive(Debug, Clone)]
@@ -39,6 +41,8 @@ pub struct Settings {
     pub frames: FramePool,
     /// How to find out what the broker speaks.
     pub handshake: Handshake,
+    /// What to authenticate with, if at all.
+    pub credentials: Option<Arc<Credentials>>,
     /// One permit, which a large answer has from its first byte until it was dealt with: brokers that
     /// send large ones all at a time cannot take more memory than one of them.
     pub large_answers: Arc<Semaphore>,
@@ -169,7 +173,7 @@ impl Drop for LastWord {
 async fn serve(
     conn: u64,
     settings: &Settings,
-    outgoing: UnboundedReceiver<Outgoing>,
+    mut outgoing: UnboundedReceiver<Outgoing>,
     events: &UnboundedSender<Event>,
 ) -> Result<(), NetError> {
     let limit = settings.setup_timeout;
@@ -180,36 +184,96 @@ async fn serve(
     let (versions, origin) = timeout(limit, handshake)
         .await
         .map_err(|_| NetError::SetupTimeout { what: "the answer to ApiVersions", limit })??;
+    let mut session = authenticate(settings, versions, &mut from, &mut to).await?;
     if events.send(Event::Ready { conn, versions, origin, peer }).is_err() {
         return Ok(());
     }
     let due = Due::default();
     // Both ends run until one of them is over; dropping the other ends it too.
-    tokio::select! {
-        result = write(conn, outgoing, to, &due, events, &settings.frames) => result,
-        result = read(conn, from, &due, events, &settings.large_answers) => result,
+    while let Ended::Session = tokio::select! {
+        result = write(conn, &mut outgoing, &mut to, &due, events, &settings.frames, session) => result?,
+        result = read(conn, &mut from, &due, events, &settings.large_answers) => result?,
+    } {
+        session = authenticate(settings, versions, &mut from, &mut to).await?;
     }
+    Ok(())
+}
+
+/// Why nothing more is written or read.
+enum Ended {
+    Connection,
+    /// Authentication has to be repeated. All answers are there, so nobody reads.
+    Session,
+}
+
+/// Says who we are, where that is wanted. Returns when that has to be repeated, if ever.
+async fn authenticate(
+    settings: &Settings,
+    versions: Versions,
+    from: &mut BufReader<OwnedReadHalf>,
+    to: &mut OwnedWriteHalf,
+) -> Result<Option<Duration>, NetError> {
+    let Some(credentials) = &settings.credentials else { return Ok(None) };
+    let (limit, version) = (settings.setup_timeout, versions.sasl_authenticate);
+    timeout(limit, sasl::authenticate(credentials, &settings.client_id, version, from, to))
+        .await
+        .map_err(|_| NetError::SetupTimeout { what: "authentication", limit })?
 }
 
 /// Answers that are due, oldest first. Both halves run on one thread; the lock is there for the compiler.
 #[derive(Default)]
-struct Due(Mutex<VecDeque<(Expected, u64)>>);
+struct Due {
+    queue: Mutex<VecDeque<(Expected, u64)>>,
+    /// Told whenever none is due any more.
+    none: Notify,
+}
 
 impl Due {
     fn queue(&self) -> MutexGuard<'_, VecDeque<(Expected, u64)>> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn take(&self) -> Option<(Expected, u64)> {
+        let mut queue = self.queue();
+        let taken = queue.pop_front();
+        if queue.is_empty() {
+            self.none.notify_one();
+        }
+        taken
+    }
+
+    async fn wait_for_all(&self) {
+        while !self.queue().is_empty() {
+            self.none.notified().await;
+        }
     }
 }
 
 async fn write(
     conn: u64,
-    mut outgoing: UnboundedReceiver<Outgoing>,
-    mut to: OwnedWriteHalf,
+    outgoing: &mut UnboundedReceiver<Outgoing>,
+    to: &mut OwnedWriteHalf,
     due: &Due,
     events: &UnboundedSender<Event>,
     frames: &FramePool,
-) -> Result<(), NetError> {
-    while let Some(Outgoing { frame, request, answer }) = outgoing.recv().await {
+    session: Option<Duration>,
+) -> Result<Ended, NetError> {
+    let mut session_over = pin!(async {
+        match session {
+            Some(lifetime) => sleep(lifetime).await,
+            None => pending().await,
+        }
+    });
+    loop {
+        let next = tokio::select! {
+            biased;
+            () = &mut session_over => {
+                due.wait_for_all().await;
+                return Ok(Ended::Session);
+            }
+            next = outgoing.recv() => next,
+        };
+        let Some(Outgoing { frame, request, answer }) = next else { break };
         if let Some(expected) = answer {
             due.queue().push_back((expected, request));
         }
@@ -219,18 +283,18 @@ async fn write(
             break;
         }
     }
-    Ok(())
+    Ok(Ended::Connection)
 }
 
 async fn read(
     conn: u64,
-    mut from: BufReader<OwnedReadHalf>,
+    from: &mut BufReader<OwnedReadHalf>,
     due: &Due,
     events: &UnboundedSender<Event>,
     large_answers: &Arc<Semaphore>,
-) -> Result<(), NetError> {
+) -> Result<Ended, NetError> {
     let mut buffer = Vec::new();
-    while let Some(size) = frame::size(&mut from).await? {
+    while let Some(size) = frame::size(from).await? {
         let largest = due.queue().front().map_or(LARGEST_UNASKED, |(due, _)| due.largest);
         if size > largest {
             return Err(NetError::TooLarge { size, largest });
@@ -240,9 +304,8 @@ async fn read(
             // The semaphore is never closed.
             LARGE.. => large_answers.clone().acquire_owned().await.ok(),
         };
-        frame::body(&mut from, &mut buffer, size).await?;
-        let next = due.queue().pop_front();
-        let event = decode(conn, &buffer, next, large)?;
+        frame::body(from, &mut buffer, size).await?;
+        let event = decode(conn, &buffer, due.take(), large)?;
         if events.send(event).is_err() {
             break;
         }
@@ -251,7 +314,7 @@ async fn read(
             buffer = Vec::new();
         }
     }
-    Ok(())
+    Ok(Ended::Connection)
 }
 
 fn decode(
@@ -266,13 +329,7 @@ fn decode(
         return Err(NetError::Correlation { got, expected: None });
     };
     let Expected { correlation_id, api, version, .. } = expected;
-    let name = match api {
-        ApiKey::Produce => "Produce",
-        ApiKey::Metadata => "Metadata",
-        ApiKey::ApiVersions => "ApiVersions",
-        ApiKey::InitProducerId => "InitProducerId",
-    };
-    let wrong = |source: DecodeError| NetError::Decode { api: name, source };
+    let wrong = |source: DecodeError| NetError::Decode { api: api.name(), source };
     let got = read_response_header(&mut reader, api, version).map_err(wrong)?;
     if got != correlation_id {
         return Err(NetError::Correlation { got, expected: Some(correlation_id) });
@@ -290,6 +347,9 @@ fn decode(
             let response = InitProducerIdResponse::decode(version, &mut reader).map_err(wrong)?;
             Event::ProducerId { conn, request, response }
         }
-        ApiKey::ApiVersions => return Err(NetError::Correlation { got, expected: None }),
+        // Those are answered before anything else is asked.
+        ApiKey::ApiVersions | ApiKey::SaslHandshake | ApiKey::SaslAuthenticate => {
+            return Err(NetError::Correlation { got, expected: None });
+        }
     })
 }

@@ -10,18 +10,24 @@ const MIN_FRAME: u32 = 4;
 /// Room that a frame gets before any of it came.
 const FIRST_ROOM: usize = 4096;
 
-/// Reads the size of the next frame. `None` means that the peer closed between frames.
+/// Reads the size of the next frame. `None` means that the peer closed between frames. May be dropped while it
+/// waits for a frame to begin.
 pub async fn size(from: &mut (impl AsyncRead + Unpin)) -> Result<Option<usize>, NetError> {
-    let mut size = [0; 4];
-    if from.read(&mut size[..1]).await? == 0 {
-        return Ok(None);
-    }
-    from.read_exact(&mut size[1..]).await.map_err(closed)?;
-    let size = u32::from_be_bytes(size);
+    let Some(size) = length(from).await? else { return Ok(None) };
     if !(MIN_FRAME..=MAX_FRAME as u32).contains(&size) {
         return Err(NetError::NotKafka { looks_like: looks_like(size), size });
     }
     Ok(Some(size as usize))
+}
+
+/// The same, whatever the size: only the tokens of old brokers' authentication may have any.
+pub async fn length(from: &mut (impl AsyncRead + Unpin)) -> Result<Option<u32>, NetError> {
+    let mut length = [0; 4];
+    if from.read(&mut length[..1]).await? == 0 {
+        return Ok(None);
+    }
+    from.read_exact(&mut length[1..]).await.map_err(closed)?;
+    Ok(Some(u32::from_be_bytes(length)))
 }
 
 /// Reads the `size` bytes of a frame into `frame`, which is emptied first. The memory grows with what

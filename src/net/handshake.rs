@@ -283,7 +283,8 @@ mod tests {
     fn a_broker_that_answers_both_requests_is_spoken_to_as_it_says() {
         let (result, requests) =
             with_peer(Handshake::Ask, &[(2, Answer(&[VERSIONS_V3, NO_BROKERS]))]);
-        let versions = Versions { produce: 11, metadata: 12, init_producer_id: None };
+        let versions =
+            Versions { produce: 11, metadata: 12, init_producer_id: None, sasl_authenticate: None };
         assert_eq!(result.unwrap(), (versions, Origin::Told));
         assert_eq!(requests, ASKED);
     }
@@ -292,7 +293,8 @@ mod tests {
     fn a_broker_too_old_for_the_newest_form_is_asked_in_the_oldest() {
         let script = [(2, Answer(&[NOT_V3, NO_BROKERS])), (1, Answer(&[VERSIONS_V0]))];
         let (result, requests) = with_peer(Handshake::Ask, &script);
-        let versions = Versions { produce: 2, metadata: 1, init_producer_id: None };
+        let versions =
+            Versions { produce: 2, metadata: 1, init_producer_id: None, sasl_authenticate: None };
         assert_eq!(result.unwrap(), (versions, Origin::Told));
         assert_eq!(requests, [ASKED[0], ASKED[1], (18, 0, 2)]);
     }
@@ -340,7 +342,8 @@ mod tests {
 
     #[test]
     fn versions_that_are_assumed_cost_no_request() {
-        let versions = Versions { produce: 2, metadata: 1, init_producer_id: None };
+        let versions =
+            Versions { produce: 2, metadata: 1, init_producer_id: None, sasl_authenticate: None };
         let (result, requests) = with_peer(Handshake::Assume(versions), &[]);
         assert_eq!(result.unwrap(), (versions, Origin::Assumed));
         assert_eq!(requests, []);

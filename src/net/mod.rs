@@ -1,15 +1,17 @@
-//! Bytes to and from brokers: names, sockets, frames, correlation ids. Decides nothing about retries,
-//! partitions or order: it reports what happened and ends the connection at the first thing that is not
+//! Bytes to and from brokers: names, sockets, authentication, frames, correlation ids. Decides nothing about
+//! retries, partitions or order: it reports what happened and ends the connection at the first thing that is not
 //! as it must be.
 
 pub mod connection;
 pub mod frame;
 pub mod frame_pool;
 pub mod handshake;
+pub mod sasl;
 pub mod transport;
 
 pub use connection::{Event, Expected, Outgoing, Settings, run};
 pub use handshake::{Handshake, Origin};
+pub use sasl::SaslError;
 
 use crate::config::HostPort;
 use crate::protocol::api_versions::NegotiationError;
@@ -55,7 +57,10 @@ pub enum NetError {
     )]
     ClosedInHandshake,
     /// The peer told its versions and closed on the Metadata request that came with the question.
-    #[error("told its versions and then closed the connection; it is asked in another way next")]
+    #[error(
+        "told its versions and then closed the connection: it wants authentication first \
+         (security_protocol), or to be asked in another way, which is tried next"
+    )]
     ClosedOnMetadata,
     /// The peer closed on what Kafka 0.8 and 0.9 answer and no other release.
     #[error(
@@ -65,6 +70,9 @@ pub enum NetError {
     /// No version in common.
     #[error(transparent)]
     Versions(#[from] NegotiationError),
+    /// No authentication.
+    #[error(transparent)]
+    Sasl(#[from] SaslError),
     /// The peer closed.
     #[error("closed by the broker")]
     Closed,

@@ -15,7 +15,7 @@ use thiserror::Error;
 use super::error_code::ErrorCode;
 use super::header::ApiKey;
 use super::primitives::{DecodeError, Form, Put, Reader};
-use super::{init_producer_id, metadata, produce};
+use super::{init_producer_id, metadata, produce, sasl};
 
 /// The versions that can be encoded and decoded here.
 pub const VERSIONS: RangeInclusive<i16> = 0..=3;
@@ -108,12 +108,15 @@ pub struct Versions {
     pub metadata: i16,
     /// Version of InitProducerId requests; `None`: the broker knows no idempotence.
     pub init_producer_id: Option<i16>,
+    /// Version of SaslAuthenticate requests; `None`: the broker takes tokens without headers alone.
+    pub sasl_authenticate: Option<i16>,
 }
 
 impl Versions {
     /// What Kafka 0.8 and 0.9 speak. 0.8 does not look at versions: asked in Produce v1 it appends, and
     /// answers in v0. The little that v1 adds in 0.9 is not worth telling the two apart.
-    pub const OLDEST: Self = Self { produce: 0, metadata: 0, init_producer_id: None };
+    pub const OLDEST: Self =
+        Self { produce: 0, metadata: 0, init_producer_id: None, sasl_authenticate: None };
 
     /// Picks the highest versions that both sides speak.
     ///
@@ -133,7 +136,9 @@ impl Versions {
         let produce = pick(response, ApiKey::Produce, produce_needs)?;
         let init_producer_id =
             pick(response, ApiKey::InitProducerId, init_producer_id::VERSIONS).ok();
-        Ok(Self { produce, metadata, init_producer_id })
+        let sasl_authenticate =
+            pick(response, ApiKey::SaslAuthenticate, sasl::AUTHENTICATE_VERSIONS).ok();
+        Ok(Self { produce, metadata, init_producer_id, sasl_authenticate })
     }
 }
 

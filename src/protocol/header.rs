@@ -19,16 +19,32 @@ pub enum ApiKey {
     Produce = 0,
     /// Asks for brokers, topics and leaders.
     Metadata = 3,
+    /// Names the mechanism of authentication.
+    SaslHandshake = 17,
     /// Asks which versions the broker speaks.
     ApiVersions = 18,
     /// Asks for a producer id.
     InitProducerId = 22,
+    /// Carries a token of authentication.
+    SaslAuthenticate = 36,
 }
 
 impl ApiKey {
     /// The number on the wire.
     pub const fn code(self) -> i16 {
         self as i16
+    }
+
+    /// Its name in Kafka's documentation.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Produce => "Produce",
+            Self::Metadata => "Metadata",
+            Self::SaslHandshake => "SaslHandshake",
+            Self::ApiVersions => "ApiVersions",
+            Self::InitProducerId => "InitProducerId",
+            Self::SaslAuthenticate => "SaslAuthenticate",
+        }
     }
 
     /// How the bodies of this version, and the request's header, write lengths.
@@ -38,6 +54,8 @@ impl ApiKey {
             Self::Metadata => 9,
             Self::ApiVersions => 3,
             Self::InitProducerId => 2,
+            Self::SaslHandshake => i16::MAX,
+            Self::SaslAuthenticate => 2,
         };
         if version >= flexible_from { Form::Flexible } else { Form::Classic }
     }

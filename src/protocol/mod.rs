@@ -11,6 +11,7 @@
 //! | [`api_versions`] | ApiVersions, and the choice of versions | requests 0 and 3, answers 0 to 3 |
 //! | [`metadata`] | Metadata | 0 to 13 |
 //! | [`init_producer_id`] | InitProducerId | 0 to 5 |
+//! | [`sasl`] | SaslHandshake, SaslAuthenticate | 0 and 1, 0 to 2 |
 //! | [`produce`] with [`message_set`] | Produce | 0 to 2, magic 0 and 1 |
 //! | [`produce`] with [`record_batch`] | Produce | 3 to 13, magic 2 |
 //!
@@ -31,6 +32,7 @@ pub mod primitives;
 pub mod produce;
 pub mod record_batch;
 pub mod release;
+pub mod sasl;
 pub mod sequence;
 
 #[cfg(all(test, not(loom)))]

@@ -215,6 +215,15 @@ impl<'a> Reader<'a> {
         Ok(Some(text.to_owned()))
     }
 
+    /// A string of any bytes.
+    pub fn bytes(&mut self, form: Form, what: &'static str) -> Result<Vec<u8>, DecodeError> {
+        let null = self.error(what, DecodeFault::Null);
+        let len = self.length(form, 4, what)?.ok_or(null)?;
+        let bytes = self.take(len, what)?;
+        self.pay(len, what)?;
+        Ok(bytes.to_owned())
+    }
+
     /// An array. `smallest` is the size on the wire of the smallest element there can be, at least 1.
     pub fn array<T>(
         &mut self,
@@ -411,6 +420,8 @@ pub trait Put {
     fn put_compact_string(&mut self, value: &str);
     /// The null string.
     fn put_null_string(&mut self, form: Form);
+    /// A string of any bytes.
+    fn put_bytes(&mut self, form: Form, value: &[u8]);
     /// The count before the elements of an array.
     fn put_array_len(&mut self, form: Form, count: usize);
     /// The end of a struct that has no tagged fields; in the classic form nothing.
@@ -478,6 +489,11 @@ impl Put for Vec<u8> {
             Form::Flexible => self.put_unsigned_varint(0),
             Form::Classic => self.put_i16(-1),
         }
+    }
+
+    fn put_bytes(&mut self, form: Form, value: &[u8]) {
+        self.put_array_len(form, value.len());
+        self.extend_from_slice(value);
     }
 
     fn put_array_len(&mut self, form: Form, count: usize) {

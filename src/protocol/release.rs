@@ -17,10 +17,10 @@ pub struct UnknownRelease;
 /// row speak what the ones before them spoke.
 const TABLE: &[(Release, i16, i16)] = &[
     (Release::V0_8, Versions::OLDEST.produce, Versions::OLDEST.metadata),
-    (Release([0, 10, 0, 0]), 2, 1),
+    (Release::V0_10, 2, 1),
     (Release([0, 10, 1, 0]), 2, 2),
     (Release::V0_11, 3, 4),
-    (Release([1, 0, 0, 0]), 5, 5),
+    (Release::V1_0, 5, 5),
     (Release([2, 0, 0, 0]), 6, 6),
     (Release([2, 1, 0, 0]), 7, 7),
     (Release([2, 4, 0, 0]), 8, 9),
@@ -36,8 +36,13 @@ impl Release {
     pub const V0_8: Self = Self([0, 8, 0, 0]);
     /// The last that cannot be asked for its versions.
     pub const V0_9: Self = Self([0, 9, 0, 0]);
+    /// The first that authenticates with what lkfk has, and that can be asked for its versions.
+    pub const V0_10: Self = Self([0, 10, 0, 0]);
     /// The first with record batches and idempotence. InitProducerId v0, which it has, is in all later ones.
     const V0_11: Self = Self([0, 11, 0, 0]);
+
+    /// The first with SaslAuthenticate. v0, which it has, is in all later ones.
+    const V1_0: Self = Self([1, 0, 0, 0]);
 
     /// The versions to use with it.
     pub fn versions(self) -> Versions {
@@ -45,7 +50,8 @@ impl Release {
         let (_, produce, metadata) =
             rows.copied().find(|(from, ..)| *from <= self).unwrap_or(TABLE[0]);
         let init_producer_id = (self >= Self::V0_11).then_some(0);
-        Versions { produce, metadata, init_producer_id }
+        let sasl_authenticate = (self >= Self::V1_0).then_some(0);
+        Versions { produce, metadata, init_producer_id, sasl_authenticate }
     }
 }
 

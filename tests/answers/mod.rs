@@ -10,10 +10,17 @@ use lkfk::protocol::init_producer_id::InitProducerIdResponse;
 use lkfk::protocol::metadata::MetadataResponse;
 use lkfk::protocol::primitives::{DecodeError, Reader};
 use lkfk::protocol::produce::ProduceResponse;
+use lkfk::protocol::sasl::{SaslAuthenticateResponse, SaslHandshakeResponse};
 
 /// Every API whose answers are decoded.
-pub const APIS: [ApiKey; 4] =
-    [ApiKey::Produce, ApiKey::Metadata, ApiKey::ApiVersions, ApiKey::InitProducerId];
+pub const APIS: [ApiKey; 6] = [
+    ApiKey::Produce,
+    ApiKey::Metadata,
+    ApiKey::ApiVersions,
+    ApiKey::InitProducerId,
+    ApiKey::SaslHandshake,
+    ApiKey::SaslAuthenticate,
+];
 
 /// The most memory that decoding an answer of this size may take.
 pub fn allowed_memory(answer_len: usize) -> usize {
@@ -29,6 +36,10 @@ pub fn decode(api: ApiKey, version: i16, answer: &[u8]) -> Result<(), DecodeErro
         ApiKey::Metadata => MetadataResponse::decode(version, &mut reader).map(drop),
         ApiKey::ApiVersions => ApiVersionsResponse::decode(version, &mut reader).map(drop),
         ApiKey::InitProducerId => InitProducerIdResponse::decode(version, &mut reader).map(drop),
+        ApiKey::SaslHandshake => SaslHandshakeResponse::decode(version, &mut reader).map(drop),
+        ApiKey::SaslAuthenticate => {
+            SaslAuthenticateResponse::decode(version, &mut reader).map(drop)
+        }
     }
 }
 

@@ -1,5 +1,9 @@
 //! A broker that answers ApiVersions, Metadata and Produce as Kafka does, except for the lies it is told
-//! to tell, and remembers what it got. Any topic that it is asked for exists, with two partitions.
+//! to tell, and remembers what it got. Any topic that it is asked for exists, with two partitions. It may want
+//! authentication first: see `scram.rs`.
+
+#[path = "scram.rs"]
+pub mod scram;
 
 use super::memory;
 use kafka_protocol::messages::api_versions_response::ApiVersion;
@@ -9,11 +13,13 @@ use kafka_protocol::messages::metadata_response::{
 use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use kafka_protocol::messages::{
     ApiVersionsResponse, BrokerId, MetadataRequest, MetadataResponse, ProduceRequest,
-    ProduceResponse, TopicName,
+    ProduceResponse, SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeResponse,
+    TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use kafka_protocol::records::RecordBatchDecoder;
 use lkfk::protocol::header::ApiKey;
+use scram::Scram;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -51,6 +57,8 @@ type Tell = Box<dyn FnMut(&Request, &mut Answer) -> Reply + Send>;
 /// What to do with one request of one API.
 pub struct Lie {
     pub api: ApiKey,
+    /// Of SaslAuthenticate: only in answer to this token, counted from 0.
+    token: Option<usize>,
     /// Whether a Produce request's records are taken all the same.
     appends: bool,
     /// Answers in a row that it is told in.
@@ -63,15 +71,24 @@ pub enum Answer {
     ApiVersions(ApiVersionsResponse),
     Metadata(MetadataResponse),
     Produce(ProduceResponse),
+    SaslHandshake(SaslHandshakeResponse),
+    SaslAuthenticate(SaslAuthenticateResponse),
 }
+
+/// The version of a token that came without a header.
+const BARE: i16 = -1;
 
 impl Answer {
     /// The frame's content.
     pub fn encode(&self, request: &Request) -> Vec<u8> {
         let version = request.version;
+        if let (Answer::SaslAuthenticate(answer), BARE) = (self, version) {
+            return answer.auth_bytes.to_vec();
+        }
         let mut out = request.correlation_id.to_be_bytes().to_vec();
         let flexible = match self {
-            Answer::ApiVersions(_) => false,
+            Answer::ApiVersions(_) | Answer::SaslHandshake(_) => false,
+            Answer::SaslAuthenticate(_) => version >= 2,
             Answer::Metadata(_) | Answer::Produce(_) => version >= 9,
         };
         if flexible {
@@ -81,6 +98,8 @@ impl Answer {
             Answer::ApiVersions(answer) => answer.encode(&mut out, version),
             Answer::Metadata(answer) => answer.encode(&mut out, version),
             Answer::Produce(answer) => answer.encode(&mut out, version),
+            Answer::SaslHandshake(answer) => answer.encode(&mut out, version),
+            Answer::SaslAuthenticate(answer) => answer.encode(&mut out, version),
         }
         .expect("an answer of that version");
         out
@@ -89,7 +108,7 @@ impl Answer {
 
 impl Lie {
     fn new(api: ApiKey, tell: impl FnMut(&Request, &mut Answer) -> Reply + Send + 'static) -> Lie {
-        Lie { api, appends: false, times: 1, tell: Box::new(tell) }
+        Lie { api, token: None, appends: false, times: 1, tell: Box::new(tell) }
     }
 
     /// Other bytes than those of the honest frame's content.
@@ -129,6 +148,28 @@ impl Lie {
         })
     }
 
+    /// A changed answer to SaslHandshake.
+    pub fn mechanisms(mut change: impl FnMut(&mut SaslHandshakeResponse) + Send + 'static) -> Lie {
+        Lie::new(ApiKey::SaslHandshake, move |request, answer| {
+            let Answer::SaslHandshake(mechanisms) = answer else { unreachable!() };
+            change(mechanisms);
+            Reply::Frame(answer.encode(request))
+        })
+    }
+
+    /// A changed answer to a token, counted from 0.
+    pub fn token(
+        number: usize,
+        mut change: impl FnMut(&mut SaslAuthenticateResponse) + Send + 'static,
+    ) -> Lie {
+        let lie = Lie::new(ApiKey::SaslAuthenticate, move |request, answer| {
+            let Answer::SaslAuthenticate(token) = answer else { unreachable!() };
+            change(token);
+            Reply::Frame(answer.encode(request))
+        });
+        Lie { token: Some(number), ..lie }
+    }
+
     /// The records are taken, whatever the answer says.
     pub fn but_append(self) -> Lie {
         Lie { appends: true, ..self }
@@ -151,6 +192,8 @@ pub struct Arrived {
 
 struct State {
     port: u16,
+    /// Whether nothing but ApiVersions is answered before authentication.
+    wants_sasl: bool,
     produce: i16,
     metadata: i16,
     lies: VecDeque<Lie>,
@@ -175,10 +218,20 @@ impl Broker {
     /// A broker that offers these highest versions of Produce and Metadata and tells `lies`, each in
     /// answer to the next request of its API.
     pub fn start(versions: (i16, i16), lies: Vec<Lie>) -> Broker {
+        Broker::listen(versions, false, lies)
+    }
+
+    /// One that wants authentication.
+    pub fn with_sasl(versions: (i16, i16), lies: Vec<Lie>) -> Broker {
+        Broker::listen(versions, true, lies)
+    }
+
+    fn listen(versions: (i16, i16), wants_sasl: bool, lies: Vec<Lie>) -> Broker {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let state = Arc::new(Mutex::new(State {
             port,
+            wants_sasl,
             produce: versions.0,
             metadata: versions.1,
             lies: lies.into(),
@@ -271,12 +324,13 @@ fn accept(listener: &TcpListener, state: &Arc<Mutex<State>>, over: &AtomicBool) 
 }
 
 fn serve(mut stream: &TcpStream, state: &Mutex<State>) -> io::Result<()> {
+    let mut scram = Scram::default();
     loop {
         let mut size = [0; 4];
         stream.read_exact(&mut size)?;
         let mut frame = vec![0; u32::from_be_bytes(size) as usize];
         stream.read_exact(&mut frame)?;
-        let (reply, close) = match reply(&frame, &mut state.lock().unwrap()) {
+        let (reply, close) = match reply(&frame, &mut scram, &mut state.lock().unwrap()) {
             Reply::Frame(frame) => (sized(&frame), false),
             Reply::Raw(bytes) => (bytes, false),
             Reply::RawThenClose(bytes) => (bytes, true),
@@ -301,7 +355,12 @@ pub fn sized(frame: &[u8]) -> Vec<u8> {
     [&(frame.len() as u32).to_be_bytes()[..], frame].concat()
 }
 
-fn reply(frame: &[u8], state: &mut State) -> Reply {
+fn reply(frame: &[u8], scram: &mut Scram, state: &mut State) -> Reply {
+    if scram.expects_bare_tokens() {
+        let request = Request { version: BARE, correlation_id: 0 };
+        let lie = state.lie(ApiKey::SaslAuthenticate, scram);
+        return told(&request, Answer::SaslAuthenticate(scram.answer(frame)), lie, state);
+    }
     let number = |at: usize| i16::from_be_bytes([frame[at], frame[at + 1]]);
     let (code, version) = (number(0), number(2));
     let correlation_id = i32::from_be_bytes(frame[4..8].try_into().unwrap());
@@ -309,7 +368,9 @@ fn reply(frame: &[u8], state: &mut State) -> Reply {
     let (api, flexible_from, newest) = match code {
         0 => (ApiKey::Produce, 9, state.produce),
         3 => (ApiKey::Metadata, 9, state.metadata),
+        17 => (ApiKey::SaslHandshake, i16::MAX, 1),
         18 => (ApiKey::ApiVersions, 3, 3),
+        36 => (ApiKey::SaslAuthenticate, 2, 2),
         _ => panic!("a request of API {code}"),
     };
     // As Kafka does with versions that it does not know, such as the probe for 0.8.
@@ -318,20 +379,29 @@ fn reply(frame: &[u8], state: &mut State) -> Reply {
     }
     // After the client id; header v2 ends with its tagged fields, of which there are none.
     let body = &frame[10 + number(8).max(0) as usize + usize::from(version >= flexible_from)..];
-    let lie = match state.lies.front() {
-        Some(lie) if lie.api == api => state.lies.pop_front(),
-        _ => None,
-    };
+    let open = api == ApiKey::ApiVersions || !state.wants_sasl || scram.is_authenticated();
+    let lie = state.lie(api, scram);
     let takes = lie.as_ref().is_none_or(|lie| lie.appends);
-    let mut answer = match api {
+    let answer = match api {
         ApiKey::ApiVersions => Answer::ApiVersions(state.api_versions()),
+        ApiKey::SaslHandshake => Answer::SaslHandshake(scram.begin(version)),
+        ApiKey::SaslAuthenticate => {
+            let request = SaslAuthenticateRequest::decode(&mut &*body, version);
+            Answer::SaslAuthenticate(scram.answer(&request.expect("a token").auth_bytes))
+        }
+        _ if !open => panic!("{api:?} before authentication"),
         ApiKey::Metadata => Answer::Metadata(state.metadata(body, version)),
         ApiKey::Produce => Answer::Produce(state.produce(body, version, takes)),
         ApiKey::InitProducerId => unreachable!("it is not offered"),
     };
-    let Some(mut lie) = lie else { return Reply::Frame(answer.encode(&request)) };
+    told(&request, answer, lie, state)
+}
+
+/// The answer, or what the lie makes of it.
+fn told(request: &Request, mut answer: Answer, lie: Option<Lie>, state: &mut State) -> Reply {
+    let Some(mut lie) = lie else { return Reply::Frame(answer.encode(request)) };
     state.told += 1;
-    let reply = (lie.tell)(&request, &mut answer);
+    let reply = (lie.tell)(request, &mut answer);
     if lie.times > 1 {
         lie.times -= 1;
         state.lies.push_front(lie);
@@ -340,11 +410,21 @@ fn reply(frame: &[u8], state: &mut State) -> Reply {
 }
 
 impl State {
+    /// The next lie, if it is one for this request.
+    fn lie(&mut self, api: ApiKey, scram: &Scram) -> Option<Lie> {
+        let lie = self.lies.front()?;
+        let wanted = lie.api == api && lie.token.is_none_or(|number| number == scram.tokens());
+        if wanted { self.lies.pop_front() } else { None }
+    }
+
     fn api_versions(&self) -> ApiVersionsResponse {
         let offer = |key: i16, newest: i16| {
             ApiVersion::default().with_api_key(key).with_min_version(0).with_max_version(newest)
         };
-        let offers = vec![offer(0, self.produce), offer(3, self.metadata), offer(18, 3)];
+        let mut offers = vec![offer(0, self.produce), offer(3, self.metadata), offer(18, 3)];
+        if self.wants_sasl {
+            offers.extend([offer(17, 1), offer(36, 2)]);
+        }
         ApiVersionsResponse::default().with_api_keys(offers)
     }
 

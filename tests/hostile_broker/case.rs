@@ -1,7 +1,7 @@
 //! One producer against one lying broker: the real driver with its thread, queue and backup, started in a
 //! directory of its own, and at the end what must hold after every lie.
 
-use super::broker::{Arrived, Broker, Lie};
+use super::broker::{Arrived, Broker, Lie, scram};
 use super::memory;
 use lkfk::config::{Config, Value};
 use lkfk::driver::{Driver, Level};
@@ -56,12 +56,32 @@ pub fn case(lies: Vec<Lie>) -> Case {
 
 impl Case {
     pub fn start(versions: (i16, i16), lies: Vec<Lie>, options: &[(&str, i64)]) -> Case {
+        let options = options.iter().map(|(key, value)| (*key, Value::Int(*value)));
+        Case::start_with(|| Broker::start(versions, lies), options.collect())
+    }
+
+    /// A case in which the broker wants authentication, and gets it right.
+    pub fn with_sasl(lies: Vec<Lie>) -> Case {
+        let text = |text: &str| Value::Text(text.as_bytes().to_vec());
+        let options = [
+            ("security_protocol", "sasl_plaintext"),
+            ("sasl_mechanisms", "SCRAM-SHA-256"),
+            ("sasl_username", scram::USER),
+            ("sasl_password", scram::PASSWORD),
+        ];
+        let options = options.map(|(key, value)| (key, text(value)));
+        let patient = ("socket_connection_setup_timeout_ms", Value::Int(2_000));
+        let options = options.into_iter().chain([patient]).collect();
+        Case::start_with(|| Broker::with_sasl((12, 12), lies), options)
+    }
+
+    fn start_with(broker: impl FnOnce() -> Broker, options: Vec<(&str, Value)>) -> Case {
         let alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         memory::leave_out_this_thread();
         let number = CASES.fetch_add(1, Ordering::Relaxed);
         let name = format!("lkfk-hostile-{}-{number}", std::process::id());
         let directory = std::env::temp_dir().join(name);
-        let broker = Broker::start(versions, lies);
+        let broker = broker();
         let text = |text: String| Value::Text(text.into_bytes());
         let path = |name: &str| text(directory.join(name).display().to_string());
         let mut entries = vec![
@@ -82,7 +102,7 @@ impl Case {
             ("message_send_max_retries", Value::Int(1_000_000)),
             ("conn_retry_limit", Value::Int(1_000_000)),
         ];
-        entries.extend(options.iter().map(|(key, value)| (*key, Value::Int(*value))));
+        entries.extend(options);
         let entries: Vec<_> =
             entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         let config = Config::parse(&entries, "/nowhere").unwrap();

@@ -17,6 +17,7 @@ use crate::protocol::produce::{
     RecordError,
 };
 use crate::protocol::record_batch::{BATCH_OVERHEAD, record_size_bound};
+use crate::protocol::sasl::{self, SaslAuthenticateResponse, SaslHandshakeResponse};
 
 proptest! {
     #[test]
@@ -51,6 +52,36 @@ proptest! {
             error: ErrorCode(theirs.error_code),
             producer_id: theirs.producer_id.0,
             epoch: theirs.producer_epoch,
+        };
+        prop_assert_eq!(ours, Ok(expected));
+    }
+
+    #[test]
+    fn sasl_handshake_answers_decode_to_what_was_encoded(
+        (version, theirs) in sasl::HANDSHAKE_VERSIONS
+            .prop_flat_map(|version| (Just(version), oracle::sasl_handshake(version)))
+    ) {
+        let bytes = oracle::encode(&theirs, version);
+        let ours = SaslHandshakeResponse::decode(version, &mut Reader::new(&bytes));
+        let expected = SaslHandshakeResponse {
+            error: ErrorCode(theirs.error_code),
+            mechanisms: theirs.mechanisms.iter().map(|name| name.to_string()).collect(),
+        };
+        prop_assert_eq!(ours, Ok(expected));
+    }
+
+    #[test]
+    fn sasl_authenticate_answers_decode_to_what_was_encoded(
+        (version, theirs) in sasl::AUTHENTICATE_VERSIONS
+            .prop_flat_map(|version| (Just(version), oracle::sasl_authenticate(version)))
+    ) {
+        let bytes = oracle::encode(&theirs, version);
+        let ours = SaslAuthenticateResponse::decode(version, &mut Reader::new(&bytes));
+        let expected = SaslAuthenticateResponse {
+            error: ErrorCode(theirs.error_code),
+            message: theirs.error_message.as_ref().map(|text| text.to_string()),
+            token: theirs.auth_bytes.to_vec(),
+            session_lifetime_ms: theirs.session_lifetime_ms,
         };
         prop_assert_eq!(ours, Ok(expected));
     }
@@ -209,11 +240,13 @@ fn the_versions_decoded_here_exist() {
     }
 }
 
-const APIS: [(ApiKey, std::ops::RangeInclusive<i16>); 4] = [
+const APIS: [(ApiKey, std::ops::RangeInclusive<i16>); 6] = [
     (ApiKey::Produce, produce::VERSIONS),
     (ApiKey::Metadata, metadata::VERSIONS),
     (ApiKey::ApiVersions, api_versions::VERSIONS),
     (ApiKey::InitProducerId, init_producer_id::VERSIONS),
+    (ApiKey::SaslHandshake, sasl::HANDSHAKE_VERSIONS),
+    (ApiKey::SaslAuthenticate, sasl::AUTHENTICATE_VERSIONS),
 ];
 
 fn their_key(api: ApiKey) -> theirs::ApiKey {

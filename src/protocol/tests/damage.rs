@@ -10,6 +10,7 @@ use crate::protocol::init_producer_id::{self, InitProducerIdResponse};
 use crate::protocol::metadata::{self, MetadataResponse};
 use crate::protocol::primitives::{DecodeError, DecodeFault, LengthAt, Reader};
 use crate::protocol::produce::{self, ProduceResponse};
+use crate::protocol::sasl::{self, SaslAuthenticateResponse, SaslHandshakeResponse};
 
 type Decode = fn(i16, &mut Reader<'_>) -> Result<(), DecodeError>;
 
@@ -148,7 +149,25 @@ fn any_answer() -> impl Strategy<Value = (i16, Vec<u8>, Decode)> {
             oracle::init_producer_id(version).prop_map(move |a| oracle::encode(&a, version));
         (Just(version), bytes, Just(decode))
     });
-    prop_oneof![1 => api_versions, 3 => metadata, 3 => produce, 1 => producer_id]
+    let handshake = sasl::HANDSHAKE_VERSIONS.prop_flat_map(|version| {
+        let decode: Decode = |v, reader| SaslHandshakeResponse::decode(v, reader).map(drop);
+        let bytes = oracle::sasl_handshake(version).prop_map(move |a| oracle::encode(&a, version));
+        (Just(version), bytes, Just(decode))
+    });
+    let authenticate = sasl::AUTHENTICATE_VERSIONS.prop_flat_map(|version| {
+        let decode: Decode = |v, reader| SaslAuthenticateResponse::decode(v, reader).map(drop);
+        let bytes =
+            oracle::sasl_authenticate(version).prop_map(move |a| oracle::encode(&a, version));
+        (Just(version), bytes, Just(decode))
+    });
+    prop_oneof![
+        1 => api_versions,
+        3 => metadata,
+        3 => produce,
+        1 => producer_id,
+        1 => handshake,
+        1 => authenticate,
+    ]
 }
 
 fn hostile_lengths(width: usize) -> Vec<Vec<u8>> {

@@ -29,7 +29,7 @@ const RELEASES: [Row; 11] = [
 ];
 
 fn versions(produce: i16, metadata: i16) -> Versions {
-    Versions { produce, metadata, init_producer_id: None }
+    Versions { produce, metadata, init_producer_id: None, sasl_authenticate: None }
 }
 
 #[test]
@@ -64,8 +64,12 @@ fn a_release_that_is_not_asked_gets_what_it_would_be_asked_for() {
     for (release, _, _, (produce, metadata)) in RELEASES {
         let release = release.parse::<Release>().unwrap();
         let idempotent = release >= "0.11".parse().unwrap();
-        let expected =
-            Versions { init_producer_id: idempotent.then_some(0), ..versions(produce, metadata) };
+        let authenticates = release >= "1.0".parse().unwrap();
+        let expected = Versions {
+            init_producer_id: idempotent.then_some(0),
+            sasl_authenticate: authenticates.then_some(0),
+            ..versions(produce, metadata)
+        };
         assert_eq!(release.versions(), expected, "{release:?}");
     }
     for (release, produce, metadata) in [

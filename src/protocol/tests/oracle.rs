@@ -11,7 +11,7 @@ use kafka_protocol::messages::produce_response::{
 };
 use kafka_protocol::messages::{
     ApiVersionsResponse, BrokerId, InitProducerIdResponse, MetadataResponse, ProduceResponse,
-    ProducerId, TopicName,
+    ProducerId, SaslAuthenticateResponse, SaslHandshakeResponse, TopicName,
 };
 use kafka_protocol::protocol::{Encodable, StrBytes};
 use proptest::collection::vec;
@@ -99,6 +99,32 @@ pub fn init_producer_id(version: i16) -> BoxedStrategy<InitProducerIdResponse> {
                 .with_error_code(error)
                 .with_producer_id(ProducerId(id))
                 .with_producer_epoch(epoch);
+            match unknown {
+                Some(bytes) => answer.with_unknown_tagged_field(UNKNOWN_TAG, bytes.into()),
+                None => answer,
+            }
+        })
+        .boxed()
+}
+
+pub fn sasl_handshake(_: i16) -> BoxedStrategy<SaslHandshakeResponse> {
+    (any::<i16>(), vec(text(), 0..5))
+        .prop_map(|(error, mechanisms)| {
+            SaslHandshakeResponse::default().with_error_code(error).with_mechanisms(mechanisms)
+        })
+        .boxed()
+}
+
+pub fn sasl_authenticate(version: i16) -> BoxedStrategy<SaslAuthenticateResponse> {
+    let token = vec(any::<u8>(), 0..40);
+    let head = (any::<i16>(), option::of(text()), token, since(version, 1, 0));
+    (head, unknown_field(version >= 2))
+        .prop_map(|((error, message, token, lifetime), unknown)| {
+            let answer = SaslAuthenticateResponse::default()
+                .with_error_code(error)
+                .with_error_message(message)
+                .with_auth_bytes(token.into())
+                .with_session_lifetime_ms(lifetime);
             match unknown {
                 Some(bytes) => answer.with_unknown_tagged_field(UNKNOWN_TAG, bytes.into()),
                 None => answer,

@@ -11,6 +11,7 @@ use crate::protocol::header::{ApiKey, finish_frame, put_request_header};
 use crate::protocol::init_producer_id::{self, put_init_producer_id_request};
 use crate::protocol::metadata::{self, put_metadata_request};
 use crate::protocol::produce::{self, ProduceEncoder, TopicRef};
+use crate::protocol::sasl::{self, put_sasl_authenticate_request, put_sasl_handshake_request};
 use crate::topic_name;
 
 /// What is in the buffer before a request, and must not change.
@@ -91,6 +92,40 @@ proptest! {
             decode(&out, theirs::ApiKey::InitProducerId, version, correlation_id, &client_id);
         prop_assert_eq!(request.transactional_id, None);
         prop_assert_eq!((request.producer_id.0, request.producer_epoch), (-1, -1));
+    }
+
+    #[test]
+    fn sasl_handshake_requests_decode_to_the_mechanism(
+        version in sasl::HANDSHAKE_VERSIONS,
+        correlation_id in any::<i32>(),
+        mechanism in "[A-Z0-9-]{1,20}",
+    ) {
+        let mut out = BEFORE.to_vec();
+        let start =
+            put_request_header(&mut out, ApiKey::SaslHandshake, version, correlation_id, "me");
+        put_sasl_handshake_request(&mut out, &mechanism);
+        finish_frame(&mut out, start);
+
+        let request: theirs::SaslHandshakeRequest =
+            decode(&out, theirs::ApiKey::SaslHandshake, version, correlation_id, "me");
+        prop_assert_eq!(&*request.mechanism, &*mechanism);
+    }
+
+    #[test]
+    fn sasl_authenticate_requests_decode_to_the_token(
+        version in sasl::AUTHENTICATE_VERSIONS,
+        correlation_id in any::<i32>(),
+        token in vec(any::<u8>(), 0..300),
+    ) {
+        let mut out = BEFORE.to_vec();
+        let start =
+            put_request_header(&mut out, ApiKey::SaslAuthenticate, version, correlation_id, "me");
+        put_sasl_authenticate_request(&mut out, version, &token);
+        finish_frame(&mut out, start);
+
+        let request: theirs::SaslAuthenticateRequest =
+            decode(&out, theirs::ApiKey::SaslAuthenticate, version, correlation_id, "me");
+        prop_assert_eq!(&*request.auth_bytes, &*token);
     }
 
     #[test]
