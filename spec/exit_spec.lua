@@ -92,6 +92,21 @@ describe("a graceful stop", function()
         ended_cleanly(nginx)
     end)
 
+    it("REG-02: waits for all parts of a batch that was too large for the broker", function()
+        local topic = kafka:topic("exit-split", 1, { ["max.message.bytes"] = 2000 })
+        local nginx = start {
+            producer = { queue_buffering_max_ms = 50000, request_required_acks = -1 },
+        }
+        log(nginx, topic, 1, 500)
+        nginx:stop()
+        local records = kafka:records(topic)
+        assert.equal(500, #records)
+        for i, record in ipairs(records) do
+            assert.equal(tostring(i), record.payload)
+        end
+        ended_cleanly(nginx)
+    end)
+
     it("delivers what exit_worker_by_lua logs", function()
         local topic = kafka:topic("exit-worker", 1)
         local nginx = start {

@@ -315,6 +315,25 @@ describe("outside of a worker", function()
         nothing_runs(nginx)
     end)
 
+    it("NGX-08: a reload with a bad configuration changes nothing", function()
+        local topic = harness.kafka:topic("init-bad-reload", 1)
+        local nginx = harness.nginx { producer = { queue_buffering_max_ms = 5 } }
+        local pids, queues = nginx:pids(), nginx:queue_files()
+        local file = assert(io.open(nginx.prefix .. "/main.conf", "a"))
+        file:write("no_such_directive on;\n")
+        file:close()
+        nginx:signal("HUP")
+        harness.eventually(5, function()
+            assert.matches("no_such_directive", nginx:error_log(), 1, true)
+        end)
+        assert.same(pids, nginx:pids())
+        assert.same(queues, nginx:queue_files())
+        nginx:run("assert(kfk.log(..., nil, 'payload'))", topic)
+        harness.eventually(5, function()
+            assert.equal(1, #harness.kafka:records(topic))
+        end)
+    end)
+
     it("nginx -t starts nothing", function()
         local nginx = harness.nginx {
             init = IN_MASTER,

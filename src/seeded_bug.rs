@@ -47,11 +47,13 @@ pub(crate) enum Bug {
     SplitInDoubt,
     /// What was given up keeps its stamp.
     KeepFailedStamp,
+    /// The wall clock is taken to be right.
+    TrustWallClock,
 }
 
 /// All of them.
 #[cfg(test)]
-pub(crate) const BUGS: [Bug; 21] = [
+pub(crate) const BUGS: [Bug; 22] = [
     Bug::SkipStamp,
     Bug::NewNumbersOnRetry,
     Bug::FollowRepeat,
@@ -73,6 +75,7 @@ pub(crate) const BUGS: [Bug; 21] = [
     Bug::TrustRefusal,
     Bug::SplitInDoubt,
     Bug::KeepFailedStamp,
+    Bug::TrustWallClock,
 ];
 
 #[cfg(test)]

@@ -78,7 +78,7 @@ pub(super) fn produce(
     frames: &FramePool,
     sent: &[Sent],
 ) -> (Vec<u8>, Option<Expected>) {
-    let ids_known = sent.iter().all(|sent| producer.topic_ref(sent.topic).1 != [0; 16]);
+    let ids_known = sent.iter().all(|sent| sent.topic_id != [0; 16]);
     // A broker that was upgraded a moment ago may offer what the metadata in hand cannot serve.
     let version =
         if ids_known { versions.produce } else { versions.produce.min(PRODUCE_BY_TOPIC_ID - 1) };
@@ -95,8 +95,8 @@ pub(super) fn produce(
         by_topic.len(),
     );
     for batches in by_topic {
-        let (name, id) = producer.topic_ref(batches[0].topic);
-        encoder.topic(TopicRef { name, id }, batches.len());
+        let name = producer.topic_name(batches[0].topic);
+        encoder.topic(TopicRef { name, id: batches[0].topic_id }, batches.len());
         for sent in batches {
             let hint = BATCH_OVERHEAD + sent.batch.bytes;
             encoder.partition(sent.partition as i32, hint, |out| {

@@ -64,9 +64,8 @@ impl Run<'_> {
 
     fn take_records_of(&mut self, now: Time, number: usize) -> bool {
         let now_ms = wall_ms();
-        // The wall clock may have been set meanwhile: no record of our own is older than our last look.
-        // What a dead worker left gets all of its time anew.
-        let oldest = if number == 0 { now.since(self.drained_at).as_millis() as i64 } else { 0 };
+        // No record of our own is older than our last look. What a dead worker left gets all of its time anew.
+        let earliest = if number == 0 { self.drained_at } else { now };
         for _ in 0..RECORDS_A_TURN {
             let Some(source) = self.sources.source(number) else { return false };
             let slot = match source.reader.read() {
@@ -91,9 +90,8 @@ impl Run<'_> {
             if number > 0 {
                 crate::crash_points::crash_point("adopted record read");
             }
-            let age = now_ms.saturating_sub(slot.timestamp_ms).clamp(0, oldest) as u64;
             let id = Sources::name(number, slot.position);
-            let born = Time(now.0.saturating_sub(age * 1000));
+            let born = now.of_stamp(earliest, now_ms, slot.timestamp_ms);
             let record = new_record(self.config, id, born, &slot);
             // Another configuration than the dead worker's may have nobody to ask.
             let ask = self.config.partitioner.0

@@ -347,7 +347,7 @@ impl<'a> Run<'a> {
                         self.sources.unstamp(record.id);
                     }
                 }
-                let topic = self.producer.topic_ref(outcome.topic).0.to_owned();
+                let topic = self.producer.topic_name(outcome.topic).to_owned();
                 self.replay.topic_failed(self.shared.now(), &topic);
                 if self.config.failed_cb.0 && !self.callbacks_ended() {
                     self.handover.add(topic, outcome.records, reason, in_doubt);

@@ -12,7 +12,7 @@ impl Run<'_> {
         let lines = &self.shared.lines;
         match notice {
             Notice::TopicError { topic, error } => {
-                let topic = self.producer.topic_ref(topic).0;
+                let topic = self.producer.topic_name(topic);
                 let text = format_args!("topic {topic}: {error}{}", advice(error));
                 lines.put(now, Level::Warn, "topic", topic, text);
             }
@@ -36,7 +36,7 @@ impl Run<'_> {
                 lines.put(now, Level::Warn, "producer id", "", text);
             }
             Notice::ResentInDoubt { topic, partition, records, error } => {
-                let topic = self.producer.topic_ref(topic).0;
+                let topic = self.producer.topic_name(topic);
                 let text = format_args!(
                     "topic {topic} partition {partition}: {error}; {records} messages that may be there \
                      are sent again as new ones, and may be doubled"
@@ -44,7 +44,7 @@ impl Run<'_> {
                 lines.put(now, Level::Warn, "in doubt", topic, text);
             }
             Notice::BatchSplit { topic, records } => {
-                let topic = self.producer.topic_ref(topic).0;
+                let topic = self.producer.topic_name(topic);
                 let text = format_args!(
                     "topic {topic}: a batch of {records} messages is too large for the broker and \
                      was split; lower batch_size or batch_num_messages, or raise max.message.bytes"

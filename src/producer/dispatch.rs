@@ -120,7 +120,7 @@ impl Producer {
             self.counts.batches += 1;
             self.counts.batch_records_max =
                 self.counts.batch_records_max.max(batch.records.len() as u64);
-            batches.push(Sent { topic: id, partition: index, batch });
+            batches.push(Sent { topic: id, topic_id: topic.id, partition: index, batch });
         }
         if batches.is_empty() {
             return false;

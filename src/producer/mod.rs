@@ -134,10 +134,9 @@ impl Producer {
         id
     }
 
-    /// Name and Kafka's id of a topic.
-    pub fn topic_ref(&self, topic: TopicId) -> (&str, [u8; 16]) {
-        let topic = &self.topics[topic.0 as usize];
-        (&topic.name, topic.id)
+    /// Name of a topic.
+    pub fn topic_name(&self, topic: TopicId) -> &str {
+        &self.topics[topic.0 as usize].name
     }
 
     /// Number of a topic's partitions, once it is known.
@@ -274,7 +273,7 @@ impl Producer {
                 .iter()
                 .filter(|told| match &told.topic {
                     ProducedTopicRef::Name(name) => **name == *topic.name,
-                    ProducedTopicRef::Id(id) => *id == topic.id && topic.id != [0; 16],
+                    ProducedTopicRef::Id(id) => *id == sent.topic_id && *id != [0; 16],
                 })
                 .flat_map(|told| &told.partitions)
                 .find(|told| told.index == sent.partition as i32);

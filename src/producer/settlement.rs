@@ -173,7 +173,7 @@ impl Producer {
                 }
             }
         }
-        let Sent { topic, partition, batch } = sent;
+        let Sent { topic, partition, batch, .. } = sent;
         self.in_flight_records -= batch.records.len() as u64;
         let (landed, records) = (batch.stamp, batch.records);
         if is_seeded(Bug::ReportTwice) {

@@ -19,6 +19,8 @@ pub(super) enum Link {
 pub struct Sent {
     /// Topic.
     pub topic: TopicId,
+    /// Kafka's id of the topic, as it was when this was sent, and as its answer has it; zeros where none was told.
+    pub topic_id: [u8; 16],
     /// Partition.
     pub partition: u32,
     /// The records.

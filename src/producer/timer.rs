@@ -1,6 +1,7 @@
 //! Time as the producer knows it, and its one table of deadlines.
 
 use super::{BrokerId, TopicId};
+use crate::seeded_bug::{Bug, is_seeded};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
@@ -12,6 +13,14 @@ pub struct Time(pub u64);
 impl Time {
     /// Later than everything.
     pub const NEVER: Time = Time(u64::MAX);
+
+    /// When something was written that bears the wall clock's time `stamp_ms`, now that the wall clock says
+    /// `wall_ms`. It may have been set in between: nothing was written after now, nor before `earliest`.
+    pub fn of_stamp(self, earliest: Time, wall_ms: i64, stamp_ms: i64) -> Time {
+        let age = u64::try_from(wall_ms.saturating_sub(stamp_ms)).unwrap_or(0);
+        let written = Time(self.0.saturating_sub(age.saturating_mul(1000)));
+        if is_seeded(Bug::TrustWallClock) { written } else { written.max(earliest.min(self)) }
+    }
 
     /// Time passed since `earlier`, zero when that is later.
     pub fn since(self, earlier: Time) -> Duration {

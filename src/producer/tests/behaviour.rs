@@ -89,6 +89,18 @@ impl Stage {
         error: ErrorCode,
         epoch: i32,
     ) {
+        self.answer_metadata_of([1; 16], conn, brokers, leaders, (error, epoch));
+    }
+
+    /// Of a topic with this id.
+    fn answer_metadata_of(
+        &mut self,
+        id: [u8; 16],
+        conn: ConnId,
+        brokers: &[(i32, &str)],
+        leaders: &[Option<i32>],
+        (error, epoch): (ErrorCode, i32),
+    ) {
         let request = self.producer.refresh.asked.expect("metadata is asked for").1;
         let partitions = leaders.iter().enumerate().map(|(index, leader)| PartitionMetadata {
             error: ErrorCode::NONE,
@@ -113,7 +125,7 @@ impl Stage {
             topics: vec![TopicMetadata {
                 error,
                 name: "t".into(),
-                id: [1; 16],
+                id,
                 partitions: partitions.collect(),
             }],
         };
@@ -171,7 +183,15 @@ impl Stage {
         told: impl Fn(u32) -> ProducedPartition,
     ) {
         let partitions = batches.iter().map(|(_, partition, _)| told(*partition)).collect();
-        let topic = ProducedTopicRef::Name("t".into());
+        self.answer_naming(ProducedTopicRef::Name("t".into()), (conn, request), partitions);
+    }
+
+    fn answer_naming(
+        &mut self,
+        topic: ProducedTopicRef,
+        (conn, request): (&ConnId, &RequestId),
+        partitions: Vec<ProducedPartition>,
+    ) {
         let response = ProduceResponse {
             throttle_ms: 0,
             topics: vec![ProducedTopic { topic, partitions }],
@@ -330,6 +350,40 @@ fn a_batch_too_large_for_the_broker_is_halved_until_only_the_large_record_fails(
     assert_eq!(delivered, ids.iter().copied().filter(|id| *id != large).collect::<Vec<_>>());
     assert_eq!(lost.len(), 1);
     assert_eq!(lost[0].0, [large]);
+}
+
+#[test]
+fn reg_02_the_parts_of_a_batch_that_was_cut_are_held_until_each_has_its_answer() {
+    let (mut stage, topic) = Stage::ready(Rules { batch_records: 4, ..rules() }, 1);
+    let ids: Vec<u64> = (0..4).map(|_| stage.log(topic, None)).collect();
+    let whole = stage.requests().remove(0);
+    stage.answer(&whole, |p| told(p, ErrorCode::MESSAGE_TOO_LARGE));
+    for part in [&ids[..2], &ids[2..]] {
+        let request = stage.requests().remove(0);
+        assert_eq!(request.2[0].2, part);
+        // Who flushes waits for as long as something is held.
+        assert_eq!(stage.producer.held_records(), if part[0] == ids[0] { 4 } else { 2 });
+        stage.answer(&request, |p| told(p, ErrorCode::NONE));
+        assert_eq!(stage.outcomes(), [(part.to_vec(), Fate::Delivered)]);
+    }
+    assert_eq!(stage.producer.held_records(), 0);
+}
+
+#[test]
+fn reg_04_an_answer_is_read_with_the_topic_s_id_as_it_was_when_it_was_asked() {
+    let patient = Duration::from_secs(300);
+    let rules = Rules { request_timeout: patient, message_timeout: patient, ..fast() };
+    let (mut stage, topic) = Stage::ready(rules, 1);
+    let id = stage.log(topic, None);
+    let request = stage.requests().remove(0);
+    // Meanwhile the topic is deleted and made anew.
+    let conn = stage.refresh();
+    let leaders = [Some(1)];
+    stage.answer_metadata_of([2; 16], conn, &[(1, "b1")], &leaders, (ErrorCode::NONE, 0));
+    let answer = ProducedTopicRef::Id([1; 16]);
+    stage.answer_naming(answer, (&request.0, &request.1), vec![told(0, ErrorCode::NONE)]);
+    assert_eq!(stage.outcomes(), [(vec![id], Fate::Delivered)]);
+    assert!(stage.requests().is_empty());
 }
 
 #[test]

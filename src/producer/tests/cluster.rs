@@ -64,7 +64,7 @@ pub struct ProducerState {
 }
 
 /// A batch in a Produce request: topic, partition, stamp, records.
-pub type ModelBatch = (String, u32, Option<ProducerStamp>, Vec<RecordId>);
+pub type ModelBatch = (ProducedTopicRef, u32, Option<ProducerStamp>, Vec<RecordId>);
 
 /// The cluster's state. A log survives its leader, as with enough in-sync replicas.
 pub struct Cluster {
@@ -243,12 +243,10 @@ impl Cluster {
         let throttle_ms = if self.chance(self.faults.throttle) { 200 } else { 0 };
         let mut response =
             ProduceResponse { throttle_ms, topics: Vec::new(), node_endpoints: Vec::new() };
-        for (name, partition, stamp, records) in batches {
-            let told = self.append(broker, name, *partition, *stamp, records);
-            response.topics.push(ProducedTopic {
-                topic: ProducedTopicRef::Name(name.clone()),
-                partitions: vec![told],
-            });
+        for (topic, partition, stamp, records) in batches {
+            let told = self.append(broker, topic, *partition, *stamp, records);
+            let topic = topic.clone();
+            response.topics.push(ProducedTopic { topic, partitions: vec![told] });
         }
         if self.chance(self.faults.lose_answer) {
             return Answer::Break;
@@ -262,7 +260,7 @@ impl Cluster {
     fn append(
         &mut self,
         broker: BrokerId,
-        name: &str,
+        topic: &ProducedTopicRef,
         partition: u32,
         stamp: Option<ProducerStamp>,
         records: &[RecordId],
@@ -276,7 +274,14 @@ impl Cluster {
             record_errors: Vec::new(),
             current_leader: None,
         };
-        let topic = self.topics.iter().position(|topic| topic.name == name).expect("known topic");
+        let topic = self.topics.iter().position(|known| match topic {
+            ProducedTopicRef::Name(name) => known.name == *name,
+            ProducedTopicRef::Id(id) => known.id == *id,
+        });
+        let Some(topic) = topic else {
+            told.error = ErrorCode::UNKNOWN_TOPIC_ID;
+            return told;
+        };
         let Some((leader, _)) = self.topics[topic].leaders.get(partition as usize) else {
             told.error = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
             return told;

@@ -199,7 +199,7 @@ impl Broker {
 
     pub fn take(&mut self, (_, _, stamp, ids): &OnWay) -> Told {
         let records = ids.iter().map(|id| RecordId(*id)).collect();
-        let batch: ModelBatch = ("t".into(), 0, *stamp, records);
+        let batch: ModelBatch = (ProducedTopicRef::Name("t".into()), 0, *stamp, records);
         match self.0.produce(1, &[batch]) {
             Answer::Now(mut response) => response.topics.remove(0).partitions.remove(0),
             _ => panic!("it has no faults"),

@@ -57,6 +57,8 @@ enum Event {
     BrokerDown(BrokerId),
     BrokerUp(BrokerId),
     MoveLeader,
+    /// The wall clock is set, by so many milliseconds.
+    SetClock(i64),
     /// Brokers take batches of so many records at most from now on.
     Limit(usize),
     Elect,
@@ -93,12 +95,20 @@ struct Sim {
     events: BinaryHeap<Reverse<(Time, Time, usize)>>,
     payloads: Vec<Option<Event>>,
     rules: Rules,
+    /// Milliseconds that the wall clock was set by, since when.
+    clock: Vec<(Time, i64)>,
+    /// When all that was logged had been read, by record: that was logged after it.
+    drained_at: Vec<Time>,
+    /// When the event that happens was meant to.
+    meant: Time,
     /// How many owners there were.
     lives: u64,
     /// The owner's file, and those that it adopted.
     files: Vec<u16>,
     /// All owners number what they send.
     idempotent: bool,
+    /// Topics are named by their ids, as from Produce v13 on.
+    by_id: bool,
     /// Killed in the middle of giving a batch other numbers.
     torn: bool,
     /// Brokers refuse batches, or parts of them, for good.
@@ -241,6 +251,7 @@ impl Sim {
                 if frozen && event.as_ref().is_some_and(Event::is_for_the_owner) {
                     self.events.push(Reverse((self.frozen_until, meant, index)));
                 } else if let Some(event) = event.take() {
+                    self.meant = meant;
                     self.happen(event);
                 }
             } else {
@@ -374,6 +385,7 @@ impl Sim {
             }
             Event::Elect => self.cluster.elect(),
             Event::MoveLeader => self.cluster.move_leader(),
+            Event::SetClock(ms) => self.clock.push((now, ms)),
             Event::Limit(records) => {
                 self.cluster.max_records = records;
                 self.refusals |= records < self.rules.batch_records;
@@ -398,6 +410,12 @@ impl Sim {
         topics.map(|id| self.producer.partition_count(TopicId(id))).collect()
     }
 
+    /// The wall clock, as it is or was.
+    fn wall_ms(&self, at: Time) -> i64 {
+        let set = self.clock.iter().rev().find(|(since, _)| *since <= at);
+        1_700_000_000_000 + (at.0 / 1000) as i64 + set.map_or(0, |(_, ms)| *ms)
+    }
+
     fn hand_in(&mut self) {
         let topic = TopicId(self.cluster.random.below(self.cluster.topics.len() as u64) as u32);
         let file = u64::from(self.files[0]);
@@ -405,8 +423,12 @@ impl Sim {
         let key = self.cluster.random.below(self.keys);
         let key_hash = (key > 0).then_some(key as u32 * 7919);
         let bytes = 20 + self.cluster.random.below(300) as u32;
-        let age = self.cluster.random.below(1000).min(self.now.0);
-        let born = Time(self.now.0 - age);
+        // It was logged when it was meant to be, or a little before; the owner reads it now.
+        let logged = Time(self.meant.0.saturating_sub(self.cluster.random.below(1000)));
+        let (wall_ms, stamp_ms) = (self.wall_ms(self.now), self.wall_ms(logged));
+        let drained_at = self.drained_at[self.ledger.len()];
+        let born = self.now.of_stamp(drained_at, wall_ms, stamp_ms);
+        self.drained_at.push(self.now);
         // Now and then a partition is given, also one that does not exist.
         let wish = self.cluster.random.below(20) as u32;
         let partition = (wish < 5).then_some(wish);
@@ -491,6 +513,13 @@ impl Sim {
     fn note_outcomes(&mut self) -> Result<(), String> {
         while let Some(outcome) = self.producer.poll_outcome() {
             let sure = matches!(outcome.fate, Fate::Failed { in_doubt: false, .. });
+            let timed_out = Fate::Failed { reason: Reason::TimedOut, in_doubt: false };
+            let time = self.rules.message_timeout;
+            let early = |id| self.now < self.drained_at[number(id)] + time;
+            // A batch is given up with its oldest record, and what is in doubt with what it follows.
+            if outcome.fate == timed_out && outcome.records.iter().all(|record| early(record.id)) {
+                return Err(format!("given up before its time: {:?}", outcome.records));
+            }
             for record in outcome.records.iter().filter(|_| sure) {
                 if !is_seeded(Bug::KeepFailedStamp) {
                     self.ledger.unstamp(record.id);
@@ -544,10 +573,14 @@ impl Sim {
             if !partitions.insert((sent.topic, sent.partition)) {
                 return Err("a partition twice in a request".into());
             }
-            let name = self.producer.topic_ref(sent.topic).0.to_owned();
+            let topic = if self.by_id && sent.topic_id != [0; 16] {
+                ProducedTopicRef::Id(sent.topic_id)
+            } else {
+                ProducedTopicRef::Name(self.producer.topic_name(sent.topic).to_owned())
+            };
             let records: Vec<RecordId> =
                 sent.batch.records.iter().map(|record| record.id).collect();
-            batches.push((name, sent.partition, sent.batch.stamp, records));
+            batches.push((topic, sent.partition, sent.batch.stamp, records));
         }
         self.tell(|| format!("{conn:?} sends {batches:?}"));
         // On record before it is sent.

@@ -68,9 +68,13 @@ impl Sim {
             now: Time(0),
             producer: Producer::new(rules.clone(), seed ^ 1),
             rules,
+            clock: Vec::new(),
+            drained_at: vec![Time(0)],
+            meant: Time(0),
             lives: 0,
             files: vec![0],
             idempotent,
+            by_id: pick(&mut random, &[0, 1]) == 1,
             torn: false,
             refusals,
             cluster: Cluster {
@@ -152,6 +156,13 @@ impl Sim {
         if random.below(4) == 0 {
             let limit = pick(&mut random, &[1, 7]) as usize;
             sim.at(Duration::from_micros(random.below(5_000_000)), Event::Limit(limit));
+        }
+        if random.below(3) == 0 {
+            for _ in 0..1 + random.below(3) {
+                let ms = pick(&mut random, &[0, 700, 7_200_000]) as i64;
+                let ms = if random.below(2) == 0 { ms } else { -ms };
+                sim.at(Duration::from_micros(random.below(10_000_000)), Event::SetClock(ms));
+            }
         }
         sim.at(Duration::from_secs(15), Event::Heal);
         sim
