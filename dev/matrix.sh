@@ -3,8 +3,8 @@
 # each: a thousand messages and back; a thousand more while the broker is killed and started again; two
 # hundred from a producer that is told the version instead of asking for it, and where there is SCRAM, two
 # hundred from one that authenticates. Every message must arrive, in the partition that its key gives, in
-# order, and with its time where Kafka keeps that. Prints a table, and fails unless all of it is as it must be. LKFK_CPATH, when set, is the directory of the
-# lkfk.so to test; else it is built.
+# order, and with its time where Kafka keeps that. Prints a table, and fails unless all of it is as it
+# must be. LKFK_CPATH, when set, is the directory of the lkfk.so to test; else it is built.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/stage.sh"
 
@@ -95,7 +95,7 @@ check_unasked() {
   [[ $CONNECTION == *"Produce v$1, not asked"* ]] || die "not told but asked: $CONNECTION"
 }
 
-# From 0.10.2 on.
+# From 0.10.2 on; there is no 0.10.0 or 0.10.1 among the versions.
 has_scram() {
   [[ ${BROKER#matrix-} != 0.[89].* ]]
 }

@@ -101,6 +101,28 @@ describe("failed_cb", function()
         assert.same({ { 300, "lkfk", 500, nginx.backpath, "function", DEAD[1] } }, seen(nginx))
     end)
 
+    it("is not given the password", function()
+        for _, key in ipairs { "sasl_password", "sasl.password" } do
+            local body = [[
+                local shown = { kfk.cf.sasl_username, "-" }
+                for name in pairs(kfk.cf) do
+                    if name:find("password") then
+                        shown[2] = name
+                    end
+                end
+                table.insert(require("seen"), shown)
+            ]]
+            local nginx = start({
+                metadata_broker_list = DEAD, message_timeout_ms = 300,
+                security_protocol = "sasl_plaintext", sasl_mechanisms = "SCRAM-SHA-256",
+                sasl_username = "nginx", [key] = "open-sesame",
+            }, "failed_cb = function(kfk, msg) " .. body .. " end")
+            log(nginx, "cb-secret", 1, 1)
+            await_failed(nginx, 1)
+            assert.same({ { "nginx", "-" } }, seen(nginx))
+        end
+    end)
+
     -- Its own text, as it stood in ngx_lua_lkfk's conf.lua.
     it("writes lines to the backup file with kfk.fp[topic]:write()", function()
         local nginx = start_failing([[

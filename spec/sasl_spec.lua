@@ -85,16 +85,16 @@ it("AUT-03: with a wrong password messages wait, and arrive once it is right", f
         assert.equal(3, #nginx:backup(topic))
     end)
     local broken = nginx:run("return kfk.stats()").connections_broken
-    ngx.sleep(1)
-    -- No storm that would lock the user out: the pause between attempts grows to a second.
-    assert.is_true(nginx:run("return kfk.stats()").connections_broken - broken <= 4)
+    ngx.sleep(2)
+    -- No storm that would lock the user out.
+    assert.is_true(nginx:run("return kfk.stats()").connections_broken - broken <= 1)
 
     change_password("open-barley")
     finally(function()
         change_password(PASSWORD)
     end)
     nginx:run("assert(kfk.log(..., nil, 4))", topic)
-    harness.eventually(15, function()
+    harness.eventually(30, function()
         local list = payloads(topic)
         table.sort(list)
         assert.same({ "1", "2", "3", "4" }, list)
@@ -102,7 +102,7 @@ it("AUT-03: with a wrong password messages wait, and arrive once it is right", f
     assert.not_matches("open-barley", nginx:error_log(), 1, true)
 end)
 
-it("AUT-03: a password that changes while messages flow loses none", function()
+it("AUT-03: a password that changes under a running worker costs no message", function()
     local topic = broker:topic("sasl-rotated", 1)
     local nginx = start_nginx()
     nginx:run("assert(kfk.log(..., nil, 'before'))", topic)
@@ -117,7 +117,7 @@ it("AUT-03: a password that changes while messages flow loses none", function()
     assert_says(nginx, "authentication failed")
     nginx:run("assert(kfk.log(..., nil, 'meanwhile'))", topic)
     change_password(PASSWORD)
-    harness.eventually(15, function()
+    harness.eventually(30, function()
         assert.same({ "before", "meanwhile" }, payloads(topic))
     end)
 end)
@@ -128,7 +128,7 @@ for _, acks in ipairs { 1, -1 } do
         local topic = broker:topic("sasl-renewed" .. acks, 1)
         local nginx = start_nginx { request_required_acks = acks, batch_num_messages = 20 }
         nginx:run([[
-            for i = 1, 6000 do
+            for i = 1, 4000 do
                 assert(kfk.log(..., nil, i))
                 if i % 5 == 0 then
                     ngx.sleep(0.005)
@@ -136,7 +136,7 @@ for _, acks in ipairs { 1, -1 } do
             end
         ]], topic)
         harness.eventually(10, function()
-            assert.equal(6000, #broker:records(topic))
+            assert.equal(4000, #broker:records(topic))
         end)
         for i, payload in ipairs(payloads(topic)) do
             assert.equal(tostring(i), payload)
@@ -163,14 +163,33 @@ it("a listener that wants no authentication is named as the cause", function()
     assert_says(nginx, 'wants no authentication: set security_protocol to "plaintext"')
 end)
 
-it("brokers that are not asked for their versions are told the tokens without headers", function()
-    local topic = broker:topic("sasl-unasked", 1)
-    local nginx = start_nginx {
-        api_version_request = false, broker_version_fallback = "0.11.0",
-        request_required_acks = -1,
+describe("brokers that are not asked for their versions are spoken to", function()
+    -- With what goes on for longer than a session where it is said to last.
+    local RELEASES = {
+        { "0.11.0", "with tokens without headers", 1 },
+        { "2.0.0", "with SaslAuthenticate", 1 },
+        { "2.8.2", "with sessions that are renewed", 60 },
     }
-    nginx:run("assert(kfk.log(..., nil, 'payload'))", topic)
-    harness.eventually(10, function()
-        assert.same({ "payload" }, payloads(topic))
-    end)
+
+    for _, row in ipairs(RELEASES) do
+        local release, how, count = unpack(row)
+        it(("as %s, %s"):format(release, how), function()
+            local topic = broker:topic("sasl-unasked-" .. release, 1)
+            local nginx = start_nginx {
+                api_version_request = false, broker_version_fallback = release,
+                request_required_acks = -1,
+            }
+            nginx:run([[
+                local topic, count = ...
+                for i = 1, count do
+                    assert(kfk.log(topic, nil, i))
+                    ngx.sleep(0.05)
+                end
+            ]], topic, count)
+            harness.eventually(10, function()
+                assert.equal(count, #payloads(topic))
+            end)
+            assert.equal(0, nginx:run("return kfk.stats()").connections_broken)
+        end)
+    end
 end)

@@ -136,7 +136,7 @@ keys! {
     send_key: bool = true, "true", ANY, "", [],
         "Sends the key to Kafka. The original used it to choose the partition only; false restores that.";
     failed_cb: Callback = Callback(false), "writes to the backup file", value::Signature("kfk, msg"), "", [],
-        "Called on the event loop with each message that could not be delivered, instead of writing it to the backup file: msg.topic, msg.key, msg.str, and msg.err (why), msg.code (Kafka's error code, or nil). kfk.cf is the configuration, kfk.fp[topic]:write(...) appends to the topic's backup file. It may yield. When it throws, the message goes to the backup file.";
+        "Called on the event loop with each message that could not be delivered, instead of writing it to the backup file: msg.topic, msg.key, msg.str, and msg.err (why), msg.code (Kafka's error code, or nil). kfk.cf is the configuration without sasl_password, kfk.fp[topic]:write(...) appends to the topic's backup file. It may yield. When it throws, the message goes to the backup file.";
     partitioner: Callback = Callback(false), "crc32(key) % count", value::Signature("key, partition_count"), "", [],
         "Called on the event loop for each message; returns a partition from 0 to partition_count - 1. Anything else, or an error, means the default partitioner, and a log line.";
     kfk_status: bool = true, "true", ANY, "", [],
@@ -154,7 +154,7 @@ keys! {
     overflow: Overflow = Overflow::Reject, "\"reject\"", ANY, "", [],
         "What happens when the queue fills up and the backup takes nothing either: \"reject\" leaves what is there, so that log() returns nil once the queue is full; \"drop_oldest\" drops the oldest messages that were never sent and cannot be, so that it takes new ones.";
     reconnect_backoff_ms: u64 = 100, "100", 1..=3_600_000, "ms", [],
-        "Pause before the second attempt to connect to a broker; doubled each time, give or take a fifth.";
+        "Pause before the second attempt to connect to a broker; doubled each time, give or take a fifth. Ten times as long when authentication was refused.";
     reconnect_backoff_max_ms: u64 = 1_000, "1000", 1..=3_600_000, "ms", [],
         "Longest such pause.";
     conn_retry_limit: u32 = 3, "3", 1..=1_000_000, "", [],
@@ -168,15 +168,15 @@ keys! {
     security_protocol: SecurityProtocol = SecurityProtocol::Plaintext, "\"plaintext\"", ANY, "", [],
         "How brokers are spoken to: \"plaintext\" as they are, \"sasl_plaintext\" after authentication. There is no TLS in this version: what is sent can be read, and changed, on the way.";
     sasl_mechanisms: Option<Mechanism> = None, "nil", ANY, "", ["sasl_mechanism"],
-        "How connections authenticate. SCRAM never sends the password, and has the broker show that it knows it, too; brokers have it from Kafka 0.10.2 on. PLAIN sends it.";
+        "How connections authenticate. SCRAM never sends the password, and has the broker show that it knows it, too; brokers have it from Kafka 0.10.2 on. What it sends is enough to try passwords out on, so let yours be long and random. PLAIN sends the password itself.";
     sasl_username: String = String::new(), "nil", value::Length(1, 255), "", [],
         "Who authenticates.";
     sasl_password: Secret = Secret::default(), "nil", ANY, "", [],
         "With what. It is neither logged nor shown in an error.";
     insecure_plain: bool = false, "false", ANY, "", [],
         "Lets PLAIN send the password though there is no TLS. Any host that poses as a broker gets it, too.";
-    scram_max_iterations: u32 = 1_000_000, "1000000", security::FEWEST_ITERATIONS..=10_000_000, "", [],
-        "How often a broker may have the password hashed for SCRAM, which costs processor time at each connection, on a thread beside all else. (Brokers of Kafka want 4,096 to 16,384.) Fewer than 4,096 make a password easy to guess, and are refused.";
+    scram_max_iterations: u32 = 65_536, "65536", security::FEWEST_ITERATIONS..=10_000_000, "", [],
+        "How often a broker may have the password hashed for SCRAM, which costs processor time at each connection, on one more thread. (Brokers of Kafka want 4,096 to 16,384.) Fewer than 4,096 make a password easy to guess, and are refused.";
     api_version_request: bool = true, "true", ANY, "", [],
         "Asks each broker which versions it speaks, and finds out by itself those that are too old for the question (0.8 and 0.9). False: none is asked, and all are spoken to as broker_version_fallback says.";
     broker_version_fallback: Release = Release::V0_9, "\"0.9.0\"", ANY, "", [],

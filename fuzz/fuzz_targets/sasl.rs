@@ -1,5 +1,4 @@
-//! Tells the client of SCRAM arbitrary tokens: no panic, no hashing beyond what is allowed, and no authentication
-//! without the password.
+//! Tells the client of SCRAM arbitrary tokens: no panic, and no authentication without the password.
 //!
 //! The input is tokens with a line feed behind each; a `%` in one is the client's nonce, so that the second token is
 //! reached. Run with `cargo +nightly fuzz run sasl`.

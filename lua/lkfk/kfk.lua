@@ -97,7 +97,8 @@ local function configuration(conf)
 end
 
 
--- A configuration with the defaults that can be written down in Lua, for callbacks to read.
+-- A configuration with the defaults that can be written down in Lua, for callbacks to read, and
+-- perhaps to log: without the password.
 local function with_defaults(conf)
     local all = {}
     for name, text in pairs(core.defaults) do
@@ -108,7 +109,9 @@ local function with_defaults(conf)
         end
     end
     for name, value in pairs(conf) do
-        all[name] = value
+        if name ~= "sasl_password" and name ~= "sasl.password" then
+            all[name] = value
+        end
     end
     return all
 end

@@ -85,7 +85,8 @@ fn read(value: &Value, brokers: &mut Vec<HostPort>) -> Result<(), String> {
 
 fn host_port(text: &str) -> Option<HostPort> {
     // librdkafka and Java users sometimes write the listener's scheme.
-    let text = text.strip_prefix("PLAINTEXT://").unwrap_or(text);
+    let schemes = ["PLAINTEXT://", "SASL_PLAINTEXT://"];
+    let text = schemes.iter().find_map(|scheme| text.strip_prefix(scheme)).unwrap_or(text);
     let (host, port) = if let Some(rest) = text.strip_prefix('[') {
         let (host, rest) = rest.split_once(']')?;
         (host, if rest.is_empty() { None } else { Some(rest.strip_prefix(':')?) })

@@ -31,7 +31,7 @@ pub enum Mechanism {
     ScramSha512,
 }
 
-/// A text that is not shown, and zeroed when it is dropped.
+/// A text that is not shown, and zeroed when it is dropped (which Lua's own copy of it is not).
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Secret(Zeroizing<String>);
 
@@ -109,6 +109,9 @@ impl Config {
         }
         if let Some((name, _)) = given.iter().find(|(_, given)| !given) {
             return conflict(&format!("security_protocol = \"sasl_plaintext\" needs {name}"));
+        }
+        if self.sasl_username.contains('\0') {
+            return conflict("sasl_username: no user's name has a NUL in it");
         }
         if self.sasl_mechanisms == Some(Mechanism::Plain) && !self.insecure_plain {
             return conflict(
@@ -238,6 +241,13 @@ mod tests {
         entries.push(("metadata_broker_list".to_owned(), Value::Text(b"b:1".to_vec())));
         entries.push(("insecure_plain".to_owned(), Value::Bool(true)));
         assert!(Config::parse(&entries, "/prefix").is_ok());
+    }
+
+    #[test]
+    fn a_name_with_a_nul_is_refused() {
+        let mut entries = WHOLE.to_vec();
+        entries[2] = ("sasl_username", "ngi\0nx");
+        assert_eq!(error(&entries), "sasl_username: no user's name has a NUL in it");
     }
 
     #[test]

@@ -25,9 +25,9 @@ pub use lines::{Level, Lines};
 pub use thread::{Driver, StartError};
 
 use crate::backup::BackupDir;
-use crate::config::{Config, Credentials};
-use crate::net::Event;
+use crate::config::Config;
 use crate::net::frame_pool::FramePool;
+use crate::net::{Authenticator, Event};
 use crate::producer::{ConnId, Fate, Mark, Outcome, Producer, Rules, Time};
 use crate::queue::Queue;
 use crate::stats::{self, Stats};
@@ -102,7 +102,7 @@ struct Run<'a> {
     connections: HashMap<ConnId, Connection>,
     frames: FramePool,
     large_answers: Arc<Semaphore>,
-    credentials: Option<Arc<Credentials>>,
+    authenticator: Option<Arc<Authenticator>>,
     old_brokers: OldBrokers,
     events_in: UnboundedSender<Event>,
     events: UnboundedReceiver<Event>,
@@ -145,7 +145,7 @@ impl<'a> Run<'a> {
             connections: HashMap::new(),
             frames: FramePool::default(),
             large_answers: Arc::new(Semaphore::new(1)),
-            credentials: config.credentials().map(Arc::new),
+            authenticator: config.credentials().map(Authenticator::new).map(Arc::new),
             old_brokers: OldBrokers::new(config),
             events_in,
             events,

@@ -2,7 +2,7 @@
 //! sent, answers handed back.
 
 use super::{Level, Run, encode};
-use crate::net::{self, Event};
+use crate::net::{self, Event, NetError};
 use crate::producer::{Action, CloseReason, ConnId, RequestId, Time};
 use crate::protocol::api_versions::Versions;
 use crate::protocol::error_code::ErrorCode;
@@ -36,7 +36,7 @@ impl Run<'_> {
                     keepalive: self.config.socket_keepalive_enable,
                     frames: self.frames.clone(),
                     handshake: self.old_brokers.handshake(now, &address.to_string()),
-                    credentials: self.credentials.clone(),
+                    authenticator: self.authenticator.clone(),
                     large_answers: self.large_answers.clone(),
                 };
                 let events = self.events_in.clone();
@@ -128,7 +128,8 @@ impl Run<'_> {
                 stats::add(&self.shared.stats.connections_opened, 1);
                 let address = &connection.address;
                 self.old_brokers.handle_ready(now, address, origin);
-                let as_whom = self.credentials.as_ref().map(|credentials| {
+                let as_whom = self.authenticator.as_ref().map(|authenticator| {
+                    let credentials = authenticator.credentials();
                     format!(", {} as {}", credentials.mechanism.name(), credentials.username)
                 });
                 let text = format_args!(
@@ -166,7 +167,11 @@ impl Run<'_> {
                 }
                 let text = format_args!("broker {address}: {error}");
                 self.shared.lines.put(now, Level::Warn, "closed", address, text);
-                self.producer.handle_closed(now, conn);
+                if matches!(&error, NetError::Sasl(error) if error.is_refusal()) {
+                    self.producer.handle_refused(now, conn);
+                } else {
+                    self.producer.handle_closed(now, conn);
+                }
             }
         }
     }

@@ -6,8 +6,9 @@
 
 use super::frame_pool::FramePool;
 use super::handshake::{self, Handshake, Origin};
-use super::{NetError, frame, sasl, transport};
-use crate::config::{Credentials, HostPort};
+use super::sasl::{Authenticator, Lifetime};
+use super::{NetError, frame, transport};
+use crate::config::HostPort;
 use crate::protocol::api_versions::Versions;
 use crate::protocol::header::{ApiKey, read_response_header};
 use crate::protocol::init_producer_id::InitProducerIdResponse;
@@ -41,8 +42,8 @@ pub struct Settings {
     pub frames: FramePool,
     /// How to find out what the broker speaks.
     pub handshake: Handshake,
-    /// What to authenticate with, if at all.
-    pub credentials: Option<Arc<Credentials>>,
+    /// Who authenticates it, if that is wanted.
+    pub authenticator: Option<Arc<Authenticator>>,
     /// One permit, which a large answer has from its first byte until it was dealt with: brokers that
     /// send large ones all at a time cannot take more memory than one of them.
     pub large_answers: Arc<Semaphore>,
@@ -184,38 +185,49 @@ async fn serve(
     let (versions, origin) = timeout(limit, handshake)
         .await
         .map_err(|_| NetError::SetupTimeout { what: "the answer to ApiVersions", limit })??;
-    let mut session = authenticate(settings, versions, &mut from, &mut to).await?;
+    let mut session = authenticate(settings, versions, &mut from, &mut to, limit).await?;
     if events.send(Event::Ready { conn, versions, origin, peer }).is_err() {
         return Ok(());
     }
     let due = Due::default();
     // Both ends run until one of them is over; dropping the other ends it too.
-    while let Ended::Session = tokio::select! {
-        result = write(conn, &mut outgoing, &mut to, &due, events, &settings.frames, session) => result?,
-        result = read(conn, &mut from, &due, events, &settings.large_answers) => result?,
-    } {
-        session = authenticate(settings, versions, &mut from, &mut to).await?;
+    loop {
+        let frames = &settings.frames;
+        let ended = tokio::select! {
+            ended = write(conn, &mut outgoing, &mut to, &due, events, frames, session) => ended?,
+            ended = read(conn, &mut from, &due, events, &settings.large_answers) => ended?,
+        };
+        match ended {
+            Ended::Connection => return Ok(()),
+            // A broker that holds us back is given the time that is left.
+            Ended::Session { left } => {
+                let limit = limit.max(left);
+                session = authenticate(settings, versions, &mut from, &mut to, limit).await?;
+            }
+        }
     }
-    Ok(())
 }
 
 /// Why nothing more is written or read.
 enum Ended {
     Connection,
-    /// Authentication has to be repeated. All answers are there, so nobody reads.
-    Session,
+    /// Authentication has to be repeated, in the time that is left. All answers are there, so nobody reads.
+    Session {
+        left: Duration,
+    },
 }
 
-/// Says who we are, where that is wanted. Returns when that has to be repeated, if ever.
+/// Says who we are, where that is wanted. Returns how long that is good for, if not for ever.
 async fn authenticate(
     settings: &Settings,
     versions: Versions,
     from: &mut BufReader<OwnedReadHalf>,
     to: &mut OwnedWriteHalf,
-) -> Result<Option<Duration>, NetError> {
-    let Some(credentials) = &settings.credentials else { return Ok(None) };
-    let (limit, version) = (settings.setup_timeout, versions.sasl_authenticate);
-    timeout(limit, sasl::authenticate(credentials, &settings.client_id, version, from, to))
+    limit: Duration,
+) -> Result<Option<Lifetime>, NetError> {
+    let Some(authenticator) = &settings.authenticator else { return Ok(None) };
+    let version = versions.sasl_authenticate;
+    timeout(limit, authenticator.authenticate(&settings.client_id, version, from, to))
         .await
         .map_err(|_| NetError::SetupTimeout { what: "authentication", limit })?
 }
@@ -256,20 +268,23 @@ async fn write(
     due: &Due,
     events: &UnboundedSender<Event>,
     frames: &FramePool,
-    session: Option<Duration>,
+    session: Option<Lifetime>,
 ) -> Result<Ended, NetError> {
-    let mut session_over = pin!(async {
+    let mut session_ends = pin!(async {
         match session {
-            Some(lifetime) => sleep(lifetime).await,
+            Some(Lifetime { renew_after, left }) => {
+                sleep(renew_after).await;
+                left
+            }
             None => pending().await,
         }
     });
     loop {
         let next = tokio::select! {
             biased;
-            () = &mut session_over => {
+            left = &mut session_ends => {
                 due.wait_for_all().await;
-                return Ok(Ended::Session);
+                return Ok(Ended::Session { left });
             }
             next = outgoing.recv() => next,
         };

@@ -9,15 +9,14 @@
 //! So a broker shows in milliseconds what it is, and none is taken for an old one only because it
 //! closed a connection. All of it is tried with the releases from 0.8.2.2 to 4.4.0.
 
-use super::{NetError, frame};
+use super::NetError;
+use super::exchange::{Exchange, instead_of_closed};
 use crate::protocol::api_versions::{ApiVersionsResponse, Versions, put_api_versions_request};
 use crate::protocol::error_code::ErrorCode;
-use crate::protocol::header::{ApiKey, finish_frame, put_request_header, read_response_header};
+use crate::protocol::header::ApiKey;
 use crate::protocol::metadata::{MetadataResponse, put_metadata_request};
-use crate::protocol::primitives::Reader;
 use std::fmt;
-use std::io::ErrorKind;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// The largest answer here: the versions of a hundred APIs take some 700 bytes, and Metadata v0 about no
 /// topic names the brokers, 30 bytes or so each.
@@ -81,23 +80,13 @@ pub(super) async fn perform(
     from: impl AsyncRead + Unpin,
     to: impl AsyncWrite + Unpin,
 ) -> Result<(Versions, Origin), NetError> {
-    let mut exchange = Exchange { client_id, from, to, out: Vec::new(), frame: Vec::new() };
+    let mut exchange = Exchange::new(client_id, from, to);
     match handshake {
         Handshake::Ask => exchange.ask(true).await,
         Handshake::AskAlone => exchange.ask(false).await,
         Handshake::Recognise => exchange.recognise().await,
         Handshake::Assume(versions) => Ok((versions, Origin::Assumed)),
     }
-}
-
-struct Exchange<'a, R, W> {
-    client_id: &'a str,
-    from: R,
-    to: W,
-    /// Requests that are not sent yet.
-    out: Vec<u8>,
-    /// The answer read last.
-    frame: Vec<u8>,
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Exchange<'_, R, W> {
@@ -108,8 +97,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Exchange<'_, R, W> {
         if or_0_9 {
             self.put_metadata(0);
         }
-        self.send().await?;
-        self.receive().await?;
+        self.send().await.map_err(instead_of_closed(NetError::ClosedInHandshake))?;
+        self.receive(LARGEST_ANSWER)
+            .await
+            .map_err(instead_of_closed(NetError::ClosedInHandshake))?;
         if or_0_9 && self.frame.first_chunk() == Some(&METADATA_ID.to_be_bytes()) {
             self.check_metadata()?;
             return Ok((Versions::OLDEST, Origin::Recognised));
@@ -118,14 +109,15 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Exchange<'_, R, W> {
         let ask_again = response.error == ErrorCode::UNSUPPORTED_VERSION;
         if ask_again {
             self.put_api_versions(0, API_VERSIONS_AGAIN_ID);
-            self.send().await.map_err(instead_of_closed(NetError::Closed))?;
+            self.send().await?;
         }
         if or_0_9 {
-            self.receive().await.map_err(instead_of_closed(NetError::ClosedOnMetadata))?;
+            let closed = instead_of_closed(NetError::ClosedOnMetadata);
+            self.receive(LARGEST_ANSWER).await.map_err(closed)?;
             self.check_metadata()?;
         }
         if ask_again {
-            self.receive().await.map_err(instead_of_closed(NetError::Closed))?;
+            self.receive(LARGEST_ANSWER).await?;
             response = self.api_versions(0, API_VERSIONS_AGAIN_ID)?;
         }
         Ok((Versions::negotiate(&response)?, Origin::Told))
@@ -133,88 +125,37 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Exchange<'_, R, W> {
 
     async fn recognise(&mut self) -> Result<(Versions, Origin), NetError> {
         self.put_metadata(NO_VERSION);
-        self.send().await?;
-        self.receive().await.map_err(instead_of_closed(NetError::NotOld))?;
+        self.send().await.map_err(instead_of_closed(NetError::ClosedInHandshake))?;
+        self.receive(LARGEST_ANSWER).await.map_err(instead_of_closed(NetError::NotOld))?;
         self.check_metadata()?;
         Ok((Versions::OLDEST, Origin::Recognised))
     }
 
     fn put_api_versions(&mut self, version: i16, id: i32) {
-        let (out, api) = (&mut self.out, ApiKey::ApiVersions);
-        let start = put_request_header(out, api, version, id, self.client_id);
-        put_api_versions_request(out, version);
-        finish_frame(out, start);
+        self.put(ApiKey::ApiVersions, version, id, |out| put_api_versions_request(out, version));
     }
 
     /// A request of v0 about no topic, whatever its header says.
     fn put_metadata(&mut self, version: i16) {
-        let start = self.out.len();
-        put_request_header(&mut self.out, ApiKey::Metadata, 0, METADATA_ID, self.client_id);
+        let body = |out: &mut Vec<u8>| put_metadata_request(out, 0, &[], false);
+        let start = self.put(ApiKey::Metadata, 0, METADATA_ID, body);
         self.out[start + 6..start + 8].copy_from_slice(&version.to_be_bytes());
-        put_metadata_request(&mut self.out, 0, &[], false);
-        finish_frame(&mut self.out, start);
-    }
-
-    async fn send(&mut self) -> Result<(), NetError> {
-        self.to.write_all(&self.out).await.map_err(|error| closed(error.into()))?;
-        self.out.clear();
-        Ok(())
-    }
-
-    async fn receive(&mut self) -> Result<(), NetError> {
-        let Some(size) = frame::size(&mut self.from).await.map_err(closed)? else {
-            return Err(NetError::ClosedInHandshake);
-        };
-        if size > LARGEST_ANSWER {
-            return Err(NetError::TooLarge { size, largest: LARGEST_ANSWER });
-        }
-        frame::body(&mut self.from, &mut self.frame, size).await.map_err(closed)
     }
 
     fn api_versions(&self, version: i16, id: i32) -> Result<ApiVersionsResponse, NetError> {
-        let mut reader = self.body(ApiKey::ApiVersions, version, id)?;
-        ApiVersionsResponse::decode(version, &mut reader)
-            .map_err(|source| NetError::Decode { api: "ApiVersions", source })
+        self.decode(ApiKey::ApiVersions, version, id, ApiVersionsResponse::decode)
     }
 
     fn check_metadata(&self) -> Result<(), NetError> {
-        let mut reader = self.body(ApiKey::Metadata, 0, METADATA_ID)?;
-        let decoded = MetadataResponse::decode(0, &mut reader).map(drop);
-        decoded.map_err(|source| NetError::Decode { api: "Metadata", source })
-    }
-
-    /// What follows the header of the answer read last, which must be the one to `id`.
-    fn body(&self, api: ApiKey, version: i16, id: i32) -> Result<Reader<'_>, NetError> {
-        let mut reader = Reader::new(&self.frame);
-        let got = read_response_header(&mut reader, api, version)
-            .map_err(|source| NetError::Decode { api: "handshake", source })?;
-        if got == id { Ok(reader) } else { Err(NetError::Correlation { got, expected: Some(id) }) }
-    }
-}
-
-/// Gives the end of the connection another meaning.
-fn instead_of_closed(meaning: NetError) -> impl FnOnce(NetError) -> NetError {
-    |error| if matches!(error, NetError::ClosedInHandshake) { meaning } else { error }
-}
-
-/// A connection that ends here has one meaning, however it ends.
-fn closed(error: NetError) -> NetError {
-    match error {
-        NetError::Closed => NetError::ClosedInHandshake,
-        NetError::Io(error)
-            if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) =>
-        {
-            NetError::ClosedInHandshake
-        }
-        error => error,
+        self.decode(ApiKey::Metadata, 0, METADATA_ID, MetadataResponse::decode).map(drop)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::primitives::Put;
-    use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+    use crate::protocol::primitives::{Put, Reader};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     /// API, version and correlation id.
     type Request = (i16, i16, i32);

@@ -3,6 +3,7 @@
 //! as it must be.
 
 pub mod connection;
+mod exchange;
 pub mod frame;
 pub mod frame_pool;
 pub mod handshake;
@@ -11,7 +12,7 @@ pub mod transport;
 
 pub use connection::{Event, Expected, Outgoing, Settings, run};
 pub use handshake::{Handshake, Origin};
-pub use sasl::SaslError;
+pub use sasl::{Authenticator, SaslError};
 
 use crate::config::HostPort;
 use crate::protocol::api_versions::NegotiationError;
@@ -52,8 +53,8 @@ pub enum NetError {
     },
     /// The peer closed while it was asked for its versions.
     #[error(
-        "closed the connection when asked for its versions: a TLS or SASL listener, a broker that is \
-         starting or stopping, or Kafka 0.8, which is tried next"
+        "closed the connection when asked for its versions: a TLS listener, a broker that is starting or \
+         stopping, or Kafka 0.8, which is tried next where nothing is authenticated"
     )]
     ClosedInHandshake,
     /// The peer told its versions and closed on the Metadata request that came with the question.

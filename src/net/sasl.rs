@@ -1,15 +1,17 @@
 //! Authentication at the start of a connection, and again before its session ends (KIP-43, KIP-152, KIP-368).
 //!
 //! The mechanisms are rsasl's. What it leaves to its user is done here: a broker's token is looked at before it is
-//! handed on, the rounds of hashing that it asks for are bounded, and they are done on a thread of their own, since
-//! this one has other brokers to serve. With SCRAM a connection counts as authenticated when the *broker* has shown
-//! that it knows the password, and not before.
+//! handed on, and the rounds of hashing that it asks for are bounded and done on another thread, since this one has
+//! other brokers to serve; for one connection at a time, so that brokers that ask for many take one processor at
+//! most. With SCRAM a connection counts as authenticated when the *broker* has shown that it knows the password,
+//! and not before.
 
-use super::{NetError, frame};
+use super::NetError;
+use super::exchange::{Exchange, instead_of_closed};
 use crate::config::{Credentials, FEWEST_ITERATIONS};
 use crate::protocol::error_code::ErrorCode;
-use crate::protocol::header::{ApiKey, finish_frame, put_request_header, read_response_header};
-use crate::protocol::primitives::{DecodeError, Form, Put, Reader};
+use crate::protocol::header::ApiKey;
+use crate::protocol::primitives::{Form, Put};
 use crate::protocol::sasl::{
     SaslAuthenticateResponse, SaslHandshakeResponse, put_sasl_authenticate_request,
     put_sasl_handshake_request,
@@ -18,9 +20,10 @@ use rsasl::callback::{Context, Request, SessionCallback, SessionData};
 use rsasl::mechanisms::scram::properties::Iterations;
 use rsasl::prelude::{Mechname, SASLClient, SASLConfig, Session, SessionError, State};
 use rsasl::property::{AuthId, Password};
-use std::io::ErrorKind;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 /// Why a connection was not authenticated.
@@ -38,18 +41,19 @@ pub enum SaslError {
         offered: String,
     },
     /// The broker's answer is an error.
-    #[error("authentication failed (sasl_username, sasl_password): {error}{}", message.as_ref().map(|text| format!(": {text}")).unwrap_or_default())]
+    #[error("{}: {error}{}", refusal(*.error), message.as_ref().map(|text| format!(": {text}")).unwrap_or_default())]
     Refused {
         /// Its code.
         error: ErrorCode,
         /// Its words.
         message: Option<String>,
     },
-    /// How brokers before 1.0 refuse a password.
-    #[error(
-        "closed the connection in the middle of authentication: a wrong sasl_username or sasl_password?"
-    )]
+    /// The broker closed the connection.
+    #[error("closed the connection during authentication")]
     Closed,
+    /// The same before Kafka 1.0, whose brokers have no other way to say no.
+    #[error("closed the connection during authentication: wrong sasl_username or sasl_password?")]
+    ClosedOnToken,
     /// The broker asks for too few rounds of hashing, or too many.
     #[error(
         "the broker wants {iterations} iterations of SCRAM, not {FEWEST_ITERATIONS} to {most} (scram_max_iterations)"
@@ -63,9 +67,25 @@ pub enum SaslError {
     /// The broker's token is none of the mechanism's, or does not show that it knows the password.
     #[error("the broker did not authenticate itself: {0}")]
     Token(String),
-    /// The mechanism failed on this side.
+    /// This side failed.
     #[error("cannot authenticate: {0}")]
-    Mechanics(String),
+    Internal(String),
+}
+
+fn refusal(error: ErrorCode) -> &'static str {
+    match error {
+        ErrorCode::SASL_AUTHENTICATION_FAILED => {
+            "authentication failed (sasl_username, sasl_password)"
+        }
+        _ => "authentication failed",
+    }
+}
+
+impl SaslError {
+    /// Whether to try again soon is no use, and may do harm: an account that is locked, hashing for nothing.
+    pub fn is_refusal(&self) -> bool {
+        !matches!(self, SaslError::Closed)
+    }
 }
 
 /// The largest answer here: the largest token has a nonce, a salt and a number.
@@ -75,72 +95,107 @@ const LARGEST_ANSWER: usize = 16 * 1024;
 const HANDSHAKE_ID: i32 = -1;
 const AUTHENTICATE_ID: i32 = -2;
 
-/// A session is renewed when this many tenths of its lifetime are over.
-const RENEWED_AFTER: u64 = 9;
-/// And not more often than this, whatever a broker says.
-const SHORTEST_SESSION: Duration = Duration::from_secs(1);
+/// What a session is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lifetime {
+    /// When to authenticate again, counted from now.
+    pub renew_after: Duration,
+    /// How long that may take.
+    pub left: Duration,
+}
 
-/// Authenticates. Returns how long the session is good for, if the broker sets it a limit. `version` is that of
-/// SaslAuthenticate, or `None` for tokens without headers.
-pub(super) async fn authenticate(
-    credentials: &Credentials,
-    client_id: &str,
-    version: Option<i16>,
-    from: impl AsyncRead + Unpin,
-    to: impl AsyncWrite + Unpin,
-) -> Result<Option<Duration>, NetError> {
-    let (out, frame) = Default::default();
-    let mut exchange = Exchange { client_id, version, from, to, out, frame };
-    exchange.name_mechanism(credentials.mechanism.name()).await?;
-    let mut client = Client::start(credentials)?;
-    let mut token = client.step(None)?;
-    loop {
-        let (theirs, lifetime_ms) = exchange.tell(&token).await?;
-        if client.is_done {
-            return Ok(renewal(lifetime_ms));
-        }
-        let stepped = tokio::task::spawn_blocking(move || {
-            let ours = client.step(Some(&theirs));
-            (client, ours)
-        });
-        let ours;
-        (client, ours) = stepped.await.map_err(|error| SaslError::Mechanics(error.to_string()))?;
-        token = ours?;
-        // The broker had the last word.
-        if client.is_done {
-            return Ok(renewal(lifetime_ms));
-        }
+impl Lifetime {
+    /// As the broker tells it, in milliseconds; 0 or less: without an end. A tenth is left for the renewal. It is
+    /// not renewed more than once a second, whatever the broker says.
+    fn told(ms: i64) -> Option<Lifetime> {
+        let tenth = Duration::from_millis(u64::try_from(ms).ok().filter(|ms| *ms > 0)? / 10);
+        Some(Lifetime { renew_after: (tenth * 9).max(Duration::from_secs(1)), left: tenth })
     }
 }
 
-/// When a session of this lifetime is to be renewed; 0 or less: never.
-fn renewal(lifetime_ms: i64) -> Option<Duration> {
-    let lifetime = u64::try_from(lifetime_ms).ok().filter(|ms| *ms > 0)?;
-    Some(Duration::from_millis(lifetime / 10 * RENEWED_AFTER).max(SHORTEST_SESSION))
+/// Authenticates the connections of one driver.
+#[derive(Debug)]
+pub struct Authenticator {
+    credentials: Credentials,
+    /// One permit, for hashing.
+    hashing: Arc<Semaphore>,
 }
 
-/// The requests and answers that carry tokens.
-struct Exchange<'a, R, W> {
-    client_id: &'a str,
-    /// Of SaslAuthenticate.
-    version: Option<i16>,
-    from: R,
-    to: W,
-    /// The request that is sent; there may be a password in it.
-    out: Zeroizing<Vec<u8>>,
-    /// The answer read last.
-    frame: Vec<u8>,
+impl Authenticator {
+    /// With these credentials.
+    pub fn new(credentials: Credentials) -> Authenticator {
+        Authenticator { credentials, hashing: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// What it authenticates with.
+    pub fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// Authenticates a connection. Returns how long its session lasts, if the broker sets it an end. `version` is
+    /// that of SaslAuthenticate, or `None` for tokens without headers.
+    pub(super) async fn authenticate(
+        &self,
+        client_id: &str,
+        version: Option<i16>,
+        from: impl AsyncRead + Unpin,
+        to: impl AsyncWrite + Unpin,
+    ) -> Result<Option<Lifetime>, NetError> {
+        let closed = || match version {
+            Some(_) => SaslError::Closed.into(),
+            None => SaslError::ClosedOnToken.into(),
+        };
+        let mut exchange = Exchange::new(client_id, from, to);
+        exchange
+            .name_mechanism(self.credentials.mechanism.name(), i16::from(version.is_some()))
+            .await
+            .map_err(instead_of_closed(SaslError::Closed.into()))?;
+        let mut client = Client::start(&self.credentials)?;
+        let mut token = client.step(None)?;
+        loop {
+            let answer = exchange.tell(version, &token).await.map_err(instead_of_closed(closed()));
+            let (theirs, lifetime_ms) = answer?;
+            if !client.is_done() {
+                let ours;
+                (client, ours) = self.step_beside(client, theirs).await?;
+                token = ours;
+            }
+            // With SCRAM the broker has the last word, with PLAIN the client.
+            if client.is_done() {
+                return Ok(Lifetime::told(lifetime_ms));
+            }
+        }
+    }
+
+    /// A step that may take long, on another thread. The thread goes on when nobody waits any more, and until
+    /// then none else begins.
+    async fn step_beside(
+        &self,
+        mut client: Client,
+        theirs: Vec<u8>,
+    ) -> Result<(Client, Zeroizing<Vec<u8>>), SaslError> {
+        // The semaphore is never closed.
+        let permit = self.hashing.clone().acquire_owned().await.ok();
+        let stepped = tokio::task::spawn_blocking(move || {
+            let ours = client.step(Some(&theirs));
+            drop(permit);
+            ours.map(|ours| (client, ours))
+        });
+        stepped.await.unwrap_or_else(|fault| Err(SaslError::Internal(fault.to_string())))
+    }
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Exchange<'_, R, W> {
-    async fn name_mechanism(&mut self, mechanism: &'static str) -> Result<(), NetError> {
-        let (api, version) = (ApiKey::SaslHandshake, i16::from(self.version.is_some()));
-        let start = put_request_header(&mut self.out, api, version, HANDSHAKE_ID, self.client_id);
-        put_sasl_handshake_request(&mut self.out, mechanism);
-        finish_frame(&mut self.out, start);
-        self.ask().await?;
-        let mut reader = self.body(api, version, HANDSHAKE_ID)?;
-        let answer = SaslHandshakeResponse::decode(version, &mut reader).map_err(wrong(api))?;
+    async fn name_mechanism(
+        &mut self,
+        mechanism: &'static str,
+        version: i16,
+    ) -> Result<(), NetError> {
+        let api = ApiKey::SaslHandshake;
+        self.put(api, version, HANDSHAKE_ID, |out| put_sasl_handshake_request(out, mechanism));
+        self.send().await?;
+        self.receive(LARGEST_ANSWER).await?;
+        let answer = self.decode(api, version, HANDSHAKE_ID, SaslHandshakeResponse::decode)?;
         match answer.error {
             ErrorCode::NONE => Ok(()),
             ErrorCode::ILLEGAL_SASL_STATE => Err(SaslError::NotWanted.into()),
@@ -153,60 +208,27 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Exchange<'_, R, W> {
     }
 
     /// Sends a token; returns the broker's and the lifetime of the session.
-    async fn tell(&mut self, token: &[u8]) -> Result<(Vec<u8>, i64), NetError> {
-        let Some(version) = self.version else {
+    async fn tell(
+        &mut self,
+        version: Option<i16>,
+        token: &[u8],
+    ) -> Result<(Vec<u8>, i64), NetError> {
+        let Some(version) = version else {
             self.out.put_bytes(Form::Classic, token);
-            self.ask().await?;
+            self.send().await?;
+            self.receive_bare(LARGEST_ANSWER).await?;
             return Ok((std::mem::take(&mut self.frame), 0));
         };
         let (api, id) = (ApiKey::SaslAuthenticate, AUTHENTICATE_ID);
-        let start = put_request_header(&mut self.out, api, version, id, self.client_id);
-        put_sasl_authenticate_request(&mut self.out, version, token);
-        finish_frame(&mut self.out, start);
-        self.ask().await?;
-        let mut reader = self.body(api, version, id)?;
-        let answer = SaslAuthenticateResponse::decode(version, &mut reader).map_err(wrong(api))?;
+        self.put(api, version, id, |out| put_sasl_authenticate_request(out, version, token));
+        self.send().await?;
+        self.receive(LARGEST_ANSWER).await?;
+        let answer = self.decode(api, version, id, SaslAuthenticateResponse::decode)?;
         if answer.error != ErrorCode::NONE {
             let (error, message) = (answer.error, answer.message);
             return Err(SaslError::Refused { error, message }.into());
         }
         Ok((answer.token, answer.session_lifetime_ms))
-    }
-
-    /// Sends what is in `out` and reads one frame.
-    async fn ask(&mut self) -> Result<(), NetError> {
-        self.to.write_all(&self.out).await.map_err(|error| closed(error.into()))?;
-        self.out.clear();
-        let size = frame::length(&mut self.from).await.map_err(closed)?.ok_or(SaslError::Closed)?;
-        let size = size as usize;
-        if size > LARGEST_ANSWER {
-            return Err(NetError::TooLarge { size, largest: LARGEST_ANSWER });
-        }
-        frame::body(&mut self.from, &mut self.frame, size).await.map_err(closed)
-    }
-
-    /// What follows the header of the answer read last.
-    fn body(&self, api: ApiKey, version: i16, id: i32) -> Result<Reader<'_>, NetError> {
-        let mut reader = Reader::new(&self.frame);
-        let got = read_response_header(&mut reader, api, version).map_err(wrong(api))?;
-        if got == id { Ok(reader) } else { Err(NetError::Correlation { got, expected: Some(id) }) }
-    }
-}
-
-fn wrong(api: ApiKey) -> impl Fn(DecodeError) -> NetError {
-    move |source| NetError::Decode { api: api.name(), source }
-}
-
-/// A connection that ends here ends for one reason, however it ends.
-fn closed(error: NetError) -> NetError {
-    match error {
-        NetError::Closed => SaslError::Closed.into(),
-        NetError::Io(error)
-            if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) =>
-        {
-            SaslError::Closed.into()
-        }
-        error => error,
     }
 }
 
@@ -219,15 +241,15 @@ pub struct Client {
 impl Client {
     /// A client that has said nothing yet.
     pub fn start(credentials: &Credentials) -> Result<Client, SaslError> {
-        let mechanics = |error: &dyn std::fmt::Display| SaslError::Mechanics(error.to_string());
+        let internal = |error: &dyn std::fmt::Display| SaslError::Internal(error.to_string());
         let config = SASLConfig::builder()
             .with_default_mechanisms()
             .with_callback(Answers(credentials.clone()))
-            .map_err(|error| mechanics(&error))?;
+            .map_err(|error| internal(&error))?;
         let name = credentials.mechanism.name().as_bytes();
-        let name = Mechname::parse(name).map_err(|error| mechanics(&error))?;
+        let name = Mechname::parse(name).map_err(|error| internal(&error))?;
         let session =
-            SASLClient::new(config).start_suggested(&[name]).map_err(|error| mechanics(&error))?;
+            SASLClient::new(config).start_suggested(&[name]).map_err(|error| internal(&error))?;
         Ok(Client { session, is_done: false })
     }
 
@@ -250,10 +272,10 @@ impl Client {
             }
             Err(SessionError::Boxed(error)) => Err(match error.downcast::<SaslError>() {
                 Ok(error) => *error,
-                Err(error) => SaslError::Mechanics(error.to_string()),
+                Err(error) => SaslError::Internal(error.to_string()),
             }),
             Err(error) if theirs.is_some() => Err(SaslError::Token(error.to_string())),
-            Err(error) => Err(SaslError::Mechanics(error.to_string())),
+            Err(error) => Err(SaslError::Internal(error.to_string())),
         }
     }
 }
@@ -286,5 +308,35 @@ impl SessionCallback for Answers {
             .satisfy::<AuthId>(&credentials.username)?
             .satisfy::<Password>(credentials.password.expose().as_bytes())?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_renewed_in_its_last_tenth_and_not_more_than_once_a_second() {
+        let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3600));
+        for forever in [0, -1, i64::MIN] {
+            assert_eq!(Lifetime::told(forever), None);
+        }
+        let of_an_hour = Lifetime::told(3_600_000).unwrap();
+        assert_eq!(of_an_hour.renew_after + of_an_hour.left, hour);
+        assert_eq!(of_an_hour.left, hour / 10);
+        for short in [1, 9, 1_000] {
+            assert_eq!(Lifetime::told(short).unwrap().renew_after, second);
+        }
+        assert!(Lifetime::told(i64::MAX).unwrap().renew_after > hour);
+    }
+
+    #[test]
+    fn tokens_are_attributes_with_commas_between_them() {
+        for token in ["v=x", "r=a,s=b,i=4096", "v="] {
+            assert!(is_well_formed(token.as_bytes()), "{token}");
+        }
+        for token in ["", "v", "vx", ",", "r=a,", "r=a,,i=1", "=x"] {
+            assert!(!is_well_formed(token.as_bytes()), "{token}");
+        }
     }
 }

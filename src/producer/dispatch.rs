@@ -18,6 +18,19 @@ const REQUEST_BYTES: usize = 1 << 20;
 /// Longest pause that a broker may impose.
 const MAX_THROTTLE: Duration = Duration::from_secs(60);
 
+/// How many times as long the pause before the next connect is after a refusal.
+const AFTER_REFUSAL: u32 = 10;
+
+/// How a connection came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// We closed it, and nothing is wrong.
+    Wanted,
+    Failed,
+    /// The broker does not let us in.
+    Refused,
+}
+
 impl Producer {
     pub(super) fn list_sink(&mut self, broker: BrokerId) {
         if let Some(sink) = self.sinks.get_mut(&broker)
@@ -177,11 +190,17 @@ impl Producer {
     /// Closes a connection of ours and takes back what was on its way.
     pub(super) fn close(&mut self, now: Time, conn: ConnId, reason: CloseReason) {
         self.actions.push_back(Action::Close { conn, reason });
-        self.drop_connection(now, conn, reason == CloseReason::RequestTimeout);
+        let ending = match reason {
+            CloseReason::RequestTimeout => Ending::Failed,
+            CloseReason::NotNeeded => Ending::Wanted,
+        };
+        self.drop_connection(now, conn, ending);
     }
 
-    /// Takes back what was on its way on a connection that is gone. `failed` puts off the next connect.
-    pub(super) fn drop_connection(&mut self, now: Time, conn: ConnId, failed: bool) {
+    /// Takes back what was on its way on a connection that is gone. Unless that was wanted the next connect is put
+    /// off.
+    pub(super) fn drop_connection(&mut self, now: Time, conn: ConnId, ending: Ending) {
+        let failed = ending != Ending::Wanted;
         let Some(broker) = self.connections.remove(&conn) else { return };
         if self.refresh.asked.is_some_and(|(asked, _)| asked == conn) {
             self.refresh.asked = None;
@@ -205,7 +224,8 @@ impl Producer {
                 sink.failures,
                 &mut self.random,
             );
-            sink.connect_after = now + pause;
+            let times = if ending == Ending::Refused { AFTER_REFUSAL } else { 1 };
+            sink.connect_after = now + pause.saturating_mul(times);
         }
         for sent in lost {
             if is_seeded(Bug::LoseOnDisconnect) {

@@ -57,6 +57,7 @@ pub use timer::Time;
 use crate::protocol::metadata::MetadataResponse;
 use crate::protocol::produce::{ProduceResponse, ProducedTopicRef};
 use accumulator::Partition;
+use dispatch::Ending;
 use idempotence::Identity;
 use metadata::{Refresh, Topic};
 use random::Random;
@@ -237,7 +238,14 @@ impl Producer {
     /// A connection could not be made, or broke.
     pub fn handle_closed(&mut self, now: Time, conn: ConnId) {
         self.counts.broken_connections += 1;
-        self.drop_connection(now, conn, true);
+        self.drop_connection(now, conn, Ending::Failed);
+    }
+
+    /// A connection could not be made since the broker and we do not accept each other. To try that again soon is
+    /// no use, and may lock an account: the next attempt has ten times the usual pause before it.
+    pub fn handle_refused(&mut self, now: Time, conn: ConnId) {
+        self.counts.broken_connections += 1;
+        self.drop_connection(now, conn, Ending::Refused);
     }
 
     /// Requests with `acks = 0` have no answer: they are done once they are written.

@@ -41,8 +41,10 @@ impl Release {
     /// The first with record batches and idempotence. InitProducerId v0, which it has, is in all later ones.
     const V0_11: Self = Self([0, 11, 0, 0]);
 
-    /// The first with SaslAuthenticate. v0, which it has, is in all later ones.
+    /// The first with SaslAuthenticate.
     const V1_0: Self = Self([1, 0, 0, 0]);
+    /// The first whose SaslAuthenticate tells how long a session lasts: v1, which is in all later ones (KIP-368).
+    const V2_2: Self = Self([2, 2, 0, 0]);
 
     /// The versions to use with it.
     pub fn versions(self) -> Versions {
@@ -50,7 +52,7 @@ impl Release {
         let (_, produce, metadata) =
             rows.copied().find(|(from, ..)| *from <= self).unwrap_or(TABLE[0]);
         let init_producer_id = (self >= Self::V0_11).then_some(0);
-        let sasl_authenticate = (self >= Self::V1_0).then_some(0);
+        let sasl_authenticate = (self >= Self::V1_0).then_some(i16::from(self >= Self::V2_2));
         Versions { produce, metadata, init_producer_id, sasl_authenticate }
     }
 }

@@ -13,8 +13,8 @@ use kafka_protocol::messages::metadata_response::{
 use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use kafka_protocol::messages::{
     ApiVersionsResponse, BrokerId, MetadataRequest, MetadataResponse, ProduceRequest,
-    ProduceResponse, SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeResponse,
-    TopicName,
+    ProduceResponse, SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeRequest,
+    SaslHandshakeResponse, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use kafka_protocol::records::RecordBatchDecoder;
@@ -204,6 +204,7 @@ struct State {
     offsets: BTreeMap<(String, i32), i64>,
     connections: Vec<TcpStream>,
     accepted: usize,
+    authentications: usize,
 }
 
 /// A running broker; dropping it ends it.
@@ -241,6 +242,7 @@ impl Broker {
             offsets: BTreeMap::new(),
             connections: Vec::new(),
             accepted: 0,
+            authentications: 0,
         }));
         let over = Arc::new(AtomicBool::new(false));
         let (shared, ended) = (state.clone(), over.clone());
@@ -282,6 +284,11 @@ impl Broker {
     /// Everything that was taken so far.
     pub fn arrived(&self) -> Vec<Arrived> {
         self.state().arrived.clone()
+    }
+
+    /// Authentications that it was content with, those of connections that went on included.
+    pub fn authentications(&self) -> usize {
+        self.state().authentications
     }
 
     /// Connections taken so far.
@@ -356,6 +363,16 @@ pub fn sized(frame: &[u8]) -> Vec<u8> {
 }
 
 fn reply(frame: &[u8], scram: &mut Scram, state: &mut State) -> Reply {
+    let password = scram::PASSWORD.as_bytes();
+    let shown = frame.windows(password.len()).any(|bytes| bytes == password);
+    assert_eq!(shown, scram.expects_password(), "the password is sent with PLAIN alone");
+    let times = scram.times();
+    let reply = reply_within(frame, scram, state);
+    state.authentications += scram.times() - times;
+    reply
+}
+
+fn reply_within(frame: &[u8], scram: &mut Scram, state: &mut State) -> Reply {
     if scram.expects_bare_tokens() {
         let request = Request { version: BARE, correlation_id: 0 };
         let lie = state.lie(ApiKey::SaslAuthenticate, scram);
@@ -379,12 +396,16 @@ fn reply(frame: &[u8], scram: &mut Scram, state: &mut State) -> Reply {
     }
     // After the client id; header v2 ends with its tagged fields, of which there are none.
     let body = &frame[10 + number(8).max(0) as usize + usize::from(version >= flexible_from)..];
-    let open = api == ApiKey::ApiVersions || !state.wants_sasl || scram.is_authenticated();
+    let open = api == ApiKey::ApiVersions || !state.wants_sasl || scram.times() > 0;
     let lie = state.lie(api, scram);
     let takes = lie.as_ref().is_none_or(|lie| lie.appends);
     let answer = match api {
         ApiKey::ApiVersions => Answer::ApiVersions(state.api_versions()),
-        ApiKey::SaslHandshake => Answer::SaslHandshake(scram.begin(version)),
+        ApiKey::SaslHandshake => {
+            let request = SaslHandshakeRequest::decode(&mut &*body, version);
+            let mechanism = request.expect("a mechanism").mechanism;
+            Answer::SaslHandshake(scram.begin(version, &mechanism))
+        }
         ApiKey::SaslAuthenticate => {
             let request = SaslAuthenticateRequest::decode(&mut &*body, version);
             Answer::SaslAuthenticate(scram.answer(&request.expect("a token").auth_bytes))

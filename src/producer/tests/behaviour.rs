@@ -554,6 +554,30 @@ fn a_broker_that_keeps_failing_rests_unless_it_is_the_last_hope() {
 }
 
 #[test]
+fn a_broker_that_does_not_let_us_in_is_tried_again_after_a_longer_pause() {
+    let attempts = |refuses: bool| {
+        let mut stage = Stage::new(Rules { conn_retry_limit: u32::MAX, ..rules() });
+        stage.producer.topic(stage.now, "t");
+        let mut attempts = 0;
+        for _ in 0..1200 {
+            for action in stage.actions() {
+                if let Action::Connect { conn, .. } = action {
+                    attempts += 1;
+                    match refuses {
+                        true => stage.producer.handle_refused(stage.now, conn),
+                        false => stage.producer.handle_closed(stage.now, conn),
+                    }
+                }
+            }
+            stage.pass(Duration::from_millis(50));
+        }
+        attempts
+    };
+    let (closed, refused) = (attempts(false), attempts(true));
+    assert!(closed >= 5 * refused && refused >= 5, "in a minute: {closed}, {refused}");
+}
+
+#[test]
 fn connections_to_brokers_that_left_are_closed_once_they_are_idle() {
     let (mut stage, topic) = Stage::ready(fast(), 1);
     stage.log(topic, None);

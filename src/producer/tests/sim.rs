@@ -275,6 +275,9 @@ impl Sim {
                     self.producer.handle_connected(now, conn);
                 }
             }
+            Event::Refused(conn) if self.cluster.chance(300) => {
+                self.producer.handle_refused(now, conn);
+            }
             Event::Refused(conn) => self.producer.handle_closed(now, conn),
             Event::Broken(conn) => {
                 if self.open.remove(&conn).is_some() {

@@ -65,9 +65,10 @@ fn a_release_that_is_not_asked_gets_what_it_would_be_asked_for() {
         let release = release.parse::<Release>().unwrap();
         let idempotent = release >= "0.11".parse().unwrap();
         let authenticates = release >= "1.0".parse().unwrap();
+        let tells_lifetime = release >= "2.2".parse().unwrap();
         let expected = Versions {
             init_producer_id: idempotent.then_some(0),
-            sasl_authenticate: authenticates.then_some(0),
+            sasl_authenticate: authenticates.then_some(tells_lifetime.into()),
             ..versions(produce, metadata)
         };
         assert_eq!(release.versions(), expected, "{release:?}");
