@@ -13,6 +13,8 @@
 #                               default is that or a fifth of the run
 #   MESSAGE_TIMEOUT=20000       message_timeout_ms: what is older goes to the backup
 #   CONF='key = value, ...'     more configuration, in Lua
+#   QUIET=20                    seconds before the first fault, to compare times with; their 99th percentile is that of
+#                               100 answers a second
 #   DRAIN=90                    seconds for queues and backup to become empty when all is well again
 #   PRIORITY=0                  1: nginx's event loops and the load come before all else, as where brokers have machines
 #                               of their own, so that what log() and /ping take is theirs. Takes root
@@ -49,7 +51,7 @@ read_options() {
     MINUTES=${MINUTES:-10}
     [[ $MINUTES =~ ^[1-9][0-9]*$ ]] || die "MINUTES takes a number: $MINUTES"
     fifth=$(( MINUTES * 12 ))
-    QUIET=20 SECONDS_OF_LOAD=$(( MINUTES * 60 )) OUTAGE=${OUTAGE:-$(( fifth < 120 ? fifth : 120 ))}
+    QUIET=${QUIET:-20} SECONDS_OF_LOAD=$(( MINUTES * 60 )) OUTAGE=${OUTAGE:-$(( fifth < 120 ? fifth : 120 ))}
     KILLS=${KILLS:-$(( MINUTES * 20 ))} MESSAGE_TIMEOUT=${MESSAGE_TIMEOUT:-20000}
   fi
   DRAIN=${DRAIN:-90} IDEMPOTENCE=${IDEMPOTENCE:-1} REPLAY=${REPLAY:-1} PRIORITY=${PRIORITY:-0}

@@ -161,6 +161,34 @@ describe("an nginx that crashed", function()
         nginx:stop()
         check(nginx, topic)
     end)
+
+    it("sends it after a restart of the machine, too, when its queues are on a disk", function()
+        local topic = kafka:topic("kill-machine", 2)
+        local disk = os.getenv("LKFK_STAGE") .. "/kill-machine"
+        assert.equal(0, (harness.run { "mkdir", disk }))
+        local nginx = harness.nginx {
+            workers = 2,
+            producer = {
+                queue_path = disk, queue_buffering_max_ms = LINGER,
+                message_timeout_ms = LONG, batch_num_messages = 10000,
+            },
+        }
+        log(nginx, topic, 1, 2000)
+        nginx:kill()
+        assert.equal(2, #nginx:queue_files(disk))
+        assert.equal(0, #kafka:records(topic))
+        -- The bytes are what comes back; locks and inode numbers do not.
+        assert.equal(0, (harness.run { "cp", "-a", disk, disk .. ".back" }))
+        assert.equal(0, (harness.run { "rm", "-r", disk }))
+        assert.equal(0, (harness.run { "mv", disk .. ".back", disk }))
+        nginx:start()
+        harness.eventually(10, function()
+            assert.equal(2000, #kafka:records(topic))
+        end)
+        nginx:stop()
+        check(nginx, topic)
+        assert.same({}, nginx:queue_files(disk))
+    end)
 end)
 
 

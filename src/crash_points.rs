@@ -12,6 +12,13 @@ pub const POINTS: &[&str] = &[
     "slot begun",
     "slot copied",
     "slot published",
+    // A batch with numbers, before and after it goes out.
+    "batch half stamped",
+    "batch stamped",
+    "batch sent",
+    // What is left in doubt at exit.
+    "half of a batch carried over",
+    "batches carried over",
     // The reader.
     "slot done",
     "slots released",
@@ -24,6 +31,10 @@ pub const POINTS: &[&str] = &[
     "chunk written",
     "spilled",
     "rest written",
+    // A backup file that is sent again.
+    "chunk replayed",
+    "progress noted",
+    "backup file removed",
     // A dead worker's file.
     "adopted",
     "adopted record read",

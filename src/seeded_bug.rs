@@ -1,5 +1,5 @@
-//! Bugs that the simulation must find: each is put where it would be made, and is there only while a test
-//! asks for it. What no seed catches is a hole in the simulation.
+//! Bugs that the simulation, and one that the queue's model, must find: each is put where it would be made, and is
+//! there only while a test asks for it. What no seed catches is a hole in the simulation.
 
 /// A bug.
 #[cfg_attr(not(test), allow(dead_code, reason = "some are made by the simulation itself"))]
@@ -49,9 +49,11 @@ pub(crate) enum Bug {
     KeepFailedStamp,
     /// The wall clock is taken to be right.
     TrustWallClock,
+    /// The reader does not hold the slots that it hands out.
+    FreeSlotEarly,
 }
 
-/// All of them.
+/// Those of the simulation: all but the queue's own.
 #[cfg(test)]
 pub(crate) const BUGS: [Bug; 22] = [
     Bug::SkipStamp,

@@ -1,7 +1,8 @@
 //! The driver, whole and with real sockets, against a broker that lies: HOS-01 to HOS-10 of the
 //! catalogue of faults. After every lie `case.rs` checks that nothing faulted, that it took at most
 //! 8 MiB, that each log line is clean, and that what was logged arrived once the lies were over.
-//! HOS-09, which is about authentication, has a file of its own.
+//! HOS-09, which is about authentication, has a file of its own, and so have lies to an idempotent producer, and
+//! files that are not what they seem.
 
 #![allow(clippy::disallowed_methods, reason = "the broker waits, and a deadline is kept")]
 
@@ -11,6 +12,10 @@ mod broker;
 mod case;
 #[path = "hostile_broker/memory.rs"]
 mod memory;
+#[path = "hostile_broker/numbers.rs"]
+mod numbers;
+#[path = "hostile_broker/orphans.rs"]
+mod orphans;
 #[path = "hostile_broker/sasl.rs"]
 mod sasl;
 

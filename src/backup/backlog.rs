@@ -17,6 +17,7 @@ use super::names::{JOURNALS, Kind, LOCK};
 use super::walk::{Collected, LINES, Message, Stretch, Walk, Window};
 pub use super::walk::{Place, Which};
 use super::writer::{heal, set_aside};
+use crate::crash_points::crash_point;
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, HashSet};
@@ -310,6 +311,7 @@ impl Backlog {
         open: Option<usize>,
         refused: &[usize],
     ) -> Result<usize, BackupError> {
+        crash_point("chunk replayed");
         let dir = &self.dir;
         let error = dir.error("cannot note the progress of", &chunk.name);
         let stop = open.and_then(|index| chunk.messages.get(index)).map(|open| open.line.from);
@@ -343,6 +345,7 @@ impl Backlog {
         done.before = before(&chunk.file, done.own.max(done.others)).map_err(&error)?;
         let mut journal = Journal::open_or_make(&dir.fd, chunk.inode).map_err(&error)?;
         journal.set_progress(done).map_err(&error)?;
+        crash_point("progress noted");
         if done.own == done.others && done.own == stat.st_size as u64 {
             self.remove(chunk, done.own).map_err(&error)?;
         }
@@ -358,6 +361,7 @@ impl Backlog {
         let unchanged = fs::fstat(&chunk.file)?.st_size as u64 == size;
         if unchanged && self.dir.is_named(&chunk.file, &chunk.name) {
             fs::unlinkat(&self.dir.fd, &chunk.name, AtFlags::empty())?;
+            crash_point("backup file removed");
             Journal::forget(&self.dir.fd, chunk.inode)?;
         }
         drop(locked);

@@ -2,6 +2,7 @@
 //! sent, answers handed back.
 
 use super::{Level, Run, encode};
+use crate::crash_points::crash_point;
 use crate::net::{self, Event, NetError};
 use crate::producer::{Action, CloseReason, ConnId, RequestId, Time};
 use crate::protocol::api_versions::Versions;
@@ -106,15 +107,20 @@ impl Run<'_> {
             let Some(stamp) = sent.batch.stamp else { continue };
             let records = &sent.batch.records;
             for (index, record) in records.iter().enumerate() {
+                if index == 1 {
+                    crash_point("batch half stamped");
+                }
                 let stamp = Stamp::of_record(stamp, sent.partition, index, records.len());
                 self.sources.stamp(record.id, &stamp);
             }
+            crash_point("batch stamped");
         }
         let (config, producer, sources) = (self.config, &self.producer, &self.sources);
         let (frames, sent) = (&self.frames, producer.request(conn, request));
         let bytes = connection.send(request, |correlation_id, versions| {
             encode::produce(config, versions, correlation_id, producer, sources, frames, sent)
         });
+        crash_point("batch sent");
         stats::add(&self.shared.stats.request_bytes_sent, bytes as u64);
     }
 

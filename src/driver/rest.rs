@@ -125,6 +125,7 @@ impl<'a> Rest<'a> {
             queue.remove()?;
             return copied;
         }
+        crate::crash_points::crash_point("batches carried over");
         for position in self.open.drain(..).flat_map(|batch| batch.positions) {
             self.reader.done(position);
         }
@@ -139,6 +140,9 @@ impl<'a> Rest<'a> {
             let name = self.reader.topic(batch.topic).ok_or(CarryError::NoTopic)?;
             let topic = writer.topic(name).map_err(|_| CarryError::NoTopic)?;
             for (index, position) in batch.positions.iter().enumerate() {
+                if index == 1 {
+                    crate::crash_points::crash_point("half of a batch carried over");
+                }
                 let slot = self.reader.get(*position)?;
                 let (time, partition) = (slot.timestamp_ms, batch.partition as i32);
                 // Nobody waits for a signal.

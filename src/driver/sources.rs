@@ -24,6 +24,8 @@ use std::time::Duration;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Files that are adopted at a time; the others wait their turn.
 const ADOPTED: usize = 16;
+/// How long brokers know a producer's numbers unless told otherwise (`producer.id.expiration.ms`), in milliseconds.
+const NUMBERS_LAST: i64 = 86_400_000;
 /// Positions may be larger than a record's name has bits for them: what counts is where they lie ahead of the
 /// file's head, which is less than the file is long.
 const POSITION_BITS: u32 = RecordId::POSITION_BITS;
@@ -95,6 +97,14 @@ impl Source {
         let mut reader = queue.reader();
         let open_batches = reader.take_open_batches();
         Source { reader, queue, open_batches, topics: Vec::new(), damaged: false, set_aside: false }
+    }
+
+    /// Records of open batches that were logged before this time, in milliseconds since 1970.
+    fn sent_before(&self, ms: i64) -> usize {
+        let positions = self.open_batches.iter().flat_map(|batch| &batch.positions);
+        positions
+            .filter(|position| self.reader.get(**position).is_ok_and(|slot| slot.timestamp_ms < ms))
+            .count()
     }
 }
 
@@ -326,6 +336,15 @@ impl Sources {
         );
         shared.lines.put(now, Level::Notice, "adopted", name, text);
         stats::add(&shared.stats.adopted_cnt, waiting);
+        let forgotten = source.sent_before(super::wall_ms() - NUMBERS_LAST);
+        if forgotten > 0 {
+            let text = format_args!(
+                "{forgotten} messages that worker {} sent more than a day ago are sent again: brokers that have \
+                 forgotten their numbers (producer.id.expiration.ms) may have them twice then",
+                source.reader.owner_pid()
+            );
+            shared.lines.put(now, Level::Warn, "forgotten", name, text);
+        }
         match free {
             Some(number) => self.all[number] = Some(source),
             None => self.all.push(Some(source)),

@@ -11,6 +11,7 @@ use super::file::{Mapping, Queue};
 use super::layout::{self, NULL_KEY, SLOT_HEADER, SlotHeader, state};
 use super::prefetch;
 use super::segments::{self, Division};
+use crate::seeded_bug::{Bug, is_seeded};
 use crate::topic_name;
 use space::Space;
 use std::collections::{HashSet, VecDeque};
@@ -146,7 +147,9 @@ impl Reader {
                         self.pass(position, self.next);
                         continue;
                     }
-                    self.space.hold(self.division, position, self.next);
+                    if !is_seeded(Bug::FreeSlotEarly) {
+                        self.space.hold(self.division, position, self.next);
+                    }
                     self.pass(position, self.next);
                     self.outstanding += 1;
                     return Ok(Some(self.slot(position, raw, inner)));

@@ -1,9 +1,11 @@
 //! A broker that answers ApiVersions, Metadata and Produce as Kafka does, except for the lies it is told
-//! to tell, and remembers what it got. Any topic that it is asked for exists, with two partitions. It may want
-//! authentication first: see `scram.rs`.
+//! to tell, and remembers what it got. Any topic that it is asked for exists, with two partitions. Batches with numbers
+//! are held to them: see `sequences.rs`. It may want authentication first: see `scram.rs`.
 
 #[path = "scram.rs"]
 pub mod scram;
+#[path = "sequences.rs"]
+mod sequences;
 
 use super::memory;
 use kafka_protocol::messages::api_versions_response::ApiVersion;
@@ -12,14 +14,15 @@ use kafka_protocol::messages::metadata_response::{
 };
 use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use kafka_protocol::messages::{
-    ApiVersionsResponse, BrokerId, MetadataRequest, MetadataResponse, ProduceRequest,
-    ProduceResponse, SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeRequest,
-    SaslHandshakeResponse, TopicName,
+    ApiVersionsResponse, BrokerId, InitProducerIdResponse, MetadataRequest, MetadataResponse,
+    ProduceRequest, ProduceResponse, ProducerId, SaslAuthenticateRequest, SaslAuthenticateResponse,
+    SaslHandshakeRequest, SaslHandshakeResponse, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
-use kafka_protocol::records::RecordBatchDecoder;
+use kafka_protocol::records::{Record, RecordBatchDecoder};
 use lkfk::protocol::header::ApiKey;
 use scram::Scram;
+use sequences::{Numbers, Sequences};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -73,6 +76,7 @@ pub enum Answer {
     Produce(ProduceResponse),
     SaslHandshake(SaslHandshakeResponse),
     SaslAuthenticate(SaslAuthenticateResponse),
+    InitProducerId(InitProducerIdResponse),
 }
 
 /// The version of a token that came without a header.
@@ -88,7 +92,7 @@ impl Answer {
         let mut out = request.correlation_id.to_be_bytes().to_vec();
         let flexible = match self {
             Answer::ApiVersions(_) | Answer::SaslHandshake(_) => false,
-            Answer::SaslAuthenticate(_) => version >= 2,
+            Answer::SaslAuthenticate(_) | Answer::InitProducerId(_) => version >= 2,
             Answer::Metadata(_) | Answer::Produce(_) => version >= 9,
         };
         if flexible {
@@ -100,6 +104,7 @@ impl Answer {
             Answer::Produce(answer) => answer.encode(&mut out, version),
             Answer::SaslHandshake(answer) => answer.encode(&mut out, version),
             Answer::SaslAuthenticate(answer) => answer.encode(&mut out, version),
+            Answer::InitProducerId(answer) => answer.encode(&mut out, version),
         }
         .expect("an answer of that version");
         out
@@ -144,6 +149,17 @@ impl Lie {
         Lie::new(ApiKey::Produce, move |request, answer| {
             let Answer::Produce(produced) = answer else { unreachable!() };
             change(produced);
+            Reply::Frame(answer.encode(request))
+        })
+    }
+
+    /// A changed answer to InitProducerId.
+    pub fn producer_id(
+        mut change: impl FnMut(&mut InitProducerIdResponse) + Send + 'static,
+    ) -> Lie {
+        Lie::new(ApiKey::InitProducerId, move |request, answer| {
+            let Answer::InitProducerId(producer_id) = answer else { unreachable!() };
+            change(producer_id);
             Reply::Frame(answer.encode(request))
         })
     }
@@ -202,6 +218,8 @@ struct State {
     topics: Vec<String>,
     arrived: Vec<Arrived>,
     offsets: BTreeMap<(String, i32), i64>,
+    sequences: BTreeMap<(String, i32), Sequences>,
+    next_producer_id: i64,
     connections: Vec<TcpStream>,
     accepted: usize,
     authentications: usize,
@@ -240,6 +258,8 @@ impl Broker {
             topics: Vec::new(),
             arrived: Vec::new(),
             offsets: BTreeMap::new(),
+            sequences: BTreeMap::new(),
+            next_producer_id: 1000,
             connections: Vec::new(),
             accepted: 0,
             authentications: 0,
@@ -279,6 +299,11 @@ impl Broker {
     /// Tells more lies, after those that are left.
     pub fn tell(&self, lies: Vec<Lie>) {
         self.state().lies.extend(lies);
+    }
+
+    /// Tells no lies any more.
+    pub fn tell_the_truth(&self) {
+        self.state().lies.clear();
     }
 
     /// Everything that was taken so far.
@@ -387,6 +412,7 @@ fn reply_within(frame: &[u8], scram: &mut Scram, state: &mut State) -> Reply {
         3 => (ApiKey::Metadata, 9, state.metadata),
         17 => (ApiKey::SaslHandshake, i16::MAX, 1),
         18 => (ApiKey::ApiVersions, 3, 3),
+        22 => (ApiKey::InitProducerId, 2, 4),
         36 => (ApiKey::SaslAuthenticate, 2, 2),
         _ => panic!("a request of API {code}"),
     };
@@ -413,7 +439,7 @@ fn reply_within(frame: &[u8], scram: &mut Scram, state: &mut State) -> Reply {
         _ if !open => panic!("{api:?} before authentication"),
         ApiKey::Metadata => Answer::Metadata(state.metadata(body, version)),
         ApiKey::Produce => Answer::Produce(state.produce(body, version, takes)),
-        ApiKey::InitProducerId => unreachable!("it is not offered"),
+        ApiKey::InitProducerId => Answer::InitProducerId(state.producer_id()),
     };
     told(&request, answer, lie, state)
 }
@@ -442,11 +468,17 @@ impl State {
         let offer = |key: i16, newest: i16| {
             ApiVersion::default().with_api_key(key).with_min_version(0).with_max_version(newest)
         };
-        let mut offers = vec![offer(0, self.produce), offer(3, self.metadata), offer(18, 3)];
+        let mut offers =
+            vec![offer(0, self.produce), offer(3, self.metadata), offer(18, 3), offer(22, 4)];
         if self.wants_sasl {
             offers.extend([offer(17, 1), offer(36, 2)]);
         }
         ApiVersionsResponse::default().with_api_keys(offers)
+    }
+
+    fn producer_id(&mut self) -> InitProducerIdResponse {
+        self.next_producer_id += 1;
+        InitProducerIdResponse::default().with_producer_id(ProducerId(self.next_producer_id))
     }
 
     /// Eight times the number of the topic.
@@ -509,9 +541,23 @@ impl State {
                 let mut batch = partition.records.expect("records");
                 let records =
                     RecordBatchDecoder::decode(&mut batch).expect("a whole batch").records;
-                let offset = self.offsets.entry((name.clone(), index)).or_default();
-                let base_offset = *offset;
-                if takes {
+                let answer = PartitionProduceResponse::default()
+                    .with_index(index)
+                    .with_log_append_time_ms(-1);
+                let place = (name.clone(), index);
+                let offset = self.offsets.entry(place.clone()).or_default();
+                let known = match numbers(&records).filter(|_| takes) {
+                    Some(numbers) => {
+                        self.sequences.entry(place).or_default().take(numbers, *offset)
+                    }
+                    None => Ok(None),
+                };
+                answers.push(match known {
+                    Err(error) => answer.with_error_code(error).with_base_offset(-1),
+                    Ok(Some(offset)) => answer.with_base_offset(offset),
+                    Ok(None) => answer.with_base_offset(*offset),
+                });
+                if takes && known == Ok(None) {
                     *offset += records.len() as i64;
                     self.arrived.extend(records.into_iter().map(|record| Arrived {
                         topic: name.clone(),
@@ -520,12 +566,6 @@ impl State {
                         payload: record.value.expect("a payload").to_vec(),
                     }));
                 }
-                answers.push(
-                    PartitionProduceResponse::default()
-                        .with_index(index)
-                        .with_base_offset(base_offset)
-                        .with_log_append_time_ms(-1),
-                );
             }
             responses.push(
                 TopicProduceResponse::default()
@@ -536,4 +576,11 @@ impl State {
         }
         ProduceResponse::default().with_responses(responses)
     }
+}
+
+/// The numbers of a batch, if it has any.
+fn numbers(records: &[Record]) -> Option<Numbers> {
+    let first = records.first().filter(|record| record.producer_id >= 0)?;
+    let (producer_id, epoch) = (first.producer_id, first.producer_epoch);
+    Some(Numbers { producer_id, epoch, first: first.sequence, count: records.len() as i32 })
 }

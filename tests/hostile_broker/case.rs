@@ -1,13 +1,14 @@
 //! One producer against one lying broker: the real driver with its thread, queue and backup, started in a
 //! directory of its own, and at the end what must hold after every lie.
 
-use super::broker::{Arrived, Broker, Lie, scram};
+use super::broker::{Arrived, Broker, Lie, Reply, scram};
 use super::memory;
 use lkfk::config::{Config, Value};
 use lkfk::driver::{Driver, Level};
+use lkfk::protocol::header::ApiKey;
 use lkfk::queue::Writer;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -57,7 +58,20 @@ pub fn case(lies: Vec<Lie>) -> Case {
 impl Case {
     pub fn start(versions: (i16, i16), lies: Vec<Lie>, options: &[(&str, i64)]) -> Case {
         let options = options.iter().map(|(key, value)| (*key, Value::Int(*value)));
-        Case::start_with(|| Broker::start(versions, lies), options.collect())
+        Case::start_with(|| Broker::start(versions, lies), options.collect(), |_| {})
+    }
+
+    /// A case in which `prepare` leaves something in the directory of the queues before the start. Its broker
+    /// is honest.
+    pub fn after(prepare: impl FnOnce(&Path)) -> Case {
+        let honest = Lie::bytes(ApiKey::Metadata, Reply::Frame);
+        let options = vec![("request_required_acks", Value::Int(-1))];
+        Case::start_with(|| Broker::start((12, 12), vec![honest]), options, prepare)
+    }
+
+    /// A case in which messages have numbers, which a lost answer does not double.
+    pub fn idempotent(versions: (i16, i16), lies: Vec<Lie>) -> Case {
+        Case::start(versions, lies, &[("request_required_acks", -1)])
     }
 
     /// A case in which the broker wants authentication, and gets it right.
@@ -75,10 +89,14 @@ impl Case {
             ("socket_connection_setup_timeout_ms", Value::Int(2_000)),
         ];
         let options = options.into_iter().chain(more).collect();
-        Case::start_with(|| Broker::with_sasl((12, 12), lies), options)
+        Case::start_with(|| Broker::with_sasl((12, 12), lies), options, |_| {})
     }
 
-    fn start_with(broker: impl FnOnce() -> Broker, options: Vec<(&str, Value)>) -> Case {
+    fn start_with(
+        broker: impl FnOnce() -> Broker,
+        options: Vec<(&str, Value)>,
+        prepare: impl FnOnce(&Path),
+    ) -> Case {
         let alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         memory::leave_out_this_thread();
         let number = CASES.fetch_add(1, Ordering::Relaxed);
@@ -110,10 +128,24 @@ impl Case {
             entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         let config = Config::parse(&entries, "/nowhere").unwrap();
         std::fs::create_dir_all(directory.join("queue")).unwrap();
+        prepare(&directory.join("queue"));
         let memory_at_start = memory::start();
         let (driver, writer) = Driver::start(config, "hostile").unwrap();
         let (logged, lines) = (Vec::new(), Vec::new());
         Case { driver, writer, broker, directory, memory_at_start, logged, lines, _alone: alone }
+    }
+
+    /// A message that another worker logged to "t", and that is to arrive.
+    pub fn expect(&mut self, payload: &[u8]) {
+        self.logged.push(("t".to_owned(), payload.to_vec()));
+    }
+
+    /// Names of the files with queues.
+    pub fn queue_files(&self) -> Vec<String> {
+        let below =
+            std::fs::read_dir(self.directory.join("queue")).unwrap().next().unwrap().unwrap();
+        let files = std::fs::read_dir(below.path()).unwrap();
+        files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
     }
 
     /// Logs so many messages to "t".

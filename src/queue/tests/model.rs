@@ -2,7 +2,10 @@
 //! owner now and then: both ends are dropped and the file is adopted.
 
 use super::*;
+use crate::seeded_bug::{self, Bug};
+use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use std::collections::VecDeque;
 
 #[derive(Debug, Clone)]
@@ -20,7 +23,7 @@ enum Action {
 }
 
 fn action() -> impl Strategy<Value = Action> {
-    let key = proptest::option::of(proptest::collection::vec(any::<u8>(), 0..20));
+    let key = proptest::option::of(vec(any::<u8>(), 0..20));
     prop_oneof![
         8 => (key, prop_oneof![0..50usize, 0..20_000usize])
             .prop_map(|(key, len)| Action::Push { key, len }),
@@ -56,82 +59,103 @@ struct Model {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
     #[test]
-    fn the_queue_does_what_the_model_does(actions in proptest::collection::vec(action(), 1..300)) {
-        let scratch = Scratch::new();
-        let dir = scratch.dir();
-        let mut queue = scratch.queue("q");
-        let mut writer = queue.writer(MAX_MESSAGES, 1 << 20);
-        let mut reader = queue.reader();
-        let topic = writer.topic("t").unwrap();
-        let mut model = Model::default();
-        let mut number = 0;
-        for action in actions {
-            match action {
-                Action::Push { key, len } => {
-                    let payload = vec![number as u8; len];
-                    let result = writer.push(topic, number, key.as_deref(), &payload);
-                    let waiting = (model.unread.len() + model.read.len()) as u64;
-                    match result {
-                        Ok(_) => {
-                            prop_assert!(waiting < MAX_MESSAGES);
-                            model.unread.push_back(Record { number, key, payload });
-                        }
-                        Err(PushError::TooLarge) => prop_assert!(len > 16_000),
-                        Err(PushError::TooManyMessages) => prop_assert_eq!(waiting, MAX_MESSAGES),
-                        Err(PushError::NoSpace) => {
-                            prop_assert!(waiting > 0);
-                            // Small ones find room while there is a segment that holds nothing; what is
-                            // in use of the first and of the last one may be next to nothing.
-                            let segment_len = queue.map.division().segment_len();
-                            if (len + 100) as u64 <= segment_len {
-                                let used = writer.bytes_in_use();
-                                prop_assert!(used > reader.capacity() - 2 * segment_len, "{}", used);
-                            }
-                        }
-                        Err(other) => prop_assert!(false, "{}", other),
+    fn the_queue_does_what_the_model_does(actions in vec(action(), 1..300)) {
+        follow(actions)?;
+    }
+}
+
+#[test]
+fn a_slot_that_is_freed_early_is_found() {
+    seeded_bug::seed(Some(Bug::FreeSlotEarly));
+    let mut runner = TestRunner::new(ProptestConfig {
+        failure_persistence: None,
+        max_shrink_iters: 0,
+        ..ProptestConfig::default()
+    });
+    let found = runner.run(&vec(action(), 1..300), follow);
+    seeded_bug::seed(None);
+    assert!(found.is_err());
+}
+
+fn follow(actions: Vec<Action>) -> Result<(), TestCaseError> {
+    let scratch = Scratch::new();
+    let dir = scratch.dir();
+    let mut queue = scratch.queue("q");
+    let mut writer = queue.writer(MAX_MESSAGES, 1 << 20);
+    let mut reader = queue.reader();
+    let topic = writer.topic("t").unwrap();
+    let mut model = Model::default();
+    let mut number = 0;
+    for action in actions {
+        match action {
+            Action::Push { key, len } => {
+                let payload = vec![number as u8; len];
+                let result = writer.push(topic, number, key.as_deref(), &payload);
+                let waiting = (model.unread.len() + model.read.len()) as u64;
+                match result {
+                    Ok(_) => {
+                        prop_assert!(waiting < MAX_MESSAGES);
+                        model.unread.push_back(Record { number, key, payload });
                     }
-                    number += 1;
+                    Err(PushError::TooLarge) => prop_assert!(len > 16_000),
+                    Err(PushError::TooManyMessages) => prop_assert_eq!(waiting, MAX_MESSAGES),
+                    Err(PushError::NoSpace) => {
+                        prop_assert!(waiting > 0);
+                        // Small ones find room while there is a segment that holds nothing; what is
+                        // in use of the first and of the last one may be next to nothing.
+                        let segment_len = queue.map.division().segment_len();
+                        if (len + 100) as u64 <= segment_len {
+                            let used = writer.bytes_in_use();
+                            prop_assert!(used > reader.capacity() - 2 * segment_len, "{}", used);
+                        }
+                    }
+                    Err(other) => prop_assert!(false, "{}", other),
                 }
-                Action::Read => {
-                    let got = reader.read().unwrap().map(|slot| {
-                        (slot.position, Record {
+                number += 1;
+            }
+            Action::Read => {
+                let got = reader.read().unwrap().map(|slot| {
+                    (
+                        slot.position,
+                        Record {
                             number: slot.timestamp_ms,
                             key: slot.key.map(<[u8]>::to_vec),
                             payload: slot.payload.to_vec(),
-                        })
-                    });
-                    let expected = model.unread.pop_front();
-                    prop_assert_eq!(got.as_ref().map(|(_, record)| record), expected.as_ref());
-                    model.read.extend(got);
-                }
-                Action::Done(index) => {
-                    if index < model.read.len() {
-                        let (position, _) = model.read.remove(index);
-                        reader.done(position);
-                        // As the driver does each turn: the model counts a record as gone at once.
-                        reader.release();
-                    }
-                }
-                Action::Release => reader.release(),
-                Action::Die => {
-                    drop((writer, reader, queue));
-                    queue = Queue::adopt(dir.clone(), "q.queue").unwrap();
-                    writer = queue.writer(MAX_MESSAGES, 1 << 20);
-                    writer.take_over(queue.reader());
-                    reader = queue.reader();
-                    // What was read and not done is read again, before the rest.
-                    for (_, record) in std::mem::take(&mut model.read).into_iter().rev() {
-                        model.unread.push_front(record);
-                    }
+                        },
+                    )
+                });
+                let expected = model.unread.pop_front();
+                prop_assert_eq!(got.as_ref().map(|(_, record)| record), expected.as_ref());
+                model.read.extend(got);
+            }
+            Action::Done(index) => {
+                if index < model.read.len() {
+                    let (position, _) = model.read.remove(index);
+                    reader.done(position);
+                    // As the driver does each turn: the model counts a record as gone at once.
+                    reader.release();
                 }
             }
-            for (position, record) in &model.read {
-                let slot = reader.get(*position).unwrap();
-                prop_assert_eq!(slot.payload, &record.payload[..]);
-                prop_assert_eq!(slot.timestamp_ms, record.number);
+            Action::Release => reader.release(),
+            Action::Die => {
+                drop((writer, reader, queue));
+                queue = Queue::adopt(dir.clone(), "q.queue").unwrap();
+                writer = queue.writer(MAX_MESSAGES, 1 << 20);
+                writer.take_over(queue.reader());
+                reader = queue.reader();
+                // What was read and not done is read again, before the rest.
+                for (_, record) in std::mem::take(&mut model.read).into_iter().rev() {
+                    model.unread.push_front(record);
+                }
             }
-            let waiting = (model.unread.len() + model.read.len()) as u64;
-            prop_assert_eq!(queue.waiting(), waiting);
         }
+        for (position, record) in &model.read {
+            let slot = reader.get(*position).unwrap();
+            prop_assert_eq!(slot.payload, &record.payload[..]);
+            prop_assert_eq!(slot.timestamp_ms, record.number);
+        }
+        let waiting = (model.unread.len() + model.read.len()) as u64;
+        prop_assert_eq!(queue.waiting(), waiting);
     }
+    Ok(())
 }
