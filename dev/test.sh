@@ -36,9 +36,9 @@ specs() {
   echo '  specs'
   if [[ ! -f $(library) ]]; then tally 0 1; return; fi
   stage_library
-  spawn_specs - first spec/[a-k]*_spec.lua
+  spawn_specs - first spec/[a-o]*_spec.lua
   halves[first]=$SPAWNED
-  spawn_specs "$STAGE/log/specs" second spec/[!a-k]*_spec.lua
+  spawn_specs "$STAGE/log/specs" second spec/[!a-o]*_spec.lua
   halves[second]=$SPAWNED
   for half in first second; do
     SPAWNED=${halves[$half]}
