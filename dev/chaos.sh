@@ -106,7 +106,8 @@ env_value() {
 }
 
 # A small file system of its own for the backup, in a mount namespace that nginx is started in and that goes
-# with its last process. Sets BACKUP, as this script sees it.
+# with its last process. Sets BACKUP, as this script sees it. It has room for an outage and no more than it takes: to
+# fill it and to empty it is work for the kernel, which the event loops feel.
 mount_backup() {
   local nginx
   BACKUP=$PREFIX/backup
@@ -119,7 +120,8 @@ mount_backup() {
   fi
   # shellcheck disable=SC2016 # for the inner shell
   spawn "$STAGE/log/mount" unshare --mount sh -c \
-    'mount -t tmpfs -o size=1g,mode=700 tmpfs "$1" && touch "$1/.mounted" && exec sleep infinity' sh "$BACKUP"
+    'mount -t tmpfs -o "size=$2,mode=700" tmpfs "$1" && touch "$1/.mounted" && exec sleep infinity' \
+    sh "$BACKUP" "$(( 64 + OUTAGE * RATE / 1000 ))m"
   BACKUP=/proc/$SPAWNED/root$BACKUP
   until [[ -e $BACKUP/.mounted ]]; do
     running "$SPAWNED" || die "no file system for the backup: $(cat "$STAGE/log/mount")"
