@@ -9,8 +9,8 @@
 #                                    holds BOOTSTRAP, PID, VERSION. KEY=VALUE are lines of
 #                                    server.properties, --... goes to the format tool
 #                                    (--add-scram=...). --sasl=USER:PASSWORD adds a listener that wants
-#                                    authentication, SASL in env: with SCRAM, or PLAIN. Started again, it
-#                                    keeps ports, properties and data
+#                                    authentication, SASL in env: with SCRAM, or PLAIN. Brokers before
+#                                    0.10.2 have none. Started again, it keeps ports, properties and data
 #   cluster NAME PORT PORT... [KEY=VALUE ...]
 #                                    one cluster of as many nodes, NAME-1, NAME-2 and so on, each a
 #                                    NAME to the verbs below and to start. All hold all records; one
@@ -31,6 +31,7 @@ DEFAULT_VERSION=$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' dev/
 CLUSTER_ID=AAAAAAAAAAAAAAAAAAAAAQ
 # Whose kafka-tools Maven does not have: no topic commands and the like.
 WITHOUT_TOOLS='4.4.0'
+SCRAM='SCRAM-SHA-256 SCRAM-SHA-512'
 ZOOKEEPER_CLASS=org.apache.zookeeper.server.quorum.QuorumPeerMain
 
 usage() {
@@ -150,9 +151,10 @@ start() {
     version=${version:-$DEFAULT_VERSION}
     if [[ -z ${KAFKA_ARCHIVE:-} ]]; then fetch "$version"; fi
     make_broker "$dir" "$version"
+    if before "$version" 0.10.2; then sasl=''; fi
     if [[ -n $sasl ]]; then
-      add_sasl "$dir" "$version" "${sasl%%:*}" "${sasl#*:}"
-      for argument in $(scram_mechanisms "$version"); do
+      add_sasl "$dir" "${sasl%%:*}" "${sasl#*:}"
+      for argument in $SCRAM; do
         options+=("--add-scram=$argument=[name=${sasl%%:*},password=${sasl#*:}]")
       done
     fi
@@ -188,35 +190,27 @@ write_env() {
 
 # --- Authentication ---
 
-# add_sasl DIR VERSION USER PASSWORD: one more listener, and who PLAIN lets in there.
+# add_sasl DIR USER PASSWORD: one more listener, and who PLAIN lets in there.
 add_sasl() {
-  local address mechanisms
+  local address
   free_port; address=127.0.0.1:$PORT
-  mechanisms=$(scram_mechanisms "$2")
   echo "SASL=$address" >>"$1/env"
   sed -i "s,^\(listeners=.*\|advertised.listeners=.*\)$,\1\,SASL_PLAINTEXT://$address,
     s,^\(listener.security.protocol.map=.*\)$,\1\,SASL_PLAINTEXT:SASL_PLAINTEXT," "$1/server.properties"
-  echo "sasl.enabled.mechanisms=PLAIN${mechanisms:+,${mechanisms// /,}}" >>"$1/server.properties"
-  {
-    echo 'KafkaServer {'
-    echo "  org.apache.kafka.common.security.plain.PlainLoginModule required user_$3=\"$4\";"
-    if [[ -n $mechanisms ]]; then
-      echo '  org.apache.kafka.common.security.scram.ScramLoginModule required;'
-    fi
-    echo '};'
-  } >"$1/jaas.conf"
-}
-
-# scram_mechanisms VERSION: of a broker of that version.
-scram_mechanisms() {
-  if ! before "$1" 0.10.2; then echo 'SCRAM-SHA-256 SCRAM-SHA-512'; fi
+  echo "sasl.enabled.mechanisms=PLAIN,${SCRAM// /,}" >>"$1/server.properties"
+  cat >"$1/jaas.conf" <<JAAS
+KafkaServer {
+  org.apache.kafka.common.security.plain.PlainLoginModule required user_$2="$3";
+  org.apache.kafka.common.security.scram.ScramLoginModule required;
+};
+JAAS
 }
 
 # add_user NAME VERSION USER PASSWORD: who SCRAM lets in, with ZooKeeper.
 add_user() {
   local mechanism answer
   java_command "$2" kafka.admin.ConfigCommand
-  for mechanism in $(scram_mechanisms "$2"); do
+  for mechanism in $SCRAM; do
     answer=$("${JAVA[@]}" -Dlevel=OFF kafka.admin.ConfigCommand --zookeeper "$(value "$1" ZOOKEEPER)" \
       --alter --entity-type users --entity-name "$3" --add-config "$mechanism=[password=$4]" 2>&1) ||
       die "user $3: $(head -n 3 <<<"$answer")"

@@ -30,14 +30,13 @@ SASL_PASSWORD=open-sesame
 # --- One version, a process of its own: what it finds out is in $STAGE/matrix/VERSION ---
 
 check_version() {
-  local version=$1 produce begun options=()
+  local version=$1 produce begun sasl
   produce=$(sed -n "s/^$version //p" <<<"$VERSIONS")
   RESULT=$STAGE/matrix/$version BROKER=matrix-$version SINCE=$(date +%s)000
   mkdir -p "$STAGE/matrix"
   dev/kafka.sh fetch "$version"
   begun=$EPOCHREALTIME
-  if has_scram; then options=("--sasl=$SASL_USER:$SASL_PASSWORD"); fi
-  dev/kafka.sh start "$BROKER" "$version" "${options[@]}"
+  dev/kafka.sh start "$BROKER" "$version" "--sasl=$SASL_USER:$SASL_PASSWORD"
   dev/kafka.sh topic "$BROKER" matrix "$PARTITIONS"
   BOOTSTRAP=$(sed -n 's/^BOOTSTRAP=//p' "$STAGE/kafka/$BROKER/env")
 
@@ -49,8 +48,9 @@ check_version() {
     "broker_version_fallback='$version'"
   timed unasked check_unasked "$produce"
   stop_nginx
-  if has_scram; then
-    BOOTSTRAP=$(sed -n 's/^SASL=//p' "$STAGE/kafka/$BROKER/env")
+  sasl=$(sed -n 's/^SASL=//p' "$STAGE/kafka/$BROKER/env")
+  if [[ -n $sasl ]]; then
+    BOOTSTRAP=$sasl
     start_nginx "security_protocol='sasl_plaintext'" "sasl_mechanisms='SCRAM-SHA-256'" \
       "sasl_username='$SASL_USER'" "sasl_password='$SASL_PASSWORD'"
     timed sasl check_authenticated
@@ -93,11 +93,6 @@ check_unasked() {
   judge "$(( 2 * MESSAGES + UNASKED ))"
   find_connection
   [[ $CONNECTION == *"Produce v$1, not asked"* ]] || die "not told but asked: $CONNECTION"
-}
-
-# From 0.10.2 on; there is no 0.10.0 or 0.10.1 among the versions.
-has_scram() {
-  [[ ${BROKER#matrix-} != 0.[89].* ]]
 }
 
 check_authenticated() {

@@ -99,10 +99,10 @@ describe("a graceful stop", function()
         }
         log(nginx, topic, 1, 500)
         nginx:stop()
-        local records = kafka:records(topic)
-        assert.equal(500, #records)
-        for i, record in ipairs(records) do
-            assert.equal(tostring(i), record.payload)
+        local payloads = kafka:payloads(topic)
+        assert.equal(500, #payloads)
+        for i, payload in ipairs(payloads) do
+            assert.equal(tostring(i), payload)
         end
         ended_cleanly(nginx)
     end)

@@ -276,11 +276,8 @@ describe("lines of others", function()
         own:stop()
         local all = start { backpath = first.backpath, replay = "all" }
         await(all, "replayed_cnt", 3)
-        local payloads = {}
-        for i, record in ipairs(kafka:records(topic)) do
-            payloads[i] = record.payload
-        end
-        assert.same({ "mine", "mine", "mine", "theirs\\t1", "theirs\\t2", "theirs\\t3" }, payloads)
+        assert.same({ "mine", "mine", "mine", "theirs\\t1", "theirs\\t2", "theirs\\t3" },
+                    kafka:payloads(topic))
         assert.is_nil(lfs.attributes(first.backpath .. "/" .. topic))
     end)
 
@@ -334,6 +331,19 @@ describe("DSK-06: a poison line", function()
         harness.eventually(5, function()
             assert.matches(topic .. "~bad in backpath: MESSAGE_TOO_LARGE", second:error_log(), 1,
                            true)
+        end)
+    end)
+
+    it("TIM-02: whose time the broker does not take is moved aside", function()
+        -- All of them are older than a millisecond when they come.
+        local topic = kafka:topic("replay-time", 1, { ["message.timestamp.before.max.ms"] = 1 })
+        local nginx = start {}
+        log(nginx, topic, 1, 5)
+        await(nginx, "replay_poison_cnt", 5)
+        assert.equal(0, #kafka:records(topic))
+        assert.equal(5, #nginx:backup(topic .. "~bad"))
+        harness.eventually(5, function()
+            assert.matches("INVALID_TIMESTAMP", nginx:error_log(), 1, true)
         end)
     end)
 

@@ -7,7 +7,8 @@ local MESSAGES = 30
 
 -- From now on the process may open no more than so many files; those that are open stay.
 local function limit_files(pid, count)
-    harness.run { "prlimit", "--pid", tostring(pid), ("--nofile=%d:"):format(count) }
+    local limit = ("--nofile=%d:"):format(count)
+    assert.equal(0, (harness.run { "prlimit", "--pid", tostring(pid), limit }))
 end
 
 

@@ -32,15 +32,6 @@ local function start_nginx(options)
 end
 
 
-local function payloads(topic)
-    local list = {}
-    for i, record in ipairs(broker:records(topic)) do
-        list[i] = record.payload
-    end
-    return list
-end
-
-
 -- Of SCRAM-SHA-256.
 local function change_password(password)
     broker:tool("kafka.admin.ConfigCommand", "--alter", "--entity-type", "users",
@@ -94,7 +85,7 @@ it("AUT-03: with a wrong password messages wait, and arrive once it is right", f
     end)
     nginx:run("assert(kfk.log(..., nil, 4))", topic)
     harness.eventually(30, function()
-        local list = payloads(topic)
+        local list = broker:payloads(topic)
         table.sort(list)
         assert.same({ "1", "2", "3", "4" }, list)
     end)
@@ -106,7 +97,7 @@ it("AUT-03: a password that changes under a running worker costs no message", fu
     local nginx = start_nginx()
     nginx:run("assert(kfk.log(..., nil, 'before'))", topic)
     harness.eventually(10, function()
-        assert.same({ "before" }, payloads(topic))
+        assert.same({ "before" }, broker:payloads(topic))
     end)
     change_password("open-barley")
     finally(function()
@@ -117,7 +108,7 @@ it("AUT-03: a password that changes under a running worker costs no message", fu
     nginx:run("assert(kfk.log(..., nil, 'meanwhile'))", topic)
     change_password(PASSWORD)
     harness.eventually(30, function()
-        assert.same({ "before", "meanwhile" }, payloads(topic))
+        assert.same({ "before", "meanwhile" }, broker:payloads(topic))
     end)
 end)
 
@@ -137,7 +128,7 @@ for _, acks in ipairs { 1, -1 } do
         harness.eventually(10, function()
             assert.equal(4000, #broker:records(topic))
         end)
-        for i, payload in ipairs(payloads(topic)) do
+        for i, payload in ipairs(broker:payloads(topic)) do
             assert.equal(tostring(i), payload)
         end
         local stats = nginx:run("return kfk.stats()")
@@ -186,7 +177,7 @@ describe("brokers that are not asked for their versions are spoken to", function
                 end
             ]], topic, count)
             harness.eventually(10, function()
-                assert.equal(count, #payloads(topic))
+                assert.equal(count, #broker:payloads(topic))
             end)
             assert.equal(0, nginx:run("return kfk.stats()").connections_broken)
         end)

@@ -24,10 +24,7 @@ local function check(nginx, topic, pids)
     end
     table.sort(expected)
     harness.eventually(10, function()
-        local payloads = {}
-        for i, record in ipairs(kafka:records(topic)) do
-            payloads[i] = record.payload
-        end
+        local payloads = kafka:payloads(topic)
         table.sort(payloads)
         assert.same(expected, payloads)
     end)

@@ -11,22 +11,13 @@ local function log(nginx, topic, payload)
 end
 
 
-local function payloads(broker, topic)
-    local list = {}
-    for i, record in ipairs(broker:records(topic)) do
-        list[i] = record.payload
-    end
-    return list
-end
-
-
 it("a topic that the broker may make works from its first message on", function()
     local nginx = harness.nginx { producer = { queue_buffering_max_ms = 5 } }
     for _, payload in ipairs { "first", "second" } do
         log(nginx, "topic-made-by-use", payload)
     end
     assert.is_true(nginx:run("return kfk.flush(10)"))
-    assert.same({ "first", "second" }, payloads(kafka, "topic-made-by-use"))
+    assert.same({ "first", "second" }, kafka:payloads("topic-made-by-use"))
     assert.same({}, nginx:backup("topic-made-by-use"))
 end)
 
@@ -43,7 +34,7 @@ local function check_unknown(broker, conf, topic)
     log(nginx, topic, "too early")
     log(nginx, known, "at once")
     harness.eventually(5, function()
-        assert.same({ "at once" }, payloads(broker, known))
+        assert.same({ "at once" }, broker:payloads(known))
     end)
     harness.eventually(5, function()
         assert.equal(1, #nginx:backup(topic))
@@ -62,7 +53,7 @@ local function check_unknown(broker, conf, topic)
     log(nginx, topic, "in time")
     assert.is_true(nginx:run("return kfk.flush(10)"))
     harness.eventually(20, function()
-        local arrived = payloads(broker, topic)
+        local arrived = broker:payloads(topic)
         table.sort(arrived)
         assert.same({ "in time", "too early" }, arrived)
         assert.same({}, nginx:backup(topic))
@@ -96,5 +87,5 @@ it("a topic that is deleted and made again works again", function()
     end)
     log(nginx, topic, "after")
     assert.is_true(nginx:run("return kfk.flush(10)"))
-    assert.same({ "after" }, payloads(kafka, topic))
+    assert.same({ "after" }, kafka:payloads(topic))
 end)

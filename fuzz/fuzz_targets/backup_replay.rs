@@ -75,4 +75,5 @@ fuzz_target!(|input: &[u8]| {
         assert!(chunks < 1000, "no end");
     }
     let _ = backlog.waiting(i64::MAX);
+    let _ = fs::remove_dir_all(&path);
 });

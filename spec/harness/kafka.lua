@@ -2,7 +2,8 @@
 
 local process = require "spec.harness.process"
 
-local assert, pairs, rawget, setmetatable = assert, pairs, rawget, setmetatable
+local assert, ipairs, pairs, rawget = assert, ipairs, pairs, rawget
+local setmetatable = setmetatable
 local tonumber, tostring, unpack = tonumber, tostring, unpack
 local getenv = os.getenv
 local must, finally, env_file = process.must, process.finally, process.env_file
@@ -121,6 +122,16 @@ function Broker:records(topic)
             key = bytes(tonumber(key_size)),
             payload = bytes(tonumber(size)),
         }
+    end
+    return list
+end
+
+
+-- payloads(topic) -> those of records(topic).
+function Broker:payloads(topic)
+    local list = {}
+    for i, record in ipairs(self:records(topic)) do
+        list[i] = record.payload
     end
     return list
 end

@@ -195,11 +195,15 @@ mod tests {
     ];
 
     fn parse(entries: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        let broker = [("metadata_broker_list", "b:1")];
-        let entries = broker.iter().chain(entries);
-        let entries: Vec<_> = entries
-            .map(|(key, text)| ((*key).to_owned(), Value::Text(text.as_bytes().to_vec())))
-            .collect();
+        parse_with(entries, &[])
+    }
+
+    /// With values that are no text besides.
+    fn parse_with(entries: &[(&str, &str)], more: &[(&str, Value)]) -> Result<Config, ConfigError> {
+        let texts = [("metadata_broker_list", "b:1")].into_iter().chain(entries.iter().copied());
+        let texts = texts.map(|(key, text)| (key, Value::Text(text.as_bytes().to_vec())));
+        let entries = texts.chain(more.iter().cloned());
+        let entries: Vec<_> = entries.map(|(key, value)| (key.to_owned(), value)).collect();
         Config::parse(&entries, "/prefix")
     }
 
@@ -234,13 +238,7 @@ mod tests {
         let mut entries = WHOLE.to_vec();
         entries[1] = ("sasl_mechanism", "PLAIN");
         assert!(error(&entries).contains("insecure_plain = true"));
-        let mut entries: Vec<_> = entries
-            .into_iter()
-            .map(|(key, text)| (key.to_owned(), Value::Text(text.as_bytes().to_vec())))
-            .collect();
-        entries.push(("metadata_broker_list".to_owned(), Value::Text(b"b:1".to_vec())));
-        entries.push(("insecure_plain".to_owned(), Value::Bool(true)));
-        assert!(Config::parse(&entries, "/prefix").is_ok());
+        assert!(parse_with(&entries, &[("insecure_plain", Value::Bool(true))]).is_ok());
     }
 
     #[test]
@@ -270,23 +268,18 @@ mod tests {
         assert!(shown.contains("sasl_password: not shown") && !shown.contains("sesame"), "{shown}");
         for value in [Value::Int(31337), Value::Text(b"31337\0".to_vec()), Value::Text(vec![0xff])]
         {
-            let entries = [("sasl_password".to_owned(), value)];
-            let text = Config::parse(&entries, "/prefix").unwrap_err().to_string();
+            let text = parse_with(&[], &[("sasl_password", value)]).unwrap_err().to_string();
             assert!(text.contains("not shown") && !text.contains("31337"), "{text}");
         }
     }
 
     #[test]
     fn brokers_too_old_for_authentication_are_refused() {
-        let mut entries = WHOLE
-            .map(|(key, text)| (key.to_owned(), Value::Text(text.as_bytes().to_vec())))
-            .to_vec();
-        entries.push(("metadata_broker_list".to_owned(), Value::Text(b"b:1".to_vec())));
-        entries.push(("api_version_request".to_owned(), Value::Bool(false)));
-        let text = Config::parse(&entries, "/prefix").unwrap_err().to_string();
+        let unasked = [("api_version_request", Value::Bool(false))];
+        let text = parse_with(&WHOLE, &unasked).unwrap_err().to_string();
         assert!(text.contains("needs Kafka 0.10"), "{text}");
-        let release = Value::Text(b"0.10.2".to_vec());
-        entries.push(("broker_version_fallback".to_owned(), release));
-        assert!(Config::parse(&entries, "/prefix").is_ok());
+        let mut entries = WHOLE.to_vec();
+        entries.push(("broker_version_fallback", "0.10.2"));
+        assert!(parse_with(&entries, &unasked).is_ok());
     }
 }

@@ -100,7 +100,7 @@ impl Source {
     }
 
     /// Records of open batches that were logged before this time, in milliseconds since 1970.
-    fn sent_before(&self, ms: i64) -> usize {
+    fn open_since_before(&self, ms: i64) -> usize {
         let positions = self.open_batches.iter().flat_map(|batch| &batch.positions);
         positions
             .filter(|position| self.reader.get(**position).is_ok_and(|slot| slot.timestamp_ms < ms))
@@ -336,11 +336,11 @@ impl Sources {
         );
         shared.lines.put(now, Level::Notice, "adopted", name, text);
         stats::add(&shared.stats.adopted_cnt, waiting);
-        let forgotten = source.sent_before(super::wall_ms() - NUMBERS_LAST);
+        let forgotten = source.open_since_before(super::wall_ms() - NUMBERS_LAST);
         if forgotten > 0 {
             let text = format_args!(
-                "{forgotten} messages that worker {} sent more than a day ago are sent again: brokers that have \
-                 forgotten their numbers (producer.id.expiration.ms) may have them twice then",
+                "{forgotten} messages that worker {} had sent, and that were logged more than a day ago, are sent again: \
+                 brokers that have forgotten their numbers (producer.id.expiration.ms) may have them twice then",
                 source.reader.owner_pid()
             );
             shared.lines.put(now, Level::Warn, "forgotten", name, text);

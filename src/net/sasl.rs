@@ -156,9 +156,7 @@ impl Authenticator {
             let answer = exchange.tell(version, &token).await.map_err(instead_of_closed(closed()));
             let (theirs, lifetime_ms) = answer?;
             if !client.is_done() {
-                let ours;
-                (client, ours) = self.step_beside(client, theirs).await?;
-                token = ours;
+                (client, token) = self.step_beside(client, theirs).await?;
             }
             // With SCRAM the broker has the last word, with PLAIN the client.
             if client.is_done() {

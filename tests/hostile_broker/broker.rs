@@ -111,6 +111,19 @@ impl Answer {
     }
 }
 
+/// For each API what tells a changed answer. Records of a Produce request are not taken then.
+macro_rules! changed {
+    ($($name:ident: $api:ident($answer:ty);)*) => { $(
+        pub fn $name(mut change: impl FnMut(&mut $answer) + Send + 'static) -> Lie {
+            Lie::new(ApiKey::$api, move |request, answer| {
+                let Answer::$api(honest) = answer else { unreachable!() };
+                change(honest);
+                Reply::Frame(answer.encode(request))
+            })
+        }
+    )* };
+}
+
 impl Lie {
     fn new(api: ApiKey, tell: impl FnMut(&Request, &mut Answer) -> Reply + Send + 'static) -> Lie {
         Lie { api, token: None, appends: false, times: 1, tell: Box::new(tell) }
@@ -126,64 +139,21 @@ impl Lie {
         Lie::new(api, move |request, answer| tell(request.version, answer.encode(request)))
     }
 
-    /// A changed answer to ApiVersions.
-    pub fn versions(mut change: impl FnMut(&mut ApiVersionsResponse) + Send + 'static) -> Lie {
-        Lie::new(ApiKey::ApiVersions, move |request, answer| {
-            let Answer::ApiVersions(versions) = answer else { unreachable!() };
-            change(versions);
-            Reply::Frame(answer.encode(request))
-        })
-    }
-
-    /// A changed answer to Metadata.
-    pub fn metadata(mut change: impl FnMut(&mut MetadataResponse) + Send + 'static) -> Lie {
-        Lie::new(ApiKey::Metadata, move |request, answer| {
-            let Answer::Metadata(metadata) = answer else { unreachable!() };
-            change(metadata);
-            Reply::Frame(answer.encode(request))
-        })
-    }
-
-    /// A changed answer to Produce, whose records are not taken.
-    pub fn produce(mut change: impl FnMut(&mut ProduceResponse) + Send + 'static) -> Lie {
-        Lie::new(ApiKey::Produce, move |request, answer| {
-            let Answer::Produce(produced) = answer else { unreachable!() };
-            change(produced);
-            Reply::Frame(answer.encode(request))
-        })
-    }
-
-    /// A changed answer to InitProducerId.
-    pub fn producer_id(
-        mut change: impl FnMut(&mut InitProducerIdResponse) + Send + 'static,
-    ) -> Lie {
-        Lie::new(ApiKey::InitProducerId, move |request, answer| {
-            let Answer::InitProducerId(producer_id) = answer else { unreachable!() };
-            change(producer_id);
-            Reply::Frame(answer.encode(request))
-        })
-    }
-
-    /// A changed answer to SaslHandshake.
-    pub fn mechanisms(mut change: impl FnMut(&mut SaslHandshakeResponse) + Send + 'static) -> Lie {
-        Lie::new(ApiKey::SaslHandshake, move |request, answer| {
-            let Answer::SaslHandshake(mechanisms) = answer else { unreachable!() };
-            change(mechanisms);
-            Reply::Frame(answer.encode(request))
-        })
+    changed! {
+        versions: ApiVersions(ApiVersionsResponse);
+        metadata: Metadata(MetadataResponse);
+        produce: Produce(ProduceResponse);
+        producer_id: InitProducerId(InitProducerIdResponse);
+        mechanisms: SaslHandshake(SaslHandshakeResponse);
+        any_token: SaslAuthenticate(SaslAuthenticateResponse);
     }
 
     /// A changed answer to a token, counted from 0.
     pub fn token(
         number: usize,
-        mut change: impl FnMut(&mut SaslAuthenticateResponse) + Send + 'static,
+        change: impl FnMut(&mut SaslAuthenticateResponse) + Send + 'static,
     ) -> Lie {
-        let lie = Lie::new(ApiKey::SaslAuthenticate, move |request, answer| {
-            let Answer::SaslAuthenticate(token) = answer else { unreachable!() };
-            change(token);
-            Reply::Frame(answer.encode(request))
-        });
-        Lie { token: Some(number), ..lie }
+        Lie { token: Some(number), ..Lie::any_token(change) }
     }
 
     /// The records are taken, whatever the answer says.
@@ -291,9 +261,10 @@ impl Broker {
         self.state().lies.len()
     }
 
-    /// How often it lied.
-    pub fn told(&self) -> usize {
-        self.state().told
+    /// It was to lie, and has not.
+    pub fn owes_a_lie(&self) -> bool {
+        let state = self.state();
+        state.told == 0 && !state.lies.is_empty()
     }
 
     /// Tells more lies, after those that are left.
