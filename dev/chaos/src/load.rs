@@ -59,6 +59,8 @@ struct Tally {
     log: [Vec<u32>; 2],
     /// Those of workers that are new.
     new: [Vec<u32>; 2],
+    /// Those that refused.
+    refusal: [Vec<u32>; 2],
     ping: [Vec<u32>; 2],
     /// Those of workers that are new.
     new_ping: [Vec<u32>; 2],
@@ -136,9 +138,15 @@ fn write_state(shared: &Shared, directory: &str) -> io::Result<()> {
 /// Quiet values first; 0 where there are none.
 fn write_times(tally: &mut Tally, directory: &str) -> io::Result<()> {
     let mut out = File::create(format!("{directory}/times"))?;
-    let Tally { log, new, ping, new_ping, control, .. } = tally;
-    let all =
-        [("log", log), ("new", new), ("ping", ping), ("new_ping", new_ping), ("control", control)];
+    let Tally { log, new, refusal, ping, new_ping, control, .. } = tally;
+    let all = [
+        ("log", log),
+        ("new", new),
+        ("refusal", refusal),
+        ("ping", ping),
+        ("new_ping", new_ping),
+        ("control", control),
+    ];
     for (what, values) in all {
         for (phase, values) in ["quiet", "faults"].iter().zip(values) {
             values.sort_unstable();
@@ -188,7 +196,13 @@ fn enter(shared: &Shared, answer: &str) -> Option<()> {
     if let Some(phase) = shared.phase() {
         let new = first.parse::<u32>().ok()? <= NEW;
         let values = if new { &mut tally.new } else { &mut tally.log };
-        values[phase].extend(took.split(',').filter_map(|ns| ns.parse::<u32>().ok()));
+        let times = took.split(',').filter_map(|ns| ns.parse::<u32>().ok());
+        for (ns, mark) in times.zip(marks.bytes()) {
+            values[phase].push(ns);
+            if mark == b'n' {
+                tally.refusal[phase].push(ns);
+            }
+        }
     }
     Some(())
 }
