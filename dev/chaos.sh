@@ -107,22 +107,28 @@ env_value() {
 }
 
 # A small file system of its own for the backup, in a mount namespace that nginx is started in and that goes
-# with its last process. Sets BACKUP, as this script sees it. It has room for an outage and no more than it takes: to
-# fill it and to empty it is work for the kernel, which the event loops feel.
+# with its last process: in memory, or, to be frozen, ext4 on a file there. Sets BACKUP, as this script sees it. It
+# has room for an outage and no more than it takes: to fill it and to empty it is work for the kernel, which the event
+# loops feel.
 mount_backup() {
-  local nginx
+  local nginx kind='' size=$(( 64 + OUTAGE * RATE / 1000 )) image=$LKFK_SHM/backup.ext4
   BACKUP=$PREFIX/backup
   mkdir -p "$BACKUP"
-  if [[ " $(wanted "$CLUSTER_FAULTS")" != *' disk-full '* ]]; then return; fi
   if (( EUID != 0 )) || ! unshare --mount true 2>/dev/null; then
-    echo '  disk-full is left out: a file system of its own takes root and mount namespaces'
-    CLUSTER_FAULTS=${CLUSTER_FAULTS/disk-full/}
-    return
+    leave_out disk-full 'a file system of its own takes root and mount namespaces'
+    leave_out disk-hang 'it takes the same'
+  elif is_wanted disk-hang && ! make_image "$image" "$size" 2>/dev/null; then
+    leave_out disk-hang 'to freeze a file system takes ext4 and loop devices'
   fi
+  if is_wanted disk-full; then kind=tmpfs; fi
+  if is_wanted disk-hang; then kind=ext4; fi
+  if [[ -z $kind ]]; then return; fi
   # shellcheck disable=SC2016 # for the inner shell
-  spawn "$STAGE/log/mount" unshare --mount sh -c \
-    'mount -t tmpfs -o "size=$2,mode=700" tmpfs "$1" && touch "$1/.mounted" && exec sleep infinity' \
-    sh "$BACKUP" "$(( 64 + OUTAGE * RATE / 1000 ))m"
+  spawn "$STAGE/log/mount" unshare --mount sh -c '
+    case $2 in
+      tmpfs) mount -t tmpfs -o "size=$3m,mode=700" tmpfs "$1" ;;
+      ext4) mount -o loop "$4" "$1" && chmod 700 "$1" && rmdir "$1/lost+found" && rm "$4" ;;
+    esac && touch "$1/.mounted" && exec sleep infinity' sh "$BACKUP" "$kind" "$size" "$image"
   BACKUP=/proc/$SPAWNED/root$BACKUP
   until [[ -e $BACKUP/.mounted ]]; do
     running "$SPAWNED" || die "no file system for the backup: $(cat "$STAGE/log/mount")"
@@ -135,6 +141,22 @@ mount_backup() {
   printf '#!/bin/sh\nexec env -u NGINX nsenter --mount=/proc/%s/ns/mnt -- %q "$@"\n' "$SPAWNED" "$nginx" >"$CHAOS/nginx"
   chmod 755 "$CHAOS/nginx"
   export NGINX=$CHAOS/nginx
+}
+
+is_wanted() {
+  [[ " $(wanted "$CLUSTER_FAULTS")" == *" $1 "* ]]
+}
+
+# leave_out FAULT WHY: says so when it was wanted.
+leave_out() {
+  if is_wanted "$1"; then echo "  $1 is left out: $2"; fi
+  CLUSTER_FAULTS=${CLUSTER_FAULTS/$1/}
+}
+
+# make_image FILE MEGABYTES: with an ext4 that can be mounted here.
+make_image() {
+  truncate -s "$2M" "$1" && mkfs.ext4 -q -m 0 "$1" &&
+    unshare --mount mount -o loop "$1" "$BACKUP"
 }
 
 configure_nginx() {
@@ -442,6 +464,7 @@ figures() {
   log(), with faults            $(times_line log faults)
   a new worker's, quiet         $(times_line new quiet)
   a new worker's, with faults   $(times_line new faults)
+  those that refused            $(times_line refusal faults)
   /ping, quiet                  $(times_line ping quiet)
   /ping, with faults            $(times_line ping faults)
   a new worker's, with faults   $(times_line new_ping faults)

@@ -69,27 +69,36 @@ it("NGX-11: workers that become fewer and more again lose and double nothing", f
 end)
 
 
--- -> the low 32 signals that the driver thread of PID blocks, as a number.
+-- -> for each of our threads of PID, the low 32 signals that it blocks, as a number.
 local function blocked(pid)
     local _, out = harness.run { "sh", "-c", ([[
         for task in /proc/%d/task/*; do
             if grep -q '^Name:.lkfk' "$task/status"; then grep '^SigBlk' "$task/status"; fi
         done
     ]]):format(pid) }
-    return assert(tonumber(out:match("SigBlk:%s*%x%x%x%x%x%x%x%x(%x%x%x%x%x%x%x%x)"), 16))
+    local masks = {}
+    for mask in out:gmatch("SigBlk:%s*%x%x%x%x%x%x%x%x(%x%x%x%x%x%x%x%x)") do
+        masks[#masks + 1] = tonumber(mask, 16)
+    end
+    return masks
 end
 
 
-it("NGX-13: no signal that nginx uses runs on the driver's thread", function()
+it("NGX-13: no signal that nginx uses runs on a thread of ours", function()
     local topic = kafka:topic("workers-signals", 2)
     local nginx = start(topic, 1, {})
     local worker = nginx:pids()[1]
-    local mask = blocked(worker)
+    local masks = harness.eventually(5, function()
+        local masks = blocked(worker)
+        return #masks == 2 and masks
+    end)
     for name, number in pairs {
         HUP = 1, INT = 2, QUIT = 3, USR1 = 10, USR2 = 12, PIPE = 13, ALRM = 14, TERM = 15,
         CHLD = 17, WINCH = 28, IO = 29, SYS = 31,
     } do
-        assert.is_true(math.floor(mask / 2 ^ (number - 1)) % 2 == 1, name)
+        for _, mask in ipairs(masks) do
+            assert.is_true(math.floor(mask / 2 ^ (number - 1)) % 2 == 1, name)
+        end
     end
     -- Those that a worker outlives, a thousand of each.
     local _, out = harness.run { "bash", "-c", ([[

@@ -152,7 +152,7 @@ keys! {
     replay_rate: u64 = 1_000, "1000", 0..=10_000_000, "messages/s", [],
         "How many messages a second are replayed at most, by all workers of a backpath together. 0: as many as Kafka takes.";
     overflow: Overflow = Overflow::Reject, "\"reject\"", ANY, "", [],
-        "What happens when the queue fills up and the backup takes nothing either: \"reject\" leaves what is there, so that log() returns nil once the queue is full; \"drop_oldest\" drops the oldest messages that were never sent and cannot be, so that it takes new ones.";
+        "What happens when the queue fills up and the backup takes nothing either, or not as fast: \"reject\" leaves what is there, so that log() returns nil once the queue is full; \"drop_oldest\" drops the oldest messages that were never sent and cannot be, so that it takes new ones.";
     reconnect_backoff_ms: u64 = 100, "100", 1..=3_600_000, "ms", [],
         "Pause before the second attempt to connect to a broker; doubled each time, give or take a fifth. Ten times as long when authentication was refused.";
     reconnect_backoff_max_ms: u64 = 1_000, "1000", 1..=3_600_000, "ms", [],

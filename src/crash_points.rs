@@ -1,8 +1,8 @@
-//! Places at which a test build kills its own process, as `kill -9` would, or panics, to see that nothing is
+//! Places at which a test build kills its own process, as `kill -9` would, panics, or hangs, to see that nothing is
 //! lost there. Without the feature `crash_points` nothing of it is built.
 //!
 //! `LKFK_CRASH_AT=name:n` in the environment names one of [`POINTS`] and its n-th passage, from 1;
-//! `LKFK_PANIC_AT` likewise.
+//! `LKFK_PANIC_AT` likewise. Tests in the same process say `hold(name)`.
 
 /// All places. Each is passed by the name that stands here.
 pub const POINTS: &[&str] = &[
@@ -27,6 +27,7 @@ pub const POINTS: &[&str] = &[
     "queue made",
     "queue to be removed",
     // The backup.
+    "chunk to be written",
     "half a chunk written",
     "chunk written",
     "spilled",
@@ -49,12 +50,43 @@ pub fn crash_point(_name: &'static str) {}
 /// Dies here if this is the place and the passage.
 #[cfg(feature = "crash_points")]
 pub fn crash_point(name: &'static str) {
+    drop(CHANGED.wait_while(held(), |held| *held == Some(name)));
     if chosen_by("LKFK_PANIC_AT", &PANIC, name) {
         panic!("told to panic at {name}");
     }
     if is_next(name) {
         let _ =
             rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    }
+}
+
+#[cfg(feature = "crash_points")]
+static HELD: std::sync::Mutex<Option<&'static str>> = std::sync::Mutex::new(None);
+#[cfg(feature = "crash_points")]
+static CHANGED: std::sync::Condvar = std::sync::Condvar::new();
+
+#[cfg(feature = "crash_points")]
+fn held() -> std::sync::MutexGuard<'static, Option<&'static str>> {
+    HELD.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Everybody who comes to this place waits there until what this gives is dropped. One place at a time.
+#[cfg(feature = "crash_points")]
+pub fn hold(name: &'static str) -> Held {
+    assert!(POINTS.contains(&name), "{name} is not among the points");
+    assert_eq!(held().replace(name), None);
+    Held(())
+}
+
+/// See [`hold`].
+#[cfg(feature = "crash_points")]
+pub struct Held(());
+
+#[cfg(feature = "crash_points")]
+impl Drop for Held {
+    fn drop(&mut self) {
+        *held() = None;
+        CHANGED.notify_all();
     }
 }
 

@@ -265,7 +265,7 @@ fn points(chosen: impl Fn(&str) -> bool) -> impl Iterator<Item = &'static str> {
 }
 
 fn is_backup(point: &str) -> bool {
-    ["half a chunk written", "chunk written", "spilled"].contains(&point)
+    ["chunk to be written", "half a chunk written", "chunk written", "spilled"].contains(&point)
 }
 
 fn is_adoption(point: &str) -> bool {

@@ -152,6 +152,26 @@ fault_disk_full() {
   sleep "$RECOVERY"
 }
 
+# No broker takes anything, and when the first messages are old enough for the backup its file system is frozen:
+# whoever writes to it waits. It thaws with the process that froze it, however that ends, and before the brokers
+# are back.
+fault_disk_hang() {
+  proxy 'all refuse'
+  sleep "$(( $1 / 2 ))"
+  (
+    trap 'fsfreeze --unfreeze "$BACKUP"' EXIT
+    trap 'exit 1' TERM INT
+    fsfreeze --freeze "$BACKUP"
+    sleep "$(( $1 / 3 ))" &
+    wait $!
+  )
+  sleep "$(( $1 - $1 / 2 - $1 / 3 ))"
+  proxy 'all pass'
+  now_ms
+  note back disk-hang "$NOW"
+  sleep "$RECOVERY"
+}
+
 # --- nginx ---
 
 master() {
@@ -222,7 +242,8 @@ fault_crash() {
   for pid in "${pids[@]}"; do
     echo "$NOW $pid" >>"$CHAOS/kills"
     kill -KILL "$pid" 2>/dev/null || true
-    ended "$pid" 5
+    # Not before a frozen disk thaws.
+    ended "$pid" 20
   done
   start_nginx
 }

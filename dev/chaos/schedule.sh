@@ -6,7 +6,7 @@
 # whole, and the workers. Their lines are `MILLISECOND FAULT SECONDS [ARGUMENT...]`, see faults.sh.
 
 CLUSTER_FAULTS='broker-kill broker-freeze broker-restart rolling leaders outage delay drip cut-request
-cut-answer lose swallow freeze refuse hang-up lifetime disk-full'
+cut-answer lose swallow freeze refuse hang-up lifetime disk-full disk-hang'
 NGINX_FAULTS='reload crash orphans upgrade rollback quit term'
 WORKER_FAULTS='kill'
 # Seconds that are left after the end of an outage, before the next fault of the brokers.
@@ -89,14 +89,14 @@ draw_fault() {
   case $1 in
     broker-kill | broker-restart | rolling) DRAW_OWN=4 ;;
     outage) DRAW_OWN=$(( 8 + RECOVERY )) ;;
-    disk-full | freeze | refuse) DRAW_OWN=$RECOVERY ;;
+    disk-full | disk-hang | freeze | refuse) DRAW_OWN=$RECOVERY ;;
   esac
   case $1 in
     broker-restart) DRAW_SECONDS=3 ;;
     rolling) DRAW_SECONDS=12 DRAW_ARGUMENTS='' ;;
     leaders) DRAW_SECONDS=$(( $2 < 25 ? 10 : 25 )) ;;
     outage) DRAW_SECONDS=$2 DRAW_ARGUMENTS='' ;;
-    disk-full) DRAW_SECONDS=$(( MESSAGE_TIMEOUT * 3 / 2000 )) DRAW_ARGUMENTS='' ;;
+    disk-full | disk-hang) DRAW_SECONDS=$(( MESSAGE_TIMEOUT * 3 / 2000 )) DRAW_ARGUMENTS='' ;;
     delay) pick_from "$node 100 50" 'all 100 50' "$node 1000 500"; DRAW_ARGUMENTS=$PICKED ;;
     drip) draw 1000 20000; DRAW_ARGUMENTS="$node $DRAWN" ;;
     cut-request | cut-answer) draw_cut; DRAW_ARGUMENTS="all $DRAWN_API $DRAWN_BYTE $DRAWN" ;;

@@ -1,4 +1,4 @@
-//! Reading backup files back, to send their lines again. Runs on the driver thread.
+//! Reading backup files back, to send their lines again. Runs on the disk thread.
 //!
 //! # Invariants
 //! - One process at a time reads the files of a directory: the one that has locked `~lock`.

@@ -62,27 +62,23 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    /// Opens it, making it and its parents when missing (mode 0700), and tries whether a file can be made in
-    /// it.
+    /// Opens it, making it and its parents when missing (mode 0700), and looks whether a file can be made in it.
+    /// Writes nothing to a directory that is there: its disk may hang, and who starts must not.
     pub fn open(path: &Path) -> Result<Directory, BackupError> {
         let system = |what| {
             let path = path.to_owned();
             move |errno| BackupError::System { what, path, errno }
         };
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).map_err(|error| {
-                let errno = error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
-                system("backpath: cannot make the parent of")(errno)
-            })?;
-        }
-        match fs::mkdir(path, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => {
-                return Err(system("backpath: the worker's user cannot make directory")(errno));
-            }
-        }
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
-        let fd = fs::open(path, flags, Mode::empty()).map_err(system("backpath: cannot open"))?;
+        let open = || fs::open(path, flags, Mode::empty());
+        let opened = match open() {
+            Err(Errno::NOENT | Errno::NOTDIR) => {
+                make(path)?;
+                open()
+            }
+            opened => opened,
+        };
+        let fd = opened.map_err(system("backpath: cannot open"))?;
         fs::accessat(&fd, ".", fs::Access::WRITE_OK | fs::Access::EXEC_OK, AtFlags::EACCESS)
             .map_err(system("backpath: the worker's user cannot write to"))?;
         Ok(Directory { fd, path: path.to_owned() })
@@ -154,6 +150,21 @@ impl Directory {
     }
 }
 
+/// Makes a directory (mode 0700) and its parents, unless they are there by now.
+fn make(path: &Path) -> Result<(), BackupError> {
+    let system = |what, errno| BackupError::System { what, path: path.to_owned(), errno };
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(|error| {
+            let errno = error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
+            system("backpath: cannot make the parent of", errno)
+        })?;
+    }
+    match fs::mkdir(path, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(errno) => Err(system("backpath: the worker's user cannot make directory", errno)),
+    }
+}
+
 fn entry_names(dir: &OwnedFd) -> Result<Vec<String>, Errno> {
     let mut names = Vec::new();
     for entry in Dir::read_from(dir)? {
@@ -170,7 +181,7 @@ pub(super) struct Locked<'a>(&'a OwnedFd);
 impl<'a> Locked<'a> {
     /// Takes the lock, waiting a bounded time. Whoever else has it writes a chunk and lets go; a script, or a
     /// process that is stopped, may keep it, and must not hold up all other topics.
-    #[allow(clippy::disallowed_methods, reason = "a bounded wait, on the driver thread")]
+    #[allow(clippy::disallowed_methods, reason = "a bounded wait, on the disk thread")]
     pub fn wait(file: &'a OwnedFd) -> Result<Locked<'a>, Errno> {
         for _ in 0..LOCK_TRIES {
             match Self::now(file) {

@@ -1,4 +1,4 @@
-//! Appending to the backup files, and rotating them. Runs on the driver thread.
+//! Appending to the backup files, and rotating them. Runs on the disk thread; at exit, on the driver's.
 //!
 //! # Invariants
 //! - A chunk of whole lines is appended under the file's lock, after a look whether the name is still the
@@ -316,6 +316,7 @@ fn write_whole(
             entries = Some((journal, count));
         }
     }
+    crate::crash_points::crash_point("chunk to be written");
     #[cfg(feature = "crash_points")]
     if crate::crash_points::is_next("half a chunk written") {
         let _ = write_all(file, &text.bytes()[..text.bytes().len() / 2]);

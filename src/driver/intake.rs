@@ -13,7 +13,7 @@ impl Run<'_> {
     pub(super) fn take_records(&mut self) -> bool {
         let now = self.shared.now();
         if !self.shared.stop.load(Ordering::Acquire) {
-            self.sources.adopt(now, self.dirs, self.instance, self.shared);
+            self.sources.adopt(now, self.dirs, self.instance, self.shared, self.disk);
         }
         let mut more = false;
         for number in self.sources.numbers() {

@@ -5,6 +5,7 @@
 //! A fault in it is caught ([`thread`]); what was not done is read from the queue again.
 
 mod asking;
+mod disk;
 mod encode;
 pub mod events;
 mod handover;
@@ -24,7 +25,6 @@ pub use events::Events;
 pub use lines::{Level, Lines};
 pub use thread::{Driver, StartError};
 
-use crate::backup::BackupDir;
 use crate::config::Config;
 use crate::net::frame_pool::FramePool;
 use crate::net::{Authenticator, Event};
@@ -32,15 +32,17 @@ use crate::producer::{ConnId, Fate, Mark, Outcome, Producer, Rules, Time};
 use crate::queue::Queue;
 use crate::stats::{self, Stats};
 use asking::Asking;
+use disk::Disk;
 use handover::{Handover, Refused};
 use network::Connection;
 use old_brokers::OldBrokers;
 use replay::Replay;
 use rustix::fd::OwnedFd;
 use sources::{Dirs, Sources};
-use spill::Spill;
+use spill::{Backup, Spill};
 use std::collections::HashMap;
 use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -106,6 +108,7 @@ struct Run<'a> {
     old_brokers: OldBrokers,
     events_in: UnboundedSender<Event>,
     events: UnboundedReceiver<Event>,
+    disk: &'a Disk,
     spill: Spill<'a>,
     handover: Handover,
     asking: Asking,
@@ -123,7 +126,8 @@ impl<'a> Run<'a> {
         queue: &Arc<Queue>,
         dirs: &'a mut Dirs,
         instance: &'a str,
-        backup: &'a mut BackupDir,
+        disk: &'a Disk,
+        backup: &'a mut Backup,
     ) -> Run<'a> {
         let (events_in, events) = mpsc::unbounded_channel();
         shared.events.forget_records();
@@ -149,6 +153,7 @@ impl<'a> Run<'a> {
             old_brokers: OldBrokers::new(config),
             events_in,
             events,
+            disk,
             spill: Spill::new(backup),
             handover: Handover::default(),
             asking: Asking::default(),
@@ -168,7 +173,7 @@ impl<'a> Run<'a> {
         loop {
             let more = self.turn();
             if self.is_over() {
-                self.note_replay(self.shared.now());
+                self.finish_replay();
                 return Ok(());
             }
             let asleep = if more { None } else { self.fall_asleep() };
@@ -213,7 +218,7 @@ impl<'a> Run<'a> {
         let lua = &self.shared.events;
         self.asking.turn(now, timeout, lua, &self.sources, &mut self.producer);
         self.take_wishes(now);
-        let more_lines = self.replay(now);
+        self.replay(now);
         self.make_room(now);
         if self.producer.next_deadline().is_some_and(|at| at <= now) {
             self.producer.handle_timeout(now);
@@ -236,13 +241,11 @@ impl<'a> Run<'a> {
         while let Some(notice) = self.producer.poll_notice() {
             self.tell(now, notice);
         }
-        // What a callback wrote is on disk before the verdict of that callback frees the message.
-        self.spill.write_appends(now, self.shared);
         self.hand_over();
-        self.spill.write(now, &mut self.sources, self.shared);
+        self.spill.turn(now, &mut self.sources, self.shared, self.disk);
         self.sources.release(now, self.shared);
         self.publish_stats();
-        more_records || more_lines || events == EVENTS_A_TURN
+        more_records || events == EVENTS_A_TURN
     }
 
     /// True when a stopping driver has nothing left to wait for. What waits for Lua callbacks is not waited
@@ -361,7 +364,8 @@ impl<'a> Run<'a> {
     /// Exchanges failed messages and verdicts with the user's `failed_cb`.
     fn hand_over(&mut self) {
         let (events, stats) = (&self.shared.events, &self.shared.stats);
-        if self.handover.is_empty() || events.has_appends() {
+        // What a callback wrote is on disk before the verdict of that callback frees the message.
+        if self.handover.is_empty() || events.has_appends() || self.spill.is_appending() {
             return;
         }
         let ended = self.callbacks_ended();
@@ -394,6 +398,10 @@ impl Drop for Run<'_> {
         for connection in self.connections.values() {
             connection.abort();
         }
+        let now = self.shared.now();
+        // A second fault here would end the process; its messages are written twice instead.
+        let finish = || self.spill.finish(now, &mut self.sources, self.shared);
+        let _ = catch_unwind(AssertUnwindSafe(finish));
     }
 }
 

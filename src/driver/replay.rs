@@ -1,10 +1,12 @@
 //! Sending backup files again. A chunk of lines of one topic at a time goes through the producer like records
-//! of a queue; what became of it is noted on disk before the next one is read.
+//! of a queue; what became of it is noted on disk before the next one is read. Reading and noting are errands of the
+//! [disk thread](super::disk).
 //!
 //! Invariants: a line is done with only after Kafka acknowledged it, or alone was refused for good. What fails
 //! otherwise stays in its file and is tried again after a pause; it never becomes a new line of the backup.
 //! New messages are not held up: lines come at `replay_rate`, and only for topics that can be delivered.
 
+use super::disk::Tool;
 use super::encode;
 use super::sources::{ReplayChunk, Sources};
 use super::{Level, Run, Shared, wall_ms};
@@ -71,9 +73,21 @@ struct Topic {
     sent: u64,
 }
 
+/// What came of an errand to the files.
+enum Answer {
+    /// Bytes that wait, by topic; `None` when another process replays.
+    Waiting(Result<Option<BTreeMap<String, u64>>, BackupError>),
+    /// The next lines of a topic, if there are some.
+    Read { topic: String, settled: HashSet<Place>, chunk: Result<Option<Chunk>, BackupError> },
+    /// What became of a chunk is noted; how many of its lines were moved aside.
+    Noted { chunk: Chunk, current: Current, open: Option<usize>, moved: Result<usize, BackupError> },
+}
+
 /// The replay's state.
 pub(super) struct Replay {
-    backlog: Option<Backlog>,
+    backlog: Option<Tool<Backlog, Answer>>,
+    /// The errand that it is on is to note what became of a chunk.
+    noting: bool,
     rate: u64,
     /// Lines that the rate allows now, and when that was last reckoned.
     allowed: u64,
@@ -107,7 +121,8 @@ impl Replay {
 
     fn new_at(now: Time, config: &Config, backlog: Option<Backlog>) -> Replay {
         Replay {
-            backlog,
+            backlog: backlog.map(Tool::new),
+            noting: false,
             rate: config.replay_rate,
             allowed: 0,
             reckoned: now,
@@ -121,10 +136,11 @@ impl Replay {
         }
     }
 
-    /// When there is something to do. A driver that is `stopping` begins nothing any more.
+    /// When there is something to do. A driver that is `stopping` begins nothing any more. The end of an errand wakes
+    /// the driver by itself.
     pub fn deadline(&self, stopping: bool) -> Time {
         match &self.current {
-            _ if self.backlog.is_none() => Time::NEVER,
+            _ if !self.backlog.as_ref().is_some_and(Tool::is_here) => Time::NEVER,
             None if stopping => Time::NEVER,
             None => self.look_at,
             Some(current) if current.is_idle() => Time(0),
@@ -230,6 +246,12 @@ impl Current {
     fn is_over(&self) -> bool {
         self.is_idle() && self.alone.is_empty()
     }
+
+    /// Lines of which this is known.
+    fn numbers(&self, wanted: State) -> impl Iterator<Item = usize> {
+        let states = self.states.iter().enumerate();
+        states.filter(move |(_, state)| **state == wanted).map(|(index, _)| index)
+    }
 }
 
 /// Errors that a message gets however often it is sent.
@@ -244,61 +266,93 @@ fn is_poison(code: ErrorCode) -> bool {
 }
 
 impl Run<'_> {
-    /// Does what there is to do for the replay; true when there is more at once.
-    pub(super) fn replay(&mut self, now: Time) -> bool {
+    /// Does what there is to do for the replay.
+    pub(super) fn replay(&mut self, now: Time) {
         let stopping = self.shared.stop.load(Ordering::Acquire);
-        if self.replay.backlog.is_none() {
-            return false;
-        }
+        let Some(backlog) = &mut self.replay.backlog else { return };
         // After a chunk, and after each look: what cannot be delivered is not tried at every turn.
-        let mut begin = false;
+        let begin = match backlog.result() {
+            Some(answer) => self.take_answer(now, answer),
+            None => false,
+        };
         if let Some(current) = &mut self.replay.current {
             if stopping {
                 current.unsent.clear();
                 current.alone.clear();
             }
             self.feed(now);
-            if !self.replay.current.as_ref().is_some_and(Current::is_over) {
-                return false;
+            if self.replay.current.as_ref().is_some_and(Current::is_over) {
+                self.note(now);
             }
-            self.note_replay(now);
-            begin = true;
+            return;
         }
-        if stopping {
-            return false;
+        if stopping || !self.replay.backlog.as_ref().is_some_and(Tool::is_here) {
+            return;
         }
         if now >= self.replay.look_at {
             self.replay.look_at = now + LOOK_EVERY;
-            if let Err(error) = self.look_at_backlog(now) {
-                self.shared.lines.put(now, Level::Error, "replay", "", error);
-            }
-            begin = true;
+            self.look_at_backlog(now);
+        } else if begin {
+            self.begin_chunk(now);
         }
-        begin && self.begin_chunk(now)
     }
 
-    /// Takes the lock and counts what waits.
-    fn look_at_backlog(&mut self, now: Time) -> Result<(), BackupError> {
+    /// True when another chunk may be begun.
+    fn take_answer(&mut self, now: Time, answer: Answer) -> bool {
+        match answer {
+            Answer::Waiting(waiting) => self.take_waiting(now, waiting),
+            Answer::Read { topic, settled, chunk } => {
+                self.replay.topics.entry(topic.clone()).or_default().settled = settled;
+                self.take_chunk(now, topic, chunk);
+            }
+            Answer::Noted { chunk, current, open, moved } => {
+                self.replay.noting = false;
+                self.take_note(now, &chunk, &current, open, moved);
+            }
+        }
+        self.replay.current.is_none()
+    }
+
+    /// Has the lock taken, and what waits counted.
+    fn look_at_backlog(&mut self, now: Time) {
+        let Some(backlog) = &mut self.replay.backlog else { return };
+        let now_s = wall_ms() / 1000;
+        backlog.send(now, self.disk, move |backlog| {
+            let locked = backlog.lock();
+            Answer::Waiting(match locked {
+                Ok(true) => backlog.waiting(now_s).map(Some),
+                Ok(false) => Ok(None),
+                Err(error) => Err(error),
+            })
+        });
+    }
+
+    fn take_waiting(
+        &mut self,
+        now: Time,
+        waiting: Result<Option<BTreeMap<String, u64>>, BackupError>,
+    ) {
         let replay = &mut self.replay;
         replay.waiting.clear();
-        stats::set(&self.shared.stats.replay_waiting_bytes, 0);
-        let Some(backlog) = &mut replay.backlog else { return Ok(()) };
-        if !backlog.lock()? {
-            return Ok(());
+        match waiting {
+            Ok(Some(waiting)) => replay.waiting = waiting,
+            Ok(None) => {}
+            Err(error) => self.shared.lines.put(now, Level::Error, "replay", "", error),
         }
-        replay.waiting = backlog.waiting(wall_ms() / 1000)?;
         let allowed = &self.config.topics;
         replay.waiting.retain(|topic, _| allowed.is_empty() || allowed.contains(topic));
         replay.topics.retain(|topic, _| replay.waiting.contains_key(topic));
-        if replay.waiting.is_empty() {
-            backlog.unlock();
-        }
-        for name in backlog.left_alone() {
-            let text = format_args!(
-                "backup file {name} holds lines of another topic and is not replayed; it was \
-                 renamed, perhaps"
-            );
-            self.shared.lines.put(now, Level::Warn, "left alone", name, text);
+        if let Some(backlog) = replay.backlog.as_mut().and_then(Tool::here) {
+            if replay.waiting.is_empty() {
+                backlog.unlock();
+            }
+            for name in backlog.left_alone() {
+                let text = format_args!(
+                    "backup file {name} holds lines of another topic and is not replayed; it was \
+                     renamed, perhaps"
+                );
+                self.shared.lines.put(now, Level::Warn, "left alone", name, text);
+            }
         }
         stats::set(&self.shared.stats.replay_waiting_bytes, replay.waiting.values().sum());
         // Whether they can be delivered is known once metadata was asked for.
@@ -311,53 +365,63 @@ impl Run<'_> {
             replay.refresh_at = now + REFRESH_EVERY;
             self.producer.refresh_metadata(now);
         }
-        Ok(())
     }
 
-    /// Reads lines of the next topic that can be delivered. True when there were some.
-    fn begin_chunk(&mut self, now: Time) -> bool {
+    /// Has lines of the next topic read that can be delivered.
+    fn begin_chunk(&mut self, now: Time) {
         let replay = &mut self.replay;
-        let names: Vec<String> = replay.waiting.keys().cloned().collect();
-        let turn = names.partition_point(|name| *name <= replay.last_topic);
+        let names: Vec<&String> = replay.waiting.keys().collect();
+        let turn = names.partition_point(|name| **name <= replay.last_topic);
         for name in names[turn..].iter().chain(&names[..turn]) {
             let id = self.producer.topic(now, name);
-            let topic = replay.topics.entry(name.clone()).or_default();
+            let topic = replay.topics.entry((*name).clone()).or_default();
             if topic.not_before > now || !self.producer.is_deliverable(now, id) {
                 continue;
             }
-            let Some(backlog) = &mut replay.backlog else { return false };
-            let chunk = match backlog.read(name, &topic.settled) {
-                Ok(Some(chunk)) => chunk,
-                Ok(None) => {
-                    let sent = std::mem::take(&mut topic.sent);
-                    if sent > 0 {
-                        let text = format_args!(
-                            "topic {name}: {sent} messages of its backup files were sent again"
-                        );
-                        self.shared.lines.put(now, Level::Notice, "replayed", name, text);
-                    }
-                    // Until the next look.
-                    replay.waiting.remove(name);
-                    let left = replay.waiting.values().sum();
-                    stats::set(&self.shared.stats.replay_waiting_bytes, left);
-                    continue;
-                }
-                Err(error) => {
-                    topic.wait_longer(now);
-                    self.shared.lines.put(now, Level::Error, "replay", name, error);
-                    continue;
-                }
-            };
-            let text = format_args!("topic {name}: {} is sent again", chunk.file_name());
-            self.shared.lines.put(now, Level::Notice, "replay", name, text);
-            replay.last_topic.clone_from(name);
-            replay.current = Some(Current::new(id, chunk.len()));
-            let first = replay.next_name;
-            replay.next_name += chunk.len() as u64;
-            self.sources.replay = Some(ReplayChunk { first, chunk });
-            return true;
+            let Some(backlog) = &mut replay.backlog else { return };
+            let (topic, settled) = ((*name).clone(), std::mem::take(&mut topic.settled));
+            backlog.send(now, self.disk, move |backlog| {
+                let chunk = backlog.read(&topic, &settled);
+                Answer::Read { topic, settled, chunk }
+            });
+            return;
         }
-        false
+    }
+
+    /// Begins with the lines that were read, if there are some.
+    fn take_chunk(&mut self, now: Time, name: String, chunk: Result<Option<Chunk>, BackupError>) {
+        let replay = &mut self.replay;
+        let topic = replay.topics.entry(name.clone()).or_default();
+        let chunk = match chunk {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => {
+                let sent = std::mem::take(&mut topic.sent);
+                if sent > 0 {
+                    let text = format_args!(
+                        "topic {name}: {sent} messages of its backup files were sent again"
+                    );
+                    self.shared.lines.put(now, Level::Notice, "replayed", &name, text);
+                }
+                // Until the next look.
+                replay.waiting.remove(&name);
+                let left = replay.waiting.values().sum();
+                stats::set(&self.shared.stats.replay_waiting_bytes, left);
+                return;
+            }
+            Err(error) => {
+                topic.wait_longer(now);
+                self.shared.lines.put(now, Level::Error, "replay", &name, error);
+                return;
+            }
+        };
+        let text = format_args!("topic {name}: {} is sent again", chunk.file_name());
+        self.shared.lines.put(now, Level::Notice, "replay", &name, text);
+        let id = self.producer.topic(now, &name);
+        replay.last_topic = name;
+        replay.current = Some(Current::new(id, chunk.len()));
+        let first = replay.next_name;
+        replay.next_name += chunk.len() as u64;
+        self.sources.replay = Some(ReplayChunk { first, chunk });
     }
 
     /// Hands lines to the producer, as many as the rate allows.
@@ -401,31 +465,42 @@ impl Run<'_> {
         self.replay.spend(lines.len());
     }
 
-    /// Notes what became of the chunk in hand, so far, and lets go of it.
-    pub(super) fn note_replay(&mut self, now: Time) {
+    /// Has noted what became of the chunk in hand, so far, and lets go of it.
+    fn note(&mut self, now: Time) {
         let replay = &mut self.replay;
-        let (Some(current), Some(ReplayChunk { chunk, .. })) =
-            (replay.current.take(), self.sources.replay.take())
+        let (Some(current), Some(ReplayChunk { chunk, .. }), Some(backlog)) =
+            (replay.current.take(), self.sources.replay.take(), &mut replay.backlog)
         else {
             return;
         };
-        let Some(backlog) = &mut replay.backlog else { return };
+        replay.noting = true;
+        backlog.send(now, self.disk, move |backlog| {
+            let open = current.numbers(State::Open).next();
+            let refused: Vec<usize> = current.numbers(State::Refused).collect();
+            let moved = backlog.commit(&chunk, open, &refused);
+            Answer::Noted { chunk, current, open, moved }
+        });
+    }
+
+    fn take_note(
+        &mut self,
+        now: Time,
+        chunk: &Chunk,
+        current: &Current,
+        open: Option<usize>,
+        moved: Result<usize, BackupError>,
+    ) {
         let name = chunk.topic();
-        let topic = replay.topics.entry(name.to_owned()).or_default();
-        let numbers = |wanted: State| {
-            let states = current.states.iter().enumerate();
-            states.filter(move |(_, state)| **state == wanted).map(|(index, _)| index)
-        };
-        let open = numbers(State::Open).next();
-        let refused: Vec<usize> = numbers(State::Refused).collect();
-        topic.sent += numbers(State::Sent).count() as u64;
-        topic.settled.extend(numbers(State::Sent).filter_map(|index| chunk.place(index)));
-        match backlog.commit(&chunk, open, &refused) {
+        let topic = self.replay.topics.entry(name.to_owned()).or_default();
+        let places = |state| current.numbers(state).filter_map(|index| chunk.place(index));
+        topic.sent += current.numbers(State::Sent).count() as u64;
+        topic.settled.extend(places(State::Sent));
+        match moved {
             Ok(moved) => {
-                topic.settled.extend(refused.iter().filter_map(|index| chunk.place(*index)));
+                topic.settled.extend(places(State::Refused));
                 if moved > 0 {
                     stats::add(&self.shared.stats.replay_poison_cnt, moved as u64);
-                    tell_poison(now, self.shared, &chunk, moved, current.refusal);
+                    tell_poison(now, self.shared, chunk, moved, current.refusal);
                 }
                 if open.is_none() {
                     topic.settled.retain(|place| !chunk.is_past(place));
@@ -442,6 +517,17 @@ impl Run<'_> {
         if let Some(reason) = current.failure {
             let text = format_args!("topic {name}: {reason}; its backup lines are sent later");
             self.shared.lines.put(now, Level::Warn, "replay failed", name, text);
+        }
+    }
+
+    /// At the end: has noted what became of the chunk in hand, and waits for that.
+    pub(super) fn finish_replay(&mut self) {
+        let now = self.shared.now();
+        self.note(now);
+        if self.replay.noting
+            && let Some(answer) = self.replay.backlog.as_mut().and_then(Tool::wait)
+        {
+            self.take_answer(now, answer);
         }
     }
 }

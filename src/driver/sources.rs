@@ -9,6 +9,7 @@
 //! A chunk of a backup file that is sent again is a source as well. It is never read from here, only looked
 //! into: [`replay`](super::replay) hands its lines out.
 
+use super::disk::{Disk, Tool};
 use super::{Level, Shared};
 use crate::backup::Chunk;
 use crate::producer::{RecordId, Time, TopicId};
@@ -52,20 +53,34 @@ impl ReplayChunk {
     }
 }
 
-/// Where dead workers' files may lie. A directory that nobody has made yet may come later.
+/// Where dead workers' files may lie.
 pub(super) struct Dirs {
+    /// With the worker's own: in memory, as a rule.
+    own: Arc<QueueDir>,
+    /// Elsewhere, perhaps on a disk that hangs.
+    others: Tool<OtherDirs, Vec<Listed>>,
+}
+
+/// A directory that nobody has made yet may come later.
+struct OtherDirs {
     open: Vec<Arc<QueueDir>>,
     parents: Vec<PathBuf>,
 }
+
+/// A directory and its files, whoever they belong to.
+type Listed = (Arc<QueueDir>, Result<Vec<String>, QueueError>);
 
 impl Dirs {
     /// The directory of the worker's own queue, and those below `parents`.
     pub fn new(own: Arc<QueueDir>, parents: &[PathBuf]) -> Dirs {
         let others = parents.iter().filter(|parent| QueueDir::path_below(parent) != own.path());
-        Dirs { parents: others.cloned().collect(), open: vec![own] }
+        let others = OtherDirs { open: Vec::new(), parents: others.cloned().collect() };
+        Dirs { own, others: Tool::new(others) }
     }
+}
 
-    fn open(&mut self) -> &[Arc<QueueDir>] {
+impl OtherDirs {
+    fn list(&mut self, instance: &str) -> Vec<Listed> {
         self.parents.retain(|parent| {
             let dir = QueueDir::path_below(parent).exists().then(|| QueueDir::open(parent));
             match dir {
@@ -76,8 +91,12 @@ impl Dirs {
                 _ => true,
             }
         });
-        &self.open
+        self.open.iter().map(|dir| list(dir, instance)).collect()
     }
+}
+
+fn list(dir: &Arc<QueueDir>, instance: &str) -> Listed {
+    (dir.clone(), recovery::list(dir, instance))
 }
 
 /// One queue and how far it was read.
@@ -277,23 +296,37 @@ impl Sources {
     }
 
     /// Looks round: adopts dead workers' files in `dirs`, and sees whether the own one is still there for others.
-    pub fn adopt(&mut self, now: Time, dirs: &mut Dirs, instance: &str, shared: &Shared) {
+    pub fn adopt(
+        &mut self,
+        now: Time,
+        dirs: &mut Dirs,
+        instance: &str,
+        shared: &Shared,
+        disk: &Disk,
+    ) {
+        for listed in dirs.others.result().unwrap_or_default() {
+            self.adopt_all(now, listed, shared);
+        }
         if now < self.look_at {
             return;
         }
         self.look_at = now + LOOK_EVERY;
         self.tell_if_removed(now, shared);
-        for dir in dirs.open() {
-            let names = match recovery::list(dir, instance) {
-                Ok(names) => names,
-                Err(error) => {
-                    shared.lines.put(now, Level::Warn, "adopt", "list", error);
-                    continue;
+        self.adopt_all(now, list(&dirs.own, instance), shared);
+        if dirs.others.is_here() {
+            let instance = instance.to_owned();
+            dirs.others.send(now, disk, move |dirs| dirs.list(&instance));
+        }
+    }
+
+    fn adopt_all(&mut self, now: Time, (dir, names): Listed, shared: &Shared) {
+        match names {
+            Ok(names) => {
+                for name in names {
+                    self.adopt_one(now, &dir, &name, shared);
                 }
-            };
-            for name in names {
-                self.adopt_one(now, dir, &name, shared);
             }
+            Err(error) => shared.lines.put(now, Level::Warn, "adopt", "list", error),
         }
     }
 

@@ -1,6 +1,12 @@
-//! Messages that could not be delivered, on their way from the queue to the backup files. They keep their
-//! place in the queue until their line is written; when the disk takes none, they wait and it is tried again.
+//! Messages that could not be delivered, on their way from the queue to the backup files. Lines of them are made
+//! here and written on the disk thread. They keep their place in the queue until that is done; when the disk takes
+//! none, they wait and it is tried again.
+//!
+//! # Invariants
+//! - One write is under way at a time, to one file; nobody here waits for it.
+//! - A message is done with only after its line is written.
 
+use super::disk::{Disk, Tool};
 use super::events::Append;
 use super::sources::Sources;
 use super::{Level, Shared};
@@ -13,16 +19,35 @@ use std::time::Duration;
 
 /// Bytes of lines that go into one write, unless files may not become that large.
 const CHUNK: u64 = 1 << 20;
-/// Messages written in one turn of the driver.
-const RECORDS_A_TURN: usize = 20_000;
 /// Pause after a failed write.
 const PAUSE: Duration = Duration::from_secs(1);
+/// A write that takes longer than this is told of.
+const SLOW: Duration = Duration::from_secs(2);
 
-struct Waiting {
+/// The backup files, which are here or on the disk thread.
+pub(super) type Backup = Tool<BackupDir, Written>;
+
+/// What came of a write.
+pub(super) struct Written {
+    topic: String,
+    text: Append,
+    result: Result<(), BackupError>,
+}
+
+/// Messages of one topic that failed for one reason.
+struct Group {
     topic: String,
     records: Vec<Record>,
     reason: String,
     in_doubt: bool,
+}
+
+/// Whose text a write is of.
+enum UnderWay {
+    /// Messages whose lines these are.
+    Messages(Vec<Group>),
+    /// The event loop's.
+    Append,
 }
 
 /// Messages and their bytes.
@@ -51,158 +76,209 @@ impl Amount {
 
 /// The messages that wait for the backup.
 pub(super) struct Spill<'a> {
-    backup: &'a mut BackupDir,
-    waiting: VecDeque<Waiting>,
+    backup: &'a mut Backup,
+    /// In the order in which they came.
+    waiting: VecDeque<Group>,
+    under_way: Option<UnderWay>,
+    /// What waits and what is under way.
     amount: Amount,
     /// Topics whose file took nothing a moment ago, and when it is tried again. The others go on.
     paused: HashMap<String, Time>,
-    chunk: Lines,
+    /// A buffer to be used again.
+    lines: Lines,
 }
 
 impl<'a> Spill<'a> {
-    pub fn new(backup: &'a mut BackupDir) -> Spill<'a> {
-        let (waiting, paused) = (VecDeque::new(), HashMap::new());
-        Spill { backup, waiting, amount: Amount::default(), paused, chunk: Lines::default() }
+    /// `backup` is here.
+    pub fn new(backup: &'a mut Backup) -> Spill<'a> {
+        Spill {
+            backup,
+            waiting: VecDeque::new(),
+            under_way: None,
+            amount: Amount::default(),
+            paused: HashMap::new(),
+            lines: Lines::default(),
+        }
     }
 
     /// Takes over messages that failed for `reason`.
     pub fn add(&mut self, topic: String, records: Vec<Record>, reason: String, in_doubt: bool) {
         self.amount.add(Amount::of(&records));
-        self.waiting.push_back(Waiting { topic, records, reason, in_doubt });
+        match self.waiting.back_mut() {
+            Some(last)
+                if last.topic == topic && last.reason == reason && last.in_doubt == in_doubt =>
+            {
+                last.records.extend(records);
+            }
+            _ => self.waiting.push_back(Group { topic, records, reason, in_doubt }),
+        }
     }
 
+    /// True when nothing waits and nothing is under way.
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.waiting.is_empty() && self.under_way.is_none()
     }
 
-    /// What waits here.
+    /// True while text of the event loop's is under way.
+    pub fn is_appending(&self) -> bool {
+        matches!(self.under_way, Some(UnderWay::Append))
+    }
+
+    /// What waits and what is under way.
     pub fn amount(&self) -> Amount {
         self.amount
     }
 
-    /// When there is something to do.
+    /// When there is something to do. The end of a write wakes the driver by itself.
     pub fn retry_at(&self, shared: &Shared) -> Time {
+        if self.under_way.is_some() {
+            return Time::NEVER;
+        }
         let resumes = |topic: &str| self.paused.get(topic).copied().unwrap_or(Time(0));
-        let waiting = self.waiting.iter().map(|waiting| resumes(&waiting.topic));
+        let waiting = self.waiting.iter().map(|group| resumes(&group.topic));
         let appends = shared.events.append_topic().map(|topic| resumes(&topic));
         waiting.chain(appends).min().unwrap_or(Time::NEVER)
-    }
-
-    /// Writes what the event loop left for the files: a user's failed_cb wrote it through kfk.fp, or `log()`
-    /// refused it.
-    pub fn write_appends(&mut self, now: Time, shared: &Shared) {
-        while let Some(topic) = shared.events.append_topic()
-            && !self.is_paused(&topic, now)
-            && let Some((topic, text)) = shared.events.take_append()
-        {
-            if let Err(error) = append(self.backup, &topic, &text) {
-                stats::add(&shared.stats.backup_refused_cnt, 1);
-                shared.lines.put(now, Level::Error, "append", &topic, error);
-                shared.events.put_append_back(topic.clone(), text);
-                self.paused.insert(topic, now + PAUSE);
-            }
-        }
     }
 
     fn is_paused(&self, topic: &str, now: Time) -> bool {
         self.paused.get(topic).is_some_and(|until| *until > now)
     }
 
-    /// Writes what waits, a bounded amount at a time.
-    pub fn write(&mut self, now: Time, sources: &mut Sources, shared: &Shared) {
-        self.paused.retain(|_, until| *until > now);
-        let mut left = RECORDS_A_TURN;
-        for _ in 0..self.waiting.len() {
-            let Some(mut waiting) = self.waiting.pop_front() else { return };
-            if left > 0 && !self.is_paused(&waiting.topic, now) {
-                left -= self.write_one(now, &mut waiting, left, sources, shared);
-            }
-            if !waiting.records.is_empty() {
-                self.waiting.push_back(waiting);
-            }
+    /// Takes what came of the write that was under way, and begins the next one.
+    pub fn turn(&mut self, now: Time, sources: &mut Sources, shared: &Shared, disk: &Disk) {
+        if let Some(written) = self.backup.result() {
+            self.settle(now, written, sources, shared);
         }
-        if self.chunk.capacity() as u64 > 2 * CHUNK {
-            self.chunk = Lines::default();
+        if self.under_way.is_some() {
+            self.tell_if_slow(now, shared);
+            return;
+        }
+        self.paused.retain(|_, until| *until > now);
+        // What a user's failed_cb wrote through kfk.fp, or `log()` refused. First: verdicts wait for it.
+        if let Some(topic) = shared.events.append_topic()
+            && !self.is_paused(&topic, now)
+            && let Some((topic, text)) = shared.events.take_append()
+        {
+            self.write(now, topic, text, UnderWay::Append, disk);
+        } else if let Some((topic, lines, groups)) = self.take_chunk(now, sources) {
+            self.write(now, topic, Append::Own(lines), UnderWay::Messages(groups), disk);
         }
     }
 
-    /// Writes up to `most` of one group; returns how many.
-    fn write_one(
-        &mut self,
-        now: Time,
-        waiting: &mut Waiting,
-        most: usize,
-        sources: &mut Sources,
-        shared: &Shared,
-    ) -> usize {
-        let mut written = 0;
-        while written < most && !waiting.records.is_empty() {
-            self.chunk.clear();
+    fn write(&mut self, now: Time, topic: String, text: Append, what: UnderWay, disk: &Disk) {
+        self.under_way = Some(what);
+        self.backup.send(now, disk, move |backup| {
+            let result = append(backup, &topic, &text);
+            Written { topic, text, result }
+        });
+    }
+
+    /// The oldest messages of a topic whose file may take them, and their lines.
+    fn take_chunk(&mut self, now: Time, sources: &Sources) -> Option<(String, Lines, Vec<Group>)> {
+        let limit = chunk_limit(self.backup.here()?);
+        let mut topics = self.waiting.iter().map(|group| &group.topic);
+        let topic = topics.find(|topic| !self.is_paused(topic, now))?.clone();
+        let mut lines = std::mem::take(&mut self.lines);
+        let mut groups = Vec::new();
+        self.waiting.retain_mut(|group| {
+            if group.topic != topic {
+                return true;
+            }
             let mut count = 0;
-            for record in waiting.records.iter().take(most - written) {
+            while (lines.bytes() as u64) < limit
+                && let Some(record) = group.records.get(count)
+            {
                 // As in encode::produce: a slot in use is whole, or the thread starts over.
                 let slot = sources.get(record.id).expect("a slot in use is whole");
-                self.chunk.push(&Line {
-                    timestamp_ms: slot.timestamp_ms,
-                    topic: &waiting.topic,
-                    key: slot.key,
-                    payload: slot.payload,
-                });
+                let (timestamp_ms, key, payload) = (slot.timestamp_ms, slot.key, slot.payload);
+                lines.push(&Line { timestamp_ms, topic: &topic, key, payload });
                 count += 1;
-                if self.chunk.bytes() as u64 >= chunk_limit(self.backup) {
-                    break;
-                }
             }
-            if let Err(error) = self.backup.append(&waiting.topic, &self.chunk) {
-                let text = format_args!(
-                    "{error}; {} messages that could not be delivered wait in the queue for it",
-                    waiting.records.len()
-                );
-                stats::add(&shared.stats.backup_refused_cnt, 1);
-                shared.lines.put(now, Level::Error, "backup", &waiting.topic, text);
-                self.paused.insert(waiting.topic.clone(), now + PAUSE);
-                break;
+            if count > 0 {
+                let (reason, in_doubt) = (group.reason.clone(), group.in_doubt);
+                let records = group.records.drain(..count).collect();
+                groups.push(Group { topic: topic.clone(), records, reason, in_doubt });
             }
-            crate::crash_points::crash_point("spilled");
-            self.amount.subtract(Amount::of(&waiting.records[..count]));
-            for record in waiting.records.drain(..count) {
+            !group.records.is_empty()
+        });
+        Some((topic, lines, groups))
+    }
+
+    fn settle(&mut self, now: Time, written: Written, sources: &mut Sources, shared: &Shared) {
+        let Written { topic, text, result } = written;
+        let under_way = self.under_way.take();
+        if let Err(error) = result {
+            stats::add(&shared.stats.backup_refused_cnt, 1);
+            self.paused.insert(topic.clone(), now + PAUSE);
+            let Some(UnderWay::Messages(groups)) = under_way else {
+                shared.lines.put(now, Level::Error, "append", &topic, error);
+                shared.events.put_append_back(topic, text);
+                return;
+            };
+            let text = format_args!(
+                "{error}; {} messages that could not be delivered wait in the queue for it",
+                self.amount.records
+            );
+            shared.lines.put(now, Level::Error, "backup", &topic, text);
+            for group in groups.into_iter().rev() {
+                self.waiting.push_front(group);
+            }
+            return;
+        }
+        if let Append::Own(mut lines) = text
+            && lines.capacity() as u64 <= 2 * CHUNK
+        {
+            lines.clear();
+            self.lines = lines;
+        }
+        let Some(UnderWay::Messages(groups)) = under_way else { return };
+        crate::crash_points::crash_point("spilled");
+        let path = self.backup.here().map(|backup| backup.path().to_owned()).unwrap_or_default();
+        for Group { records, reason, in_doubt, .. } in groups {
+            self.amount.subtract(Amount::of(&records));
+            let count = records.len() as u64;
+            for record in records {
                 sources.done(record.id);
             }
-            stats::add(&shared.stats.fail_msg_cnt, count as u64);
-            if waiting.in_doubt {
-                stats::add(&shared.stats.fail_in_doubt_cnt, count as u64);
-            }
-            let text = format_args!(
-                "topic {}: {}; messages go to {}/{0}",
-                waiting.topic,
-                waiting.reason,
-                self.backup.path().display()
-            );
-            shared.lines.put(now, Level::Error, "spill", &waiting.topic, text);
-            written += count;
+            stats::add(&shared.stats.fail_msg_cnt, count);
+            stats::add(&shared.stats.fail_in_doubt_cnt, if in_doubt { count } else { 0 });
+            let path = path.display();
+            let text = format_args!("topic {topic}: {reason}; messages go to {path}/{topic}");
+            shared.lines.put(now, Level::Error, "spill", &topic, text);
         }
-        written
     }
-}
 
-impl Spill<'_> {
-    /// Gives up the oldest messages whose file takes none at the moment, until `records` and `bytes` of those
-    /// that `may_go` are gone. Those in doubt stay: they may be in Kafka, but that is not known. Returns how
-    /// many went.
+    fn tell_if_slow(&self, now: Time, shared: &Shared) {
+        let taken = self.backup.away_since().map_or(Duration::ZERO, |since| now.since(since));
+        if taken >= SLOW {
+            let text = format_args!(
+                "a write to the backup has taken {} s so far; {} messages that could not be delivered wait in the \
+                 queue for the disk of backpath",
+                taken.as_secs(),
+                self.amount.records
+            );
+            shared.lines.put(now, Level::Warn, "slow disk", "", text);
+        }
+    }
+
+    /// Waits for the write that is under way, if one is: its messages would be written again otherwise.
+    pub fn finish(&mut self, now: Time, sources: &mut Sources, shared: &Shared) {
+        if let Some(written) = self.backup.wait() {
+            self.settle(now, written, sources, shared);
+        }
+    }
+
+    /// Gives up the oldest messages that wait, until `records` and `bytes` of those that `may_go` are gone. Those
+    /// in doubt stay: they may be in Kafka, but that is not known. Returns how many went.
     pub fn drop_oldest(
         &mut self,
-        now: Time,
         Amount { records, bytes }: Amount,
         may_go: impl Fn(RecordId) -> bool,
         sources: &mut Sources,
     ) -> u64 {
         let mut gone = Amount::default();
-        for waiting in &mut self.waiting {
-            let paused = self.paused.get(&waiting.topic).is_some_and(|until| *until > now);
-            if !paused || waiting.in_doubt {
-                continue;
-            }
-            waiting.records.retain(|record| {
+        for group in self.waiting.iter_mut().filter(|group| !group.in_doubt) {
+            group.records.retain(|record| {
                 let goes = (gone.records < records || gone.bytes < bytes) && may_go(record.id);
                 if goes {
                     gone.records += 1;
@@ -212,7 +288,7 @@ impl Spill<'_> {
                 !goes
             });
         }
-        self.waiting.retain(|waiting| !waiting.records.is_empty());
+        self.waiting.retain(|group| !group.records.is_empty());
         self.amount.subtract(gone);
         gone.records
     }

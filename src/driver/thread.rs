@@ -6,8 +6,10 @@
 
 #![allow(clippy::disallowed_methods, reason = "this is the thread that has a clock and may wait")]
 
+use super::disk::{Disk, Tool};
 use super::sources::Dirs;
-use super::{Events, Level, Lines, Run, Shared, rest, spill};
+use super::spill::{self, Backup};
+use super::{Events, Level, Lines, Run, Shared, rest};
 use crate::backup::{BackupDir, BackupError, Limits};
 use crate::config::Config;
 use crate::queue::{Queue, QueueDir, QueueError, Writer};
@@ -82,7 +84,7 @@ impl Driver {
             queue: queue.clone(),
             dirs,
             instance: instance.to_owned(),
-            backup,
+            backup: Tool::new(backup),
             finished: finished.clone(),
         });
         match thread {
@@ -158,7 +160,7 @@ struct Body {
     queue: Arc<Queue>,
     dirs: Dirs,
     instance: String,
-    backup: BackupDir,
+    backup: Backup,
     finished: Arc<(Mutex<bool>, Condvar)>,
 }
 
@@ -189,12 +191,14 @@ impl Body {
         }
         // Where this is forbidden the thread shares nginx's processor.
         let _ = sched_setaffinity(None, &everywhere);
+        let shared = self.shared.clone();
+        let disk = Disk::start(move || shared.signal());
 
         let mut pause = FIRST_PAUSE;
         loop {
             let began = Instant::now();
             // What a fault leaves behind is dropped whole; queue and backup are built to be read anew.
-            let result = catch_unwind(AssertUnwindSafe(|| self.run()));
+            let result = catch_unwind(AssertUnwindSafe(|| self.run(&disk)));
             let fault = match result {
                 Ok(Ok(())) => break,
                 Ok(Err(error)) => error.to_string(),
@@ -227,7 +231,7 @@ impl Body {
         changed.notify_all();
     }
 
-    fn run(&mut self) -> std::io::Result<()> {
+    fn run(&mut self, disk: &Disk) -> std::io::Result<()> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let (dirs, instance) = (&mut self.dirs, &self.instance);
@@ -235,7 +239,8 @@ impl Body {
         // resolution that hangs.
         let result = catch_unwind(AssertUnwindSafe(|| {
             runtime.block_on(async {
-                Run::new(&self.config, &self.shared, &self.queue, dirs, instance, &mut self.backup)
+                let (config, queue) = (&self.config, &self.queue);
+                Run::new(config, &self.shared, queue, dirs, instance, disk, &mut self.backup)
                     .serve()
                     .await
             })
@@ -247,14 +252,15 @@ impl Body {
     /// Writes what is left in the queue to the backup and removes the file. False when something could not
     /// be saved: then the file stays.
     fn save_rest(&mut self) -> bool {
+        let Some(backup) = self.backup.here() else { return false };
         let mut appended = true;
         while let Some((topic, text)) = self.shared.events.take_append() {
-            if let Err(error) = spill::append(&mut self.backup, &topic, &text) {
+            if let Err(error) = spill::append(backup, &topic, &text) {
                 self.shared.lines.put(self.shared.now(), Level::Error, "append", &topic, error);
                 appended = false;
             }
         }
-        let mut rest = rest::Rest::new(self.queue.reader(), &mut self.backup);
+        let mut rest = rest::Rest::new(self.queue.reader(), backup);
         let result = rest.save();
         let (saved, open) = (rest.saved(), rest.open());
         let carried = match open {
