@@ -50,7 +50,7 @@ stats! {
     fail_msg_cnt: Counter, "messages", "Given up and written to a backup file.";
     fail_in_doubt_cnt: Counter, "messages", "Among those: may be in Kafka as well, because an answer was lost.";
     evicted_cnt: Counter, "messages", "Among those: moved because the queue was filling up and their partition could not be reached.";
-    dropped_cnt: Counter, "messages", "Dropped by overflow = \"drop_oldest\", because queue and backup were full.";
+    dropped_cnt: Counter, "messages", "Dropped by overflow = \"drop_oldest\", because the queue was full and the backup took nothing, or not as fast.";
     resent_in_doubt_cnt: Counter, "messages", "Sent again although they may be in Kafka, because the broker had forgotten who sent them.";
     adopted_cnt: Counter, "messages", "Taken over from workers that were killed.";
     rejected_cnt: Counter, "messages", "Refused by log(): queue full, too large, bad topic.";

@@ -14,6 +14,7 @@ use broker::{Broker, Lie};
 use lkfk::config::{Config, Value};
 use lkfk::crash_points::{Held, hold};
 use lkfk::driver::Driver;
+use lkfk::driver::events::Append;
 use lkfk::queue::Writer;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -39,7 +40,7 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(options: &[(&str, &str)]) -> Scene {
+    fn new(options: &[(&str, Value)]) -> Scene {
         let alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let number = SCENES.fetch_add(1, Ordering::Relaxed);
         let name = format!("lkfk-hanging-{}-{number}", std::process::id());
@@ -67,7 +68,7 @@ impl Scene {
             ("queue_buffering_max_ms", Value::Int(1)),
             ("message_timeout_ms", Value::Int(1_000)),
         ];
-        entries.extend(options.iter().map(|(key, value)| (*key, text(value.to_string()))));
+        entries.extend(options.iter().cloned());
         let entries: Vec<_> =
             entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         let config = Config::parse(&entries, "/nowhere").unwrap();
@@ -143,7 +144,7 @@ fn dsk_08_other_messages_are_delivered_while_the_backup_hangs_and_it_is_said() {
 #[test]
 fn dsk_08_drop_oldest_goes_on_while_the_backup_hangs() {
     const MESSAGES: usize = 2_000;
-    let mut scene = Scene::new(&[("overflow", "drop_oldest")]);
+    let mut scene = Scene::new(&[("overflow", Value::Text("drop_oldest".into()))]);
     scene.log(UNKNOWN, 0..MESSAGES);
     let ended = |scene: &Scene| {
         scene.count(|stats| &stats.dropped_cnt) + scene.count(|stats| &stats.fail_msg_cnt)
@@ -174,4 +175,35 @@ fn dsk_08_a_worker_ends_in_time_while_the_backup_hangs_and_leaves_its_queue() {
     scene.disk = None;
     eventually("written", || std::fs::read_dir(&queues).unwrap().count() == 0);
     assert_eq!(scene.backed_up(), Vec::from_iter(0..200));
+}
+
+#[test]
+fn dsk_08_what_a_callback_handled_before_the_end_is_not_written_again() {
+    let mut scene = Scene::new(&[("failed_cb", Value::Other("function"))]);
+    scene.log(UNKNOWN, 0..10);
+    let events = &scene.driver.shared().events;
+    // What a failed_cb does that writes to kfk.fp.
+    for _ in 0..10 {
+        let mut failure = None;
+        eventually("handed over", || {
+            failure = events.take_failure();
+            failure.is_some()
+        });
+        let failure = failure.unwrap();
+        let line = String::from_utf8(failure.payload).unwrap() + "\n";
+        assert!(events.append(UNKNOWN, Append::Others(line.into_bytes())));
+        events.give_verdict(failure.id, true);
+    }
+    scene.driver.shared().signal();
+    events.end();
+    let disk = scene.disk.take();
+    let stopped = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(200));
+            drop(disk);
+        });
+        scene.driver.stop(PATIENCE)
+    });
+    assert!(stopped);
+    assert_eq!(scene.backed_up(), Vec::from_iter(0..10));
 }

@@ -54,8 +54,7 @@ end
 local file_methods = {}
 
 
--- kfk.fp[topic]:write(...): as a file's, but through the driver thread. A null key is written as
--- \N.
+-- kfk.fp[topic]:write(...): as a file's, but by the driver. A null key is written as \N.
 function file_methods:write(...)
     local parts = {}
     for i = 1, select("#", ...) do

@@ -77,7 +77,7 @@ pub struct BackupDir {
 }
 
 impl BackupDir {
-    /// Opens the directory, making it and its parents when missing (mode 0700), and tries whether a file
+    /// Opens the directory, making it and its parents when missing (mode 0700), and looks whether a file
     /// can be made in it.
     pub fn open(path: &Path, limits: Limits) -> Result<BackupDir, BackupError> {
         let dir = Directory::open(path)?;

@@ -1,5 +1,6 @@
-//! The disk thread: whatever may have to wait for the backup's disk, which may be slow, or hang. The driver sends
-//! a tool there with an errand, goes on, and takes tool and result back when the errand is done.
+//! The disk thread: what may have to wait for the backup's disk, which may be slow, or hang. The driver sends
+//! a tool there with an errand, goes on, and takes tool and result back when the errand is done. Queue files that a
+//! worker left below backpath are no tools: they are mapped, and used by the driver.
 //!
 //! # Invariants
 //! - Errands are done one at a time, in the order in which they were given.
@@ -10,32 +11,43 @@
 
 use crate::producer::Time;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 
 type Errand = Box<dyn FnOnce() + Send>;
 
 /// The thread. When this is dropped it ends after what it is at; nobody waits for it.
-pub(super) struct Disk(Option<Sender<Errand>>);
+pub(super) enum Disk {
+    Thread(Sender<Errand>),
+    /// The system had none for us: who gives an errand does it, too.
+    Caller(Arc<dyn Fn() + Send + Sync>),
+}
 
 impl Disk {
     /// Starts the thread, which inherits the signal mask. `done` is called there after each errand.
-    pub fn start(done: impl Fn() + Send + 'static) -> Disk {
+    pub fn start(done: impl Fn() + Send + Sync + 'static) -> Disk {
         let (give, errands) = mpsc::channel::<Errand>();
+        let done: Arc<dyn Fn() + Send + Sync> = Arc::new(done);
+        let also_done = done.clone();
         let live = move || {
             for errand in errands {
                 errand();
                 done();
             }
         };
-        let thread = std::thread::Builder::new().name("lkfk-disk".into()).spawn(live);
-        Disk(thread.ok().map(|_| give))
+        match std::thread::Builder::new().name("lkfk-disk".into()).spawn(live) {
+            Ok(_) => Disk::Thread(give),
+            Err(_) => Disk::Caller(also_done),
+        }
     }
 
-    /// A system that has no thread for us: who gives an errand does it, too.
     fn give(&self, errand: Errand) {
-        match &self.0 {
-            Some(give) => give.send(errand).expect("the thread lives as long as this"),
-            None => errand(),
+        match self {
+            Disk::Thread(give) => give.send(errand).expect("the thread lives as long as this"),
+            Disk::Caller(done) => {
+                errand();
+                done();
+            }
         }
     }
 }
@@ -107,7 +119,7 @@ impl<T: Send + 'static, R: Send + 'static> Tool<T, R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::{Arc, Barrier};
+    use std::sync::Barrier;
 
     fn fetch(disk: &Disk, tool: &mut Tool<Vec<u8>, usize>, byte: u8) {
         tool.send(Time(7), disk, move |bytes| {
@@ -152,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_panic_is_the_takers_and_the_tool_is_used_again() {
-        for disk in [Disk::start(|| {}), Disk(None)] {
+        for disk in [Disk::start(|| {}), Disk::Caller(Arc::new(|| {}))] {
             let mut tool = Tool::new(vec![]);
             tool.send(Time(0), &disk, |_| panic!("told to"));
             let taken = catch_unwind(AssertUnwindSafe(|| tool.wait()));

@@ -80,14 +80,31 @@ fn bytes_of(key: &Option<Vec<u8>>) -> usize {
     key.as_ref().map_or(0, Vec::len)
 }
 
+/// What a callback said of its message. It counts once all that was appended before it is on disk.
+struct Verdict {
+    id: RecordId,
+    handled: bool,
+    appends: u64,
+}
+
+/// Text for a topic's backup file, and the number of the first append in it.
+struct Waiting {
+    topic: String,
+    first: u64,
+    text: Append,
+}
+
 #[derive(Default)]
 struct State {
     failures: VecDeque<Failure>,
-    verdicts: Vec<(RecordId, bool)>,
+    verdicts: Vec<Verdict>,
     questions: VecDeque<Question>,
     answers: Vec<(RecordId, Option<u32>)>,
-    appends: VecDeque<(String, Append)>,
+    appends: VecDeque<Waiting>,
     append_bytes: usize,
+    /// Appends ever, and the first of those that were taken and are not written.
+    append_count: u64,
+    being_written: Option<u64>,
     /// Partition counts by the queue's topic ids, 0 when unknown.
     partitions: Vec<u32>,
     /// Waiting messages per topic and partition.
@@ -118,7 +135,9 @@ impl Events {
 
     /// Says what became of one: `handled` means that the callback returned, otherwise it goes to the backup.
     pub fn give_verdict(&self, id: RecordId, handled: bool) {
-        self.state().verdicts.push((id, handled));
+        let mut state = self.state();
+        let appends = state.append_count;
+        state.verdicts.push(Verdict { id, handled, appends });
     }
 
     /// Takes a message for the partitioner.
@@ -138,14 +157,16 @@ impl Events {
             return false;
         }
         state.append_bytes += text.bytes();
+        let first = state.append_count;
+        state.append_count += 1;
         let apart = match state.appends.back_mut() {
-            Some((last, before)) if last == topic && before.bytes() < APPEND_TOGETHER => {
-                before.extend(text)
+            Some(last) if last.topic == topic && last.text.bytes() < APPEND_TOGETHER => {
+                last.text.extend(text)
             }
             _ => Some(text),
         };
         if let Some(text) = apart {
-            state.appends.push_back((topic.to_owned(), text));
+            state.appends.push_back(Waiting { topic: topic.to_owned(), first, text });
         }
         true
     }
@@ -185,8 +206,19 @@ impl Events {
         self.state().failures.push_back(failure);
     }
 
+    /// Verdicts that count by now, and whether the callbacks had handled their messages: what they had appended is
+    /// written.
     pub(super) fn take_verdicts(&self) -> Vec<(RecordId, bool)> {
-        std::mem::take(&mut self.state().verdicts)
+        let mut state = self.state();
+        let waiting = state.appends.iter().map(|waiting| waiting.first);
+        let written = waiting.chain(state.being_written).min().unwrap_or(u64::MAX);
+        let verdicts = state.verdicts.extract_if(.., |verdict| verdict.appends <= written);
+        verdicts.map(|verdict| (verdict.id, verdict.handled)).collect()
+    }
+
+    /// True when there are verdicts that do not count yet.
+    pub(super) fn has_verdicts(&self) -> bool {
+        !self.state().verdicts.is_empty()
     }
 
     /// How many more questions may be left here.
@@ -204,28 +236,36 @@ impl Events {
         std::mem::take(&mut self.state().answers)
     }
 
+    /// Takes the text that is to be written next, one at a time: then comes one of the next two.
     pub(super) fn take_append(&self) -> Option<(String, Append)> {
         let mut state = self.state();
-        let (topic, text) = state.appends.pop_front()?;
+        let Waiting { topic, first, text } = state.appends.pop_front()?;
         state.append_bytes -= text.bytes();
+        state.being_written = Some(first);
         Some((topic, text))
     }
 
-    /// Gives text back that the disk did not take.
+    /// The text that was taken is on disk.
+    pub(super) fn append_written(&self) {
+        self.state().being_written = None;
+    }
+
+    /// Gives the text back that was taken: the disk did not take it.
     pub(super) fn put_append_back(&self, topic: String, text: Append) {
         let mut state = self.state();
         state.append_bytes += text.bytes();
+        let first = state.being_written.take().unwrap_or_default();
         // Behind the other topics' text, before what was added to its own meanwhile.
         let (own, mut others): (VecDeque<_>, VecDeque<_>) =
-            state.appends.drain(..).partition(|(other, _)| *other == topic);
-        others.push_back((topic, text));
+            state.appends.drain(..).partition(|other| other.topic == topic);
+        others.push_back(Waiting { topic, first, text });
         others.extend(own);
         state.appends = others;
     }
 
     /// Topic of the text that is to be written next.
     pub(super) fn append_topic(&self) -> Option<String> {
-        self.state().appends.front().map(|(topic, _)| topic.clone())
+        self.state().appends.front().map(|waiting| waiting.topic.clone())
     }
 
     pub(super) fn has_appends(&self) -> bool {
@@ -257,5 +297,44 @@ impl Events {
         state.verdicts.clear();
         state.questions.clear();
         state.answers.clear();
+        state.being_written = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Append {
+        Append::Others(text.into())
+    }
+
+    #[test]
+    fn a_verdict_counts_once_what_its_callback_wrote_is_on_disk() {
+        let events = Events::default();
+        let verdict = |id| events.give_verdict(RecordId(id), true);
+        verdict(1);
+        events.append("a", text("2"));
+        verdict(2);
+        assert_eq!(events.take_verdicts(), [(RecordId(1), true)]);
+        // What comes later does not hold it up.
+        assert!(events.take_append().is_some());
+        events.append("a", text("3"));
+        events.append("b", text("4"));
+        verdict(4);
+        assert_eq!(events.take_verdicts(), []);
+        events.append_written();
+        assert_eq!(events.take_verdicts(), [(RecordId(2), true)]);
+        // What the disk did not take goes behind the other topics' text, and is waited for all the same.
+        let (topic, taken) = events.take_append().unwrap();
+        events.put_append_back(topic, taken);
+        assert_eq!(events.append_topic().as_deref(), Some("b"));
+        events.take_append();
+        events.append_written();
+        assert!(events.take_verdicts().is_empty() && events.has_verdicts());
+        events.take_append();
+        events.append_written();
+        assert_eq!(events.take_verdicts(), [(RecordId(4), true)]);
+        assert!(!events.has_verdicts());
     }
 }

@@ -241,15 +241,14 @@ impl<'a> Run<'a> {
         while let Some(notice) = self.producer.poll_notice() {
             self.tell(now, notice);
         }
-        self.hand_over();
         self.spill.turn(now, &mut self.sources, self.shared, self.disk);
+        self.hand_over(now);
         self.sources.release(now, self.shared);
         self.publish_stats();
         more_records || events == EVENTS_A_TURN
     }
 
-    /// True when a stopping driver has nothing left to wait for. What waits for Lua callbacks is not waited
-    /// for: they do not run any more.
+    /// True when a stopping driver has nothing left to wait for.
     fn is_over(&mut self) -> bool {
         if !self.shared.stop.load(Ordering::Acquire) {
             return false;
@@ -258,6 +257,7 @@ impl<'a> Run<'a> {
         let all_read = reader.position() == reader.tail();
         let all_done = all_read
             && self.producer.held_records() == 0
+            && self.handover.is_empty()
             && self.spill.is_empty()
             && !self.shared.events.has_appends();
         all_done || self.shared.now().0 >= self.shared.stop_by.load(Ordering::Relaxed)
@@ -351,28 +351,28 @@ impl<'a> Run<'a> {
                     }
                 }
                 let topic = self.producer.topic_name(outcome.topic).to_owned();
-                self.replay.topic_failed(self.shared.now(), &topic);
+                let now = self.shared.now();
+                self.replay.topic_failed(now, &topic);
                 if self.config.failed_cb.0 && !self.callbacks_ended() {
                     self.handover.add(topic, outcome.records, reason, in_doubt);
                 } else {
-                    self.spill.add(topic, outcome.records, reason.to_string(), in_doubt);
+                    self.spill.add(now, topic, outcome.records, reason.to_string(), in_doubt);
                 }
             }
         }
     }
 
     /// Exchanges failed messages and verdicts with the user's `failed_cb`.
-    fn hand_over(&mut self) {
+    fn hand_over(&mut self, now: Time) {
         let (events, stats) = (&self.shared.events, &self.shared.stats);
-        // What a callback wrote is on disk before the verdict of that callback frees the message.
-        if self.handover.is_empty() || events.has_appends() || self.spill.is_appending() {
+        if self.handover.is_empty() {
             return;
         }
         let ended = self.callbacks_ended();
         let (sources, spill) = (&mut self.sources, &mut self.spill);
         let mut refuse = |refused: Refused| {
             let reason = refused.reason.to_string();
-            spill.add(refused.topic, vec![refused.record], reason, refused.in_doubt);
+            spill.add(now, refused.topic, vec![refused.record], reason, refused.in_doubt);
         };
         let done = |id, in_doubt| {
             sources.done(id);
@@ -380,9 +380,10 @@ impl<'a> Run<'a> {
             stats::add(&stats.fail_in_doubt_cnt, u64::from(in_doubt));
         };
         self.handover.take_verdicts(events, done, &mut refuse);
-        if ended {
+        if ended && !events.has_verdicts() {
+            // They do not run any more.
             self.handover.take_all(refuse);
-        } else {
+        } else if !ended {
             self.handover.give(events, &self.sources);
         }
     }

@@ -71,7 +71,7 @@ impl Run<'_> {
 
     /// Drops the oldest of what waits for the backup.
     fn drop_oldest(&mut self, now: Time, excess: Amount) {
-        let dropped = self.spill.drop_oldest(excess, is_own, &mut self.sources);
+        let dropped = self.spill.drop_oldest(now, excess, is_own, &mut self.sources);
         if dropped > 0 {
             stats::add(&self.shared.stats.dropped_cnt, dropped);
             let text = format_args!(

@@ -143,8 +143,9 @@ impl Replay {
             _ if !self.backlog.as_ref().is_some_and(Tool::is_here) => Time::NEVER,
             None if stopping => Time::NEVER,
             None => self.look_at,
-            Some(current) if current.is_idle() => Time(0),
-            Some(current) if current.unsent.is_empty() => Time::NEVER,
+            Some(current) if current.is_over() => Time(0),
+            // What goes alone goes when these are answered.
+            Some(current) if current.unsent.is_empty() && current.out > 0 => Time::NEVER,
             Some(_) => self.reckoned + LOT.max(self.spacing()),
         }
     }
@@ -290,7 +291,6 @@ impl Run<'_> {
             return;
         }
         if now >= self.replay.look_at {
-            self.replay.look_at = now + LOOK_EVERY;
             self.look_at_backlog(now);
         } else if begin {
             self.begin_chunk(now);
@@ -333,12 +333,16 @@ impl Run<'_> {
         waiting: Result<Option<BTreeMap<String, u64>>, BackupError>,
     ) {
         let replay = &mut self.replay;
-        replay.waiting.clear();
-        match waiting {
-            Ok(Some(waiting)) => replay.waiting = waiting,
-            Ok(None) => {}
-            Err(error) => self.shared.lines.put(now, Level::Error, "replay", "", error),
-        }
+        replay.look_at = now + LOOK_EVERY;
+        replay.waiting = match waiting {
+            Ok(waiting) => waiting.unwrap_or_default(),
+            // What is known of the topics holds at the next look.
+            Err(error) => {
+                replay.waiting.clear();
+                stats::set(&self.shared.stats.replay_waiting_bytes, 0);
+                return self.shared.lines.put(now, Level::Error, "replay", "", error);
+            }
+        };
         let allowed = &self.config.topics;
         replay.waiting.retain(|topic, _| allowed.is_empty() || allowed.contains(topic));
         replay.topics.retain(|topic, _| replay.waiting.contains_key(topic));

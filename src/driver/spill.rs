@@ -3,7 +3,7 @@
 //! none, they wait and it is tried again.
 //!
 //! # Invariants
-//! - One write is under way at a time, to one file; nobody here waits for it.
+//! - One write is under way at a time, to one file. Nobody here waits for it, but at the end of a run.
 //! - A message is done with only after its line is written.
 
 use super::disk::{Disk, Tool};
@@ -23,6 +23,10 @@ const CHUNK: u64 = 1 << 20;
 const PAUSE: Duration = Duration::from_secs(1);
 /// A write that takes longer than this is told of.
 const SLOW: Duration = Duration::from_secs(2);
+/// Messages that have waited for so long wait for a disk that is full, hangs, or does not keep up.
+const STUCK: Duration = Duration::from_millis(250);
+/// Messages that come within this time may be one group.
+const TOGETHER: Duration = Duration::from_millis(50);
 
 /// The backup files, which are here or on the disk thread.
 pub(super) type Backup = Tool<BackupDir, Written>;
@@ -36,6 +40,7 @@ pub(super) struct Written {
 
 /// Messages of one topic that failed for one reason.
 struct Group {
+    since: Time,
     topic: String,
     records: Vec<Record>,
     reason: String,
@@ -77,9 +82,11 @@ impl Amount {
 /// The messages that wait for the backup.
 pub(super) struct Spill<'a> {
     backup: &'a mut Backup,
-    /// In the order in which they came.
+    /// In the order in which they came; first those that the disk did not take.
     waiting: VecDeque<Group>,
     under_way: Option<UnderWay>,
+    /// The last write was text of the event loop's.
+    appended: bool,
     /// What waits and what is under way.
     amount: Amount,
     /// Topics whose file took nothing a moment ago, and when it is tried again. The others go on.
@@ -95,6 +102,7 @@ impl<'a> Spill<'a> {
             backup,
             waiting: VecDeque::new(),
             under_way: None,
+            appended: false,
             amount: Amount::default(),
             paused: HashMap::new(),
             lines: Lines::default(),
@@ -102,26 +110,28 @@ impl<'a> Spill<'a> {
     }
 
     /// Takes over messages that failed for `reason`.
-    pub fn add(&mut self, topic: String, records: Vec<Record>, reason: String, in_doubt: bool) {
+    pub fn add(
+        &mut self,
+        now: Time,
+        topic: String,
+        records: Vec<Record>,
+        reason: String,
+        in_doubt: bool,
+    ) {
         self.amount.add(Amount::of(&records));
-        match self.waiting.back_mut() {
-            Some(last)
-                if last.topic == topic && last.reason == reason && last.in_doubt == in_doubt =>
-            {
-                last.records.extend(records);
-            }
-            _ => self.waiting.push_back(Group { topic, records, reason, in_doubt }),
+        if let Some(last) = self.waiting.back_mut()
+            && (&last.topic, &last.reason, last.in_doubt) == (&topic, &reason, in_doubt)
+            && now.since(last.since) < TOGETHER
+        {
+            last.records.extend(records);
+            return;
         }
+        self.waiting.push_back(Group { since: now, topic, records, reason, in_doubt });
     }
 
     /// True when nothing waits and nothing is under way.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.under_way.is_none()
-    }
-
-    /// True while text of the event loop's is under way.
-    pub fn is_appending(&self) -> bool {
-        matches!(self.under_way, Some(UnderWay::Append))
     }
 
     /// What waits and what is under way.
@@ -154,15 +164,34 @@ impl<'a> Spill<'a> {
             return;
         }
         self.paused.retain(|_, until| *until > now);
-        // What a user's failed_cb wrote through kfk.fp, or `log()` refused. First: verdicts wait for it.
+        // In turns, so that none of the two waits for an end of the other.
+        if !self.appended && self.write_append(now, shared, disk) {
+            return;
+        }
+        if !self.write_messages(now, sources, disk) {
+            self.write_append(now, shared, disk);
+        }
+    }
+
+    /// Begins to write what a user's failed_cb wrote through kfk.fp, or `log()` refused, if there is something.
+    fn write_append(&mut self, now: Time, shared: &Shared, disk: &Disk) -> bool {
         if let Some(topic) = shared.events.append_topic()
             && !self.is_paused(&topic, now)
             && let Some((topic, text)) = shared.events.take_append()
         {
+            self.appended = true;
             self.write(now, topic, text, UnderWay::Append, disk);
-        } else if let Some((topic, lines, groups)) = self.take_chunk(now, sources) {
-            self.write(now, topic, Append::Own(lines), UnderWay::Messages(groups), disk);
+            return true;
         }
+        false
+    }
+
+    /// Begins to write a chunk of messages, if there are some.
+    fn write_messages(&mut self, now: Time, sources: &Sources, disk: &Disk) -> bool {
+        let Some((topic, lines, groups)) = self.take_chunk(now, sources) else { return false };
+        self.appended = false;
+        self.write(now, topic, Append::Own(lines), UnderWay::Messages(groups), disk);
+        true
     }
 
     fn write(&mut self, now: Time, topic: String, text: Append, what: UnderWay, disk: &Disk) {
@@ -195,9 +224,9 @@ impl<'a> Spill<'a> {
                 count += 1;
             }
             if count > 0 {
-                let (reason, in_doubt) = (group.reason.clone(), group.in_doubt);
                 let records = group.records.drain(..count).collect();
-                groups.push(Group { topic: topic.clone(), records, reason, in_doubt });
+                let (topic, reason) = (topic.clone(), group.reason.clone());
+                groups.push(Group { topic, records, reason, ..*group });
             }
             !group.records.is_empty()
         });
@@ -231,7 +260,10 @@ impl<'a> Spill<'a> {
             lines.clear();
             self.lines = lines;
         }
-        let Some(UnderWay::Messages(groups)) = under_way else { return };
+        let Some(UnderWay::Messages(groups)) = under_way else {
+            shared.events.append_written();
+            return;
+        };
         crate::crash_points::crash_point("spilled");
         let path = self.backup.here().map(|backup| backup.path().to_owned()).unwrap_or_default();
         for Group { records, reason, in_doubt, .. } in groups {
@@ -268,16 +300,18 @@ impl<'a> Spill<'a> {
         }
     }
 
-    /// Gives up the oldest messages that wait, until `records` and `bytes` of those that `may_go` are gone. Those
-    /// in doubt stay: they may be in Kafka, but that is not known. Returns how many went.
+    /// Gives up the oldest messages that have waited too long, until `records` and `bytes` of those that `may_go` are
+    /// gone. Those in doubt stay: they may be in Kafka, but that is not known. Returns how many went.
     pub fn drop_oldest(
         &mut self,
+        now: Time,
         Amount { records, bytes }: Amount,
         may_go: impl Fn(RecordId) -> bool,
         sources: &mut Sources,
     ) -> u64 {
         let mut gone = Amount::default();
-        for group in self.waiting.iter_mut().filter(|group| !group.in_doubt) {
+        let stuck = |group: &&mut Group| !group.in_doubt && now.since(group.since) >= STUCK;
+        for group in self.waiting.iter_mut().filter(stuck) {
             group.records.retain(|record| {
                 let goes = (gone.records < records || gone.bytes < bytes) && may_go(record.id);
                 if goes {
@@ -309,5 +343,54 @@ pub(super) fn append(
     match text {
         Append::Own(lines) => backup.append(topic, lines),
         Append::Others(text) => backup.append_others(topic, text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backup::Limits;
+    use crate::queue::{Queue, QueueDir};
+    use std::sync::Arc;
+
+    #[test]
+    fn drop_oldest_takes_what_has_waited_too_long_and_is_not_in_doubt() {
+        let path = std::env::temp_dir().join(format!("lkfk-spill-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        let dir = Arc::new(QueueDir::open(&path).unwrap());
+        let queue = Arc::new(Queue::create(dir, "spill", 0, 0).unwrap());
+        let mut writer = queue.writer(100, 100);
+        let topic = writer.topic("t").unwrap();
+        let mut sources = Sources::new(queue);
+        let mut record = || {
+            writer.push(topic, 0, None, b"payload").unwrap();
+            let position = sources.own().reader.read().unwrap().unwrap().position;
+            let id = Sources::name(0, position);
+            Record { id, born: Time(0), bytes: 50, key_hash: None, partition: None }
+        };
+        let groups = [0, 1, 2, 3].map(|_| vec![record(), record()]);
+        let limits = Limits { file: 1 << 20, total: 1 << 20 };
+        let mut backup = Tool::new(BackupDir::open(&path, limits).unwrap());
+        let mut spill = Spill::new(&mut backup);
+        let [in_doubt, old, also_old, new] = groups;
+        let (long_ago, just_now) = (Time(0), Time(STUCK.as_micros() as u64));
+        let mut add = |when, records, in_doubt| {
+            spill.add(when, "t".into(), records, "out of reach".into(), in_doubt);
+        };
+        add(long_ago, in_doubt, true);
+        add(long_ago, old, false);
+        add(long_ago, also_old, false);
+        add(just_now, new, false);
+        let mut drop_oldest = |now, records| {
+            spill.drop_oldest(now, Amount { records, bytes: 0 }, |_| true, &mut sources)
+        };
+        let dropped = [
+            drop_oldest(Time(just_now.0 - 1), 1),
+            drop_oldest(just_now, 1),
+            drop_oldest(just_now, 100),
+        ];
+        assert_eq!(dropped, [0, 1, 3]);
+        assert_eq!(spill.amount(), Amount { records: 4, bytes: 200 });
+        std::fs::remove_dir_all(&path).unwrap();
     }
 }
