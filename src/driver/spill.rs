@@ -23,7 +23,7 @@ const CHUNK: u64 = 1 << 20;
 const PAUSE: Duration = Duration::from_secs(1);
 /// A write that takes longer than this is told of.
 const SLOW: Duration = Duration::from_secs(2);
-/// Messages that have waited for so long wait for a disk that is full, hangs, or does not keep up.
+/// A write that takes longer hangs, and messages that have waited longer wait for a disk that does not keep up.
 const STUCK: Duration = Duration::from_millis(250);
 /// Messages that come within this time may be one group.
 const TOGETHER: Duration = Duration::from_millis(50);
@@ -300,8 +300,8 @@ impl<'a> Spill<'a> {
         }
     }
 
-    /// Gives up the oldest messages that have waited too long, until `records` and `bytes` of those that `may_go` are
-    /// gone. Those in doubt stay: they may be in Kafka, but that is not known. Returns how many went.
+    /// Gives up the oldest messages whose disk is full, hangs, or does not keep up, until `records` and `bytes` of
+    /// those that `may_go` are gone. Those in doubt stay: they may be in Kafka, but that is not known. Returns how many went.
     pub fn drop_oldest(
         &mut self,
         now: Time,
@@ -310,7 +310,12 @@ impl<'a> Spill<'a> {
         sources: &mut Sources,
     ) -> u64 {
         let mut gone = Amount::default();
-        let stuck = |group: &&mut Group| !group.in_doubt && now.since(group.since) >= STUCK;
+        let hangs = self.backup.away_since().is_some_and(|since| now.since(since) >= STUCK);
+        let paused = &self.paused;
+        let stuck = |group: &&mut Group| {
+            let is_paused = paused.get(&group.topic).is_some_and(|until| *until > now);
+            !group.in_doubt && (hangs || is_paused || now.since(group.since) >= STUCK)
+        };
         for group in self.waiting.iter_mut().filter(stuck) {
             group.records.retain(|record| {
                 let goes = (gone.records < records || gone.bytes < bytes) && may_go(record.id);
@@ -354,7 +359,7 @@ mod tests {
     use std::sync::Arc;
 
     #[test]
-    fn drop_oldest_takes_what_has_waited_too_long_and_is_not_in_doubt() {
+    fn drop_oldest_takes_what_the_disk_does_not_and_nothing_in_doubt() {
         let path = std::env::temp_dir().join(format!("lkfk-spill-{}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         let dir = Arc::new(QueueDir::open(&path).unwrap());
@@ -391,6 +396,11 @@ mod tests {
         ];
         assert_eq!(dropped, [0, 1, 3]);
         assert_eq!(spill.amount(), Amount { records: 4, bytes: 200 });
+        // Whatever their age, when the disk takes nothing.
+        spill.paused.insert("t".into(), Time(just_now.0 + 1));
+        let dropped =
+            spill.drop_oldest(just_now, Amount { records: 1, bytes: 0 }, |_| true, &mut sources);
+        assert_eq!(dropped, 1);
         std::fs::remove_dir_all(&path).unwrap();
     }
 }
