@@ -3,8 +3,9 @@
 # each: a thousand messages and back; a thousand more while the broker is killed and started again; two
 # hundred from a producer that is told the version instead of asking for it, and where there is SCRAM, two
 # hundred from one that authenticates. Every message must arrive, in the partition that its key gives, in
-# order, and with its time where Kafka keeps that. Prints a table, and fails unless all of it is as it
-# must be. LKFK_CPATH, when set, is the directory of the lkfk.so to test; else it is built.
+# order, and with its time where Kafka keeps that. Where brokers know idempotent producers, the model of a broker
+# that the simulation trusts must give the answers that they give (rules: how many were compared). Prints a
+# table, and fails unless all of it is as it must be. LKFK_CPATH, when set, is the directory of the lkfk.so to test; else it is built.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/stage.sh"
 
@@ -30,7 +31,7 @@ SASL_PASSWORD=open-sesame
 # --- One version, a process of its own: what it finds out is in $STAGE/matrix/VERSION ---
 
 check_version() {
-  local version=$1 produce begun sasl
+  local version=$1 produce begun rules sasl
   produce=$(sed -n "s/^$version //p" <<<"$VERSIONS")
   RESULT=$STAGE/matrix/$version BROKER=matrix-$version SINCE=$(date +%s)000
   mkdir -p "$STAGE/matrix"
@@ -48,6 +49,11 @@ check_version() {
     "broker_version_fallback='$version'"
   timed unasked check_unasked "$produce"
   stop_nginx
+  if (( produce >= 3 )); then
+    dev/kafka.sh topic "$BROKER" rules 1
+    rules=$("$RULES" "$BOOTSTRAP" rules "$version")
+    tell rules "${rules%% *}"
+  fi
   sasl=$(sed -n 's/^SASL=//p' "$STAGE/kafka/$BROKER/env")
   if [[ -n $sasl ]]; then
     BOOTSTRAP=$sasl
@@ -181,12 +187,13 @@ tell() {
 
 # row VERSION: what was found out; what was not is missing.
 row() {
-  local produce='' round_trip='' restart='' doubled='' unasked='' sasl='' total='' key value
+  local produce='' round_trip='' restart='' doubled='' unasked='' rules='' sasl='' total='' key value
   while IFS='=' read -r key value; do
     printf -v "$key" %s "$value"
   done < <(cat "$STAGE/matrix/$1" 2>/dev/null)
-  printf '  %-10s%8s%12s%12s%10s%10s%10s%10s' "$1" "${produce:+v$produce}" "$(seconds "$round_trip")" \
-    "$(seconds "$restart")" "${doubled:--}" "$(seconds "$unasked")" "$(seconds "$sasl")" "$(seconds "$total")"
+  printf '  %-10s%8s%12s%12s%10s%10s%8s%10s%10s' "$1" "${produce:+v$produce}" "$(seconds "$round_trip")" \
+    "$(seconds "$restart")" "${doubled:--}" "$(seconds "$unasked")" "${rules:--}" "$(seconds "$sasl")" \
+    "$(seconds "$total")"
 }
 
 seconds() {
@@ -201,13 +208,15 @@ fi
 
 stage_begin matrix
 if [[ -z ${LKFK_CPATH:-} ]]; then step 'lkfk.so' cargo build --release; fi
+step 'the model' cargo build --no-default-features --example sequence_rules
+export RULES=$ROOT/target/debug/examples/sequence_rules
 stage_library
 wanted=${*:-$(cut -d ' ' -f 1 <<<"$VERSIONS")}
 for version in $wanted; do
   grep -q "^$version " <<<"$VERSIONS" || die "no $version among $(cut -d ' ' -f 1 <<<"$VERSIONS" | xargs)"
 done
 failed=0
-printf '  %-10s%8s%12s%12s%10s%10s%10s%10s\n' Kafka Produce 'round trip' restart doubled unasked SASL all
+printf '  %-10s%8s%12s%12s%10s%10s%8s%10s%10s\n' Kafka Produce 'round trip' restart doubled unasked rules SASL all
 for version in $wanted; do
   if [[ -t 1 ]]; then printf '%s  %s ...%s\r' "$DIM" "$version" "$PLAIN"; fi
   spawn "$STAGE/log/$version" dev/matrix.sh --one "$version"

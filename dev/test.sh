@@ -65,6 +65,21 @@ chaos() {
   if step 'chaos, a short run' "${LIMIT[@]}" dev/chaos.sh --short; then tally 1 0; else tally 0 1; fi
 }
 
+# The model of a broker that the simulation and the hostile broker have, by the newest Kafka.
+model() {
+  dev/kafka.sh start model
+  dev/kafka.sh topic model rules 1
+  cargo run --quiet --no-default-features --example sequence_rules -- \
+    "$(sed -n 's/^BOOTSTRAP=//p' "$STAGE/kafka/model/env")" rules \
+    "$(sed -n 's/^VERSION=//p' "$STAGE/kafka/model/env")"
+  dev/kafka.sh stop model
+}
+
+if [[ ${1:-} == --model ]]; then
+  stage_join
+  model
+  exit
+fi
 dev/install.sh
 stage_begin test
 check 'cargo fmt' cargo fmt --check
@@ -82,6 +97,7 @@ RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=$ROOT/target/loom \
   cargo_test 'cargo test, loom' --no-default-features --release --lib loom
 cargo_test 'cargo test, chaos' --release "${CHAOS[@]}"
 check 'Kafka' dev/kafka.sh fetch
+check 'the model of a broker, by Kafka' dev/test.sh --model
 specs
 chaos
 echo "$PASSED passed, $FAILED failed"

@@ -1,10 +1,11 @@
 //! A broker that answers ApiVersions, Metadata and Produce as Kafka does, except for the lies it is told
 //! to tell, and remembers what it got. Any topic that it is asked for exists, with two partitions. Batches with numbers
-//! are held to them: see `sequences.rs`. It may want authentication first: see `scram.rs`.
+//! are held to them: see `src/producer/tests/sequences.rs`. It may want authentication first: see `scram.rs`.
 
 #[path = "scram.rs"]
 pub mod scram;
-#[path = "sequences.rs"]
+#[path = "../../src/producer/tests/sequences.rs"]
+#[allow(dead_code, reason = "this broker is a new one")]
 mod sequences;
 
 use super::memory;
@@ -22,7 +23,7 @@ use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use kafka_protocol::records::{Record, RecordBatchDecoder};
 use lkfk::protocol::header::ApiKey;
 use scram::Scram;
-use sequences::{Numbers, Sequences};
+use sequences::{Memory, Numbers, Sequences};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -518,9 +519,11 @@ impl State {
                 let place = (name.clone(), index);
                 let offset = self.offsets.entry(place.clone()).or_default();
                 let known = match numbers(&records).filter(|_| takes) {
-                    Some(numbers) => {
-                        self.sequences.entry(place).or_default().take(numbers, *offset)
-                    }
+                    Some(numbers) => self.sequences.entry(place).or_default().take(
+                        Memory::NEWEST,
+                        numbers,
+                        *offset,
+                    ),
                     None => Ok(None),
                 };
                 answers.push(match known {

@@ -1,13 +1,14 @@
 //! Backup files as operators, disks and other workers find and treat them.
 
 mod files;
+mod model;
 mod replay;
 
 use super::backlog::{Place, Which};
 use super::format::{self, Line, Writing};
 use super::*;
 use proptest::prelude::*;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -28,8 +29,15 @@ impl Scratch {
 
     fn backlog(&self, which: Which) -> Backlog {
         let mut backlog = Backlog::open(&self.0, which, 1_000_000).unwrap();
-        assert!(backlog.lock().unwrap());
-        backlog
+        // Another test that starts a process leaves that a copy of a descriptor, and so of the lock, for a moment.
+        for _ in 0..1_000 {
+            if backlog.lock().unwrap() {
+                return backlog;
+            }
+            #[allow(clippy::disallowed_methods, reason = "a process is waited for")]
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        panic!("another process has the lock");
     }
 
     fn text(&self, name: &str) -> String {

@@ -2,18 +2,15 @@
 //! move, logs that keep what was appended, answers that are late, lost or errors. It judges nothing; the
 //! simulation reads its logs.
 //!
-//! For batches with a stamp it keeps Kafka's rules (ProducerStateManager, ProducerAppendInfo of 4.x): the last
-//! five batches of each producer are recognised by first and last number; a new one must follow the last, or
-//! begin at 0 with a higher epoch; a producer that it does not know may begin anywhere. Old ones (0.11 to 2.4)
-//! answer UNKNOWN_PRODUCER_ID to that, and the oldest (0.11) recognise the last batch alone.
+//! For batches with a stamp it keeps Kafka's rules, see [`sequences`](super::sequences).
 
+use super::sequences::{Memory, Numbers, Sequences};
 use super::*;
 use crate::protocol::error_code::Persistence;
 use crate::protocol::init_producer_id::InitProducerIdResponse;
 use crate::protocol::metadata::{BrokerMetadata, PartitionMetadata, TopicMetadata};
 use crate::protocol::produce::{ProducedTopic, RecordError};
 use crate::protocol::record_batch::ProducerStamp;
-use crate::protocol::sequence::advance;
 
 /// Chances, each in thousandths, and times in microseconds.
 #[derive(Debug, Clone, Default)]
@@ -52,15 +49,7 @@ pub struct ModelTopic {
     /// What was appended, per partition, in order.
     pub logs: Vec<Vec<RecordId>>,
     /// What is known of producers, per partition.
-    pub producers: Vec<BTreeMap<i64, ProducerState>>,
-}
-
-/// What a broker knows of a producer in a partition.
-#[derive(Debug, Clone)]
-pub struct ProducerState {
-    epoch: i16,
-    /// First and last number, and the offset, of its last batches.
-    batches: VecDeque<(i32, i32, i64)>,
+    pub producers: Vec<Sequences>,
 }
 
 /// A batch in a Produce request: topic, partition, stamp, records.
@@ -78,10 +67,8 @@ pub struct Cluster {
     pub forgot: bool,
     /// A broker recognises no more than the last batch of a producer.
     pub snapshots: bool,
-    /// Batches of a producer that are recognised.
-    pub remembers: usize,
-    /// A producer that is not known has to begin at 0.
-    pub old_rules: bool,
+    /// What it keeps of producers.
+    pub memory: Memory,
     /// Errors are drawn from the whole table.
     pub any_error: bool,
     /// Logs of topics that were deleted, and the numbers of those topics.
@@ -310,22 +297,25 @@ impl Cluster {
         }
         if self.chance(self.faults.forget_producers) {
             self.forgot = true;
-            self.topics[topic].producers[partition as usize].clear();
+            self.topics[topic].producers[partition as usize] = Sequences::default();
         }
         let snapshot = self.chance(self.faults.snapshot);
-        let remembers = if snapshot { 1 } else { self.remembers };
+        let remembers = if snapshot { 1 } else { self.memory.batches };
         self.snapshots |= remembers == 1;
         let ModelTopic { logs, producers, .. } = &mut self.topics[topic];
-        for known in producers[partition as usize].values_mut() {
-            known.batches.drain(..known.batches.len().saturating_sub(remembers));
-        }
-        let old_rules = self.old_rules;
+        let known = &mut producers[partition as usize];
+        known.keep(remembers);
         let log = &mut logs[partition as usize];
         let offset = log.len() as i64;
-        let known = &mut producers[partition as usize];
-        match stamp.map(|stamp| check(known, old_rules, stamp, records, offset)) {
+        let numbers = stamp.map(|stamp| Numbers {
+            producer_id: stamp.producer_id,
+            epoch: stamp.epoch,
+            first: stamp.base_sequence,
+            count: records.len() as i32,
+        });
+        match numbers.map(|numbers| known.take(self.memory, numbers, offset)) {
             Some(Err(error)) => {
-                told.error = error;
+                told.error = ErrorCode(error);
                 return told;
             }
             Some(Ok(Some(offset))) => told.base_offset = offset,
@@ -340,45 +330,4 @@ impl Cluster {
         }
         told
     }
-}
-
-/// A broker's verdict on a batch's numbers: append it, `Some` offset of the same batch, or an error.
-fn check(
-    producers: &mut BTreeMap<i64, ProducerState>,
-    old_rules: bool,
-    stamp: ProducerStamp,
-    records: &[RecordId],
-    offset: i64,
-) -> Result<Option<i64>, ErrorCode> {
-    let first = stamp.base_sequence;
-    let last = advance(first, records.len() - 1);
-    if old_rules && first != 0 && !producers.contains_key(&stamp.producer_id) {
-        return Err(ErrorCode::UNKNOWN_PRODUCER_ID);
-    }
-    let state = producers
-        .entry(stamp.producer_id)
-        .or_insert(ProducerState { epoch: -1, batches: VecDeque::new() });
-    if stamp.epoch < state.epoch {
-        return Err(ErrorCode::INVALID_PRODUCER_EPOCH);
-    }
-    if stamp.epoch == state.epoch {
-        if let Some(known) = state.batches.iter().find(|known| (known.0, known.1) == (first, last))
-        {
-            return Ok(Some(known.2));
-        }
-        if state.batches.back().is_some_and(|newest| advance(newest.1, 1) != first) {
-            return Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
-        }
-    } else {
-        if state.epoch >= 0 && first != 0 {
-            return Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
-        }
-        state.batches.clear();
-    }
-    state.epoch = stamp.epoch;
-    state.batches.push_back((first, last, offset));
-    if state.batches.len() > 5 {
-        state.batches.pop_front();
-    }
-    Ok(None)
 }

@@ -5,6 +5,7 @@ mod cluster;
 mod idempotence;
 mod ledger;
 mod scene;
+mod sequences;
 mod sim;
 
 use super::sink::Sink;

@@ -3,6 +3,7 @@
 
 use super::behaviour::{SECOND, Stage, fast, told};
 use super::cluster::{Answer, Cluster, Faults, ModelBatch, ModelTopic};
+use super::sequences::{Memory, Sequences};
 use super::*;
 use crate::protocol::init_producer_id::InitProducerIdResponse;
 use crate::protocol::produce::ProducedTopic;
@@ -187,8 +188,7 @@ impl Broker {
             max_records: usize::MAX,
             forgot: false,
             snapshots: false,
-            remembers: 5,
-            old_rules: false,
+            memory: Memory::NEWEST,
             any_error: false,
             graveyard: Vec::new(),
             next_producer_id: 0,
@@ -212,12 +212,12 @@ impl Broker {
 
     /// It was stopped and started: of each producer a snapshot has the last batch.
     pub fn restart(&mut self) {
-        self.0.remembers = 1;
+        self.0.memory.batches = 1;
     }
 
     /// Its producer ids have expired.
     pub fn forget(&mut self) {
-        self.0.topics[0].producers[0].clear();
+        self.0.topics[0].producers[0] = Sequences::default();
     }
 }
 

@@ -45,7 +45,8 @@ impl Sim {
             }
         }
         // A log that was made anew begins with any number, and then a dead worker's batches are not without gaps.
-        let begins_anywhere = !self.cluster.graveyard.is_empty() && !self.cluster.old_rules;
+        let begins_anywhere =
+            !self.cluster.graveyard.is_empty() && self.cluster.memory.unknown.is_none();
         let anew = begins_anywhere && self.lives > 0;
         for id in self.ledger.ids() {
             match self.ledger.fate(id) {

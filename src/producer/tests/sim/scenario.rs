@@ -1,5 +1,6 @@
 //! What a seed draws: the cluster, the rules, and what goes wrong when.
 
+use super::super::sequences::Memory;
 use super::*;
 
 impl Sim {
@@ -84,8 +85,12 @@ impl Sim {
                 faults,
                 forgot: false,
                 snapshots: false,
-                remembers: pick(&mut random, &[5, 5, 5, 1]) as usize,
-                old_rules: forgetful || random.below(3) == 0,
+                memory: {
+                    let batches = pick(&mut random, &[5, 5, 5, 1]) as usize;
+                    let from_0 = forgetful || random.below(3) == 0;
+                    let old = if batches == 1 { Memory::OLDEST } else { Memory::OLD };
+                    Memory { batches, unknown: old.unknown.filter(|_| from_0) }
+                },
                 any_error,
                 graveyard: Vec::new(),
                 next_producer_id: 100,
@@ -118,7 +123,7 @@ impl Sim {
             steps: 0,
             acks_none,
         };
-        if pick(&mut random, &[0, 0, 1]) == 1 && !sim.cluster.old_rules {
+        if pick(&mut random, &[0, 0, 1]) == 1 && sim.cluster.memory.unknown.is_none() {
             sim.producer.begin_sequences_at(i32::MAX - 20);
         }
         sim.refusals |= sim.cluster.max_records < sim.rules.batch_records;
