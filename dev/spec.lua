@@ -96,7 +96,7 @@ local function watch_tests()
             if status == "pending" then
                 message = "pending: a test that does not run counts as failed"
             end
-            say("FAIL", element, element.duration, message)
+            say("FAIL", element, element.duration, (message or "") .. "\n" .. harness.evidence())
         end
         leave(element)
     end)
@@ -107,7 +107,7 @@ local function watch_tests()
             return
         end
         failed = failed + 1
-        say("FAIL", element, element.duration, text)
+        say("FAIL", element, element.duration, text .. "\n" .. harness.evidence())
     end
     subscribe({ "failure" }, function(element, _, text)
         broken(element, text)
@@ -137,7 +137,7 @@ local function watch_clock()
     ngx.timer.every(1, function()
         if current.deadline and ngx.now() > current.deadline then
             failed = failed + 1
-            say("FAIL", current.element, LIMIT, "did not end")
+            say("FAIL", current.element, LIMIT, "did not end\n" .. harness.evidence())
             finish()
         end
     end)

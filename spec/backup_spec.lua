@@ -204,8 +204,8 @@ describe("while a backup file cannot be written", function()
         end
         assert.equal(1, count)
         assert.matches("[error]", first, 1, true)
-        assert.matches("10 messages that could not be delivered wait in the queue for it", first,
-                       1, true)
+        -- As many as there were when the first write failed.
+        assert.matches("%d+ messages that could not be delivered wait in the queue for it", first)
         assert.same({ 200, "pong" }, { nginx:get("/ping") })
 
         assert(lfs.rmdir(nginx.backpath .. "/backup-blocked"))

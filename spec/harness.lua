@@ -29,5 +29,6 @@ return {
     start = process.start,
     -- For the runner.
     enter = process.enter,
+    evidence = process.evidence,
     leave = process.leave,
 }

@@ -11,9 +11,10 @@ local process = require "spec.harness.process"
 local assert, error, ipairs, pairs, pcall = assert, error, ipairs, pairs, pcall
 local loadstring, select, setmetatable = loadstring, select, setmetatable
 local tonumber, type = tonumber, type
-local concat, sort = table.concat, table.sort
+local concat, max, sort = table.concat, math.max, table.sort
 local getenv = os.getenv
 local must, finally, eventually = process.must, process.finally, process.eventually
+local at_failure = process.at_failure
 local read, write, env_file = process.read, process.write, process.env_file
 local alive, parent_of = process.alive, process.parent_of
 local C = ffi.C
@@ -30,6 +31,7 @@ local Nginx = setmetatable({}, { __index = footprint })
 Nginx.__index = Nginx
 
 local nginxes = 0
+local LINES_AT_FAILURE = 30
 local PHASES = { "rewrite", "access", "content", "header_filter", "body_filter", "log" }
 
 -- Runs the Lua code that it is sent.
@@ -150,6 +152,9 @@ function _M.start(options)
             pcall(self.stop, self, 3)
         end
     end)
+    at_failure(function()
+        return ("%s's error log:\n%s"):format(name, self:last_lines(LINES_AT_FAILURE))
+    end)
     self:start()
     local refused = options.producer and self:error_log():match("lkfk init: [^\n]*")
     if refused then
@@ -238,6 +243,16 @@ end
 
 function Nginx:error_log()
     return assert(read(self.prefix .. "/error.log"))
+end
+
+
+-- last_lines(count) -> the end of the error log.
+function Nginx:last_lines(count)
+    local lines = {}
+    for line in self:error_log():gmatch("[^\n]+") do
+        lines[#lines + 1] = line
+    end
+    return concat(lines, "\n", max(1, #lines - count + 1))
 end
 
 

@@ -74,6 +74,27 @@ function _M.finally(action)
 end
 
 
+-- at_failure(tell): tell() -> text, which the runner prints when a test of this scope fails.
+function _M.at_failure(tell)
+    local scope = scopes[#scopes]
+    scope.tell = scope.tell or {}
+    scope.tell[#scope.tell + 1] = tell
+end
+
+
+-- evidence() -> what all scopes have to say of a failure.
+function _M.evidence()
+    local texts = {}
+    for _, scope in ipairs(scopes) do
+        for _, tell in ipairs(scope.tell or {}) do
+            local ok, text = pcall(tell)
+            texts[#texts + 1] = ok and text or nil
+        end
+    end
+    return concat(texts, "\n")
+end
+
+
 local runs = 0
 
 
