@@ -14,6 +14,7 @@ lua-busted
 lua-check
 luarocks
 kcat
+strace
 wrk
 default-jdk-headless openjdk-17-jdk-headless openjdk-21-jdk-headless openjdk-25-jdk-headless
 maven'

@@ -229,3 +229,54 @@ describe("while a backup file cannot be written", function()
         end)
     end)
 end)
+
+
+-- The first writes to a file of the backup end with an error.
+local function fail_writes(nginx, topic, fault)
+    local said = harness.start {
+        "strace", "-f", "-p", nginx:pids()[1], "-P", nginx.backpath .. "/" .. topic,
+        "-e", "trace=write", "-e", "inject=write:error=" .. fault,
+    }
+    harness.eventually(10, function()
+        assert.matches("attached", said(), 1, true)
+    end)
+    return said
+end
+
+
+describe("DSK-01: where a write ends with", function()
+    local nginx
+
+    before_each(function()
+        nginx = start_alone()
+        log(nginx, "backup-fault", 1, 10)
+        await_failed(nginx, 10)
+    end)
+
+    local function all_are_there(said, fault, times)
+        await_failed(nginx, 20)
+        local _, injected = said():gsub(fault .. "[^\n]*INJECTED", "")
+        assert.equal(times, injected)
+        local lines = nginx:backup("backup-fault")
+        assert.equal(20, #lines)
+        for i, line in ipairs(lines) do
+            assert.equal(tostring(i), line.payload)
+        end
+    end
+
+    it("EIO, it is said and tried again", function()
+        local said = fail_writes(nginx, "backup-fault", "EIO:when=1..2")
+        log(nginx, "backup-fault", 11, 20)
+        all_are_there(said, "EIO", 2)
+        harness.eventually(2, function()
+            assert.matches("backup%-fault: Input/output error", nginx:error_log())
+        end)
+    end)
+
+    it("EINTR, it is tried again at once", function()
+        local said = fail_writes(nginx, "backup-fault", "EINTR:when=1..2")
+        log(nginx, "backup-fault", 11, 20)
+        all_are_there(said, "EINTR", 2)
+        assert.is_nil(nginx:error_log():match("[^\n]*cannot append[^\n]*"))
+    end)
+end)

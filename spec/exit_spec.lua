@@ -92,6 +92,28 @@ describe("a graceful stop", function()
         ended_cleanly(nginx)
     end)
 
+    it("NGX-07: delivers what a request logs that worker_shutdown_timeout cuts", function()
+        local topic = kafka:topic("exit-cut", 1)
+        local nginx = start {
+            main = "worker_shutdown_timeout 1s;",
+            producer = { queue_buffering_max_ms = 50000 },
+            locations = {
+                ["/endless"] = {
+                    content = ("require('lkfk.kfk').log(%q, nil, 1) ngx.sleep(60)"):format(topic),
+                    log = ("require('lkfk.kfk').log(%q, nil, 2)"):format(topic),
+                },
+            },
+        }
+        local cut = ngx.thread.spawn(nginx.get, nginx, "/endless")
+        ngx.sleep(0.2)
+        nginx:stop(10)
+        local _, status = ngx.thread.wait(cut)
+        assert.is_nil(status)
+        assert.same(count_to(2), kept(nginx, topic))
+        assert.equal(2, #kafka:records(topic))
+        ended_cleanly(nginx)
+    end)
+
     it("REG-02: waits for all parts of a batch that was too large for the broker", function()
         local topic = kafka:topic("exit-split", 1, { ["max.message.bytes"] = 2000 })
         local nginx = start {

@@ -282,20 +282,26 @@ it("two nginxes with one directory for their queues keep apart", function()
 end)
 
 
--- The master of a root's nginx keeps root's rights, its workers do not.
+-- without_root(nginx) -> who its workers run as when it is started again. The master of a root's
+-- nginx keeps root's rights, its workers do not.
+local function without_root(nginx)
+    if UID ~= 0 then
+        return UID
+    end
+    local group = process.must({ "id", "-gn", "nobody" }):match("%S+")
+    change(nginx.prefix .. "/nginx.conf", "user [^;]*;", "user nobody " .. group .. ";")
+    process.must { "chown", "-R", "nobody:" .. group, nginx.queue_path, nginx.backpath }
+    process.must { "chmod", "700", nginx.queue_path, nginx.backpath }
+    return tonumber(process.must { "id", "-u", "nobody" })
+end
+
+
 it("workers that are not root own their queues and backups alone", function()
     local topic = kafka:topic("shape-user", 1)
     local nginx, command = prepare(topic, {
         producer = { queue_buffering_max_ms = 5, topics = { topic } },
     })
-    local owner = UID
-    if UID == 0 then
-        owner = tonumber(process.must { "id", "-u", "nobody" })
-        local group = process.must({ "id", "-gn", "nobody" }):match("%S+")
-        change(nginx.prefix .. "/nginx.conf", "user [^;]*;", "user nobody " .. group .. ";")
-        process.must { "chown", "nobody:" .. group, nginx.queue_path, nginx.backpath }
-        process.must { "chmod", "700", nginx.queue_path, nginx.backpath }
-    end
+    local owner = without_root(nginx)
     local before = #kafka:records(topic)
     harness.start(command)
     await_master(nginx)
@@ -325,6 +331,44 @@ it("workers that are not root own their queues and backups alone", function()
         -- Its successor has logged its pid, too.
         assert.is_true(#kafka:records(topic) >= before + 3)
         assert.equal(1, #nginx:queue_files())
+    end)
+    quit(nginx)
+    assert.same({}, nginx:queue_files())
+end)
+
+
+it("DSK-02: messages wait while their directory is read-only, and are written later", function()
+    local nginx, command = prepare("shape-pid", {
+        producer = {
+            metadata_broker_list = { "127.0.0.1:1" }, queue_buffering_max_ms = 5,
+            message_timeout_ms = 300, replay = false,
+        },
+    })
+    without_root(nginx)
+    local log = "for i = 1, 100 do assert(kfk.log(..., nil, i)) end"
+    harness.start(command)
+    await_master(nginx)
+    nginx:run(log, "shape-before")
+    harness.eventually(5, function()
+        assert.equal(100, #nginx:backup("shape-before"))
+    end)
+
+    process.must { "chmod", "500", nginx.backpath }
+    nginx:run(log, "shape-meanwhile")
+    harness.eventually(5, function()
+        assert.equal(100, nginx:run("return kfk.stats().spill_waiting"))
+        assert.matches("shape%-meanwhile: Permission denied", nginx:error_log())
+    end)
+    -- A file that is there can still be appended to.
+    nginx:run(log, "shape-before")
+    harness.eventually(5, function()
+        assert.equal(200, #nginx:backup("shape-before"))
+    end)
+    assert.equal(100, nginx:run("return kfk.stats().spill_waiting"))
+
+    process.must { "chmod", "700", nginx.backpath }
+    harness.eventually(10, function()
+        assert.equal(100, #nginx:backup("shape-meanwhile"))
     end)
     quit(nginx)
     assert.same({}, nginx:queue_files())

@@ -6,6 +6,9 @@
 //! otherwise stays in its file and is tried again after a pause; it never becomes a new line of the backup.
 //! New messages are not held up: lines come at `replay_rate`, and only for topics that can be delivered.
 
+mod fates;
+mod pace;
+
 use super::disk::Tool;
 use super::encode;
 use super::sources::{ReplayChunk, Sources};
@@ -13,10 +16,12 @@ use super::{Level, Run, Shared, wall_ms};
 use crate::backup::backlog::{Place, Which};
 use crate::backup::{Backlog, BackupError, Chunk};
 use crate::config::{Config, Replay as Setting};
-use crate::producer::{Fate, NewRecord, Outcome, Reason, Time, TopicId, partitioner};
+use crate::producer::{Fate, NewRecord, Outcome, Time, partitioner};
 use crate::protocol::error_code::ErrorCode;
 use crate::stats;
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use fates::{Current, State};
+use pace::Pace;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -27,42 +32,6 @@ const REFRESH_EVERY: Duration = Duration::from_secs(5);
 /// Pause after a line of a topic failed; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// Lines are handed to the producer in small lots, so that the rate is even.
-const LOT: Duration = Duration::from_millis(20);
-/// Microseconds without a lot that count for the rate.
-const LONGEST_GAP: u64 = 2_000_000;
-/// The largest lot is what the rate allows in this time.
-const LARGEST_LOT: Duration = Duration::from_millis(50);
-
-/// What is known of a line of the chunk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Not sent, on its way, or failed: it stays in its file.
-    Open,
-    /// Acknowledged.
-    Sent,
-    /// Kafka will never take it.
-    Refused,
-}
-
-/// The chunk in hand.
-struct Current {
-    topic: TopicId,
-    states: Vec<State>,
-    /// Lines to be handed to the producer.
-    unsent: VecDeque<usize>,
-    /// Lines that were refused among others, to be sent one at a time.
-    alone: VecDeque<usize>,
-    /// The last one handed over was one of those.
-    one_by_one: bool,
-    /// Lines that the producer has.
-    out: usize,
-    /// Why Kafka will never take some.
-    refusal: Option<ErrorCode>,
-    /// Why some failed that Kafka may take later.
-    failure: Option<Reason>,
-}
-
 /// What is known of a topic whose lines wait.
 #[derive(Default)]
 struct Topic {
@@ -88,10 +57,7 @@ pub(super) struct Replay {
     backlog: Option<Tool<Backlog, Answer>>,
     /// The errand that it is on is to note what became of a chunk.
     noting: bool,
-    rate: u64,
-    /// Lines that the rate allows now, and when that was last reckoned.
-    allowed: u64,
-    reckoned: Time,
+    pace: Pace,
     look_at: Time,
     /// When metadata is asked for again for the sake of topics that cannot be delivered.
     refresh_at: Time,
@@ -123,9 +89,7 @@ impl Replay {
         Replay {
             backlog: backlog.map(Tool::new),
             noting: false,
-            rate: config.replay_rate,
-            allowed: 0,
-            reckoned: now,
+            pace: Pace::new(now, config.replay_rate),
             look_at: Time(0),
             refresh_at: Time(0),
             waiting: BTreeMap::new(),
@@ -145,32 +109,9 @@ impl Replay {
             None => self.look_at,
             Some(current) if current.is_over() => Time(0),
             // What goes alone goes when these are answered.
-            Some(current) if current.unsent.is_empty() && current.out > 0 => Time::NEVER,
-            Some(_) => self.reckoned + LOT.max(self.spacing()),
+            Some(current) if !current.has_unsent() && current.out > 0 => Time::NEVER,
+            Some(_) => self.pace.next_lot(),
         }
-    }
-
-    fn spacing(&self) -> Duration {
-        Duration::from_micros(1_000_000_u64.checked_div(self.rate).unwrap_or(0))
-    }
-
-    /// How many lines may be handed over now.
-    fn allowance(&mut self, now: Time) -> usize {
-        if self.rate == 0 {
-            return usize::MAX;
-        }
-        self.reckoned = self.reckoned.max(Time(now.0.saturating_sub(LONGEST_GAP)));
-        let gained = now.since(self.reckoned).as_micros() as u64 * self.rate / 1_000_000;
-        if gained > 0 {
-            self.reckoned = self.reckoned + Duration::from_micros(gained * 1_000_000 / self.rate);
-            let most = self.rate * LARGEST_LOT.as_millis() as u64 / 1000;
-            self.allowed = (self.allowed + gained).min(most.max(1));
-        }
-        self.allowed as usize
-    }
-
-    fn spend(&mut self, lines: usize) {
-        self.allowed = self.allowed.saturating_sub(lines as u64);
     }
 
     /// Takes the fates of its own lines out of an outcome; gives back what is left of it.
@@ -198,74 +139,6 @@ impl Replay {
     }
 }
 
-impl Current {
-    fn new(topic: TopicId, lines: usize) -> Current {
-        Current {
-            topic,
-            states: vec![State::Open; lines],
-            unsent: (0..lines).collect(),
-            alone: VecDeque::new(),
-            one_by_one: false,
-            out: 0,
-            refusal: None,
-            failure: None,
-        }
-    }
-
-    fn settle(&mut self, index: usize, fate: Fate, alone: bool) {
-        self.out = self.out.saturating_sub(1);
-        match fate {
-            Fate::Delivered => self.states[index] = State::Sent,
-            Fate::Failed { reason: Reason::Broker(code), .. } if is_poison(code) => {
-                self.refusal = Some(code);
-                if alone {
-                    self.states[index] = State::Refused;
-                } else if !self.one_by_one {
-                    // Which one of them it is shows when each is sent by itself.
-                    self.alone.push_back(index);
-                } else {
-                    // It was in one batch with new messages.
-                    self.stop(Reason::Broker(code));
-                }
-            }
-            Fate::Failed { reason, .. } => self.stop(reason),
-        }
-    }
-
-    /// Hands nothing more over: the rest stays in its file.
-    fn stop(&mut self, reason: Reason) {
-        self.failure = Some(reason);
-        self.unsent.clear();
-        self.alone.clear();
-    }
-
-    /// The producer has none of its lines, and waits for no lot.
-    fn is_idle(&self) -> bool {
-        self.out == 0 && self.unsent.is_empty()
-    }
-
-    fn is_over(&self) -> bool {
-        self.is_idle() && self.alone.is_empty()
-    }
-
-    /// Lines of which this is known.
-    fn numbers(&self, wanted: State) -> impl Iterator<Item = usize> {
-        let states = self.states.iter().enumerate();
-        states.filter(move |(_, state)| **state == wanted).map(|(index, _)| index)
-    }
-}
-
-/// Errors that a message gets however often it is sent.
-fn is_poison(code: ErrorCode) -> bool {
-    matches!(
-        code,
-        ErrorCode::MESSAGE_TOO_LARGE
-            | ErrorCode::RECORD_LIST_TOO_LARGE
-            | ErrorCode::INVALID_RECORD
-            | ErrorCode::INVALID_TIMESTAMP
-    )
-}
-
 impl Run<'_> {
     /// Does what there is to do for the replay.
     pub(super) fn replay(&mut self, now: Time) {
@@ -278,8 +151,7 @@ impl Run<'_> {
         };
         if let Some(current) = &mut self.replay.current {
             if stopping {
-                current.unsent.clear();
-                current.alone.clear();
+                current.stop();
             }
             self.feed(now);
             if self.replay.current.as_ref().is_some_and(Current::is_over) {
@@ -430,16 +302,11 @@ impl Run<'_> {
 
     /// Hands lines to the producer, as many as the rate allows.
     fn feed(&mut self, now: Time) {
-        let most = self.replay.allowance(now);
+        let most = self.replay.pace.allowance(now);
         let (Some(current), Some(source)) = (&mut self.replay.current, &self.sources.replay) else {
             return;
         };
-        let mut lines: Vec<usize> =
-            current.unsent.drain(..most.min(current.unsent.len())).collect();
-        if lines.is_empty() && current.unsent.is_empty() && current.out == 0 && most > 0 {
-            lines.extend(current.alone.pop_front());
-            current.one_by_one = true;
-        }
+        let lines = current.next_lines(most);
         if lines.is_empty() {
             return;
         }
@@ -462,11 +329,11 @@ impl Run<'_> {
                 self.producer.handle_record(now, record);
             }
         }
-        if current.unsent.is_empty() {
+        if !current.has_unsent() {
             // The next chunk waits for these.
             self.producer.handle_flush(now);
         }
-        self.replay.spend(lines.len());
+        self.replay.pace.spend(lines.len());
     }
 
     /// Has noted what became of the chunk in hand, so far, and lets go of it.
@@ -561,68 +428,7 @@ fn tell_poison(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn refused(code: ErrorCode) -> Fate {
-        Fate::Failed { reason: Reason::Broker(code), in_doubt: false }
-    }
-
-    fn handed_over(current: &mut Current) {
-        current.out = current.unsent.len();
-        current.unsent.clear();
-    }
-
-    #[test]
-    fn dsk_06_lines_refused_together_are_poison_only_when_they_are_refused_alone() {
-        let mut current = Current::new(TopicId(0), 3);
-        handed_over(&mut current);
-        for index in 0..3 {
-            current.settle(index, refused(ErrorCode::INVALID_RECORD), false);
-        }
-        assert_eq!(current.states, [State::Open; 3]);
-        assert!(current.is_idle() && !current.is_over());
-        current.one_by_one = true;
-        current.out = 3;
-        current.alone.clear();
-        current.settle(0, Fate::Delivered, true);
-        current.settle(1, refused(ErrorCode::INVALID_RECORD), true);
-        // Shared its batch with new messages: nobody knows whose fault it was.
-        current.settle(2, refused(ErrorCode::INVALID_RECORD), false);
-        assert_eq!(current.states, [State::Sent, State::Refused, State::Open]);
-        assert!(current.is_over());
-    }
-
-    #[test]
-    fn errors_that_may_pass_leave_the_lines_in_their_file_and_hand_nothing_more_over() {
-        let timed_out = Fate::Failed { reason: Reason::TimedOut, in_doubt: true };
-        for fate in [timed_out, refused(ErrorCode::TOPIC_AUTHORIZATION_FAILED)] {
-            let mut current = Current::new(TopicId(0), 10);
-            current.unsent.drain(..2);
-            current.out = 2;
-            current.settle(0, fate, true);
-            assert!(current.unsent.is_empty() && !current.is_over());
-            current.settle(1, Fate::Delivered, true);
-            assert_eq!(current.states[..3], [State::Open, State::Sent, State::Open]);
-            assert!(current.is_over());
-        }
-    }
-
-    #[test]
-    fn dsk_05_the_rate_is_kept_however_often_it_is_asked() {
-        for (rate, every_us) in [(1, 700), (50, 13_000), (1_000, 20_000), (1_000, 1), (7_000, 999)]
-        {
-            let config = Config { replay: Setting::Off, replay_rate: rate, ..Config::default() };
-            let mut replay = Replay::new_at(Time(0), &config, None);
-            let (mut now, mut sent) = (0, 0);
-            while now < 10_000_000_u64.min(every_us * 100_000) {
-                now += every_us;
-                let lot = replay.allowance(Time(now));
-                replay.spend(lot);
-                sent += lot as u64;
-            }
-            let due = rate * now / 1_000_000;
-            assert!(sent <= due && sent + rate / 20 + 1 >= due, "{sent} of {due} at {rate}/s");
-        }
-    }
+    use crate::producer::TopicId;
 
     #[test]
     fn a_driver_that_stops_is_not_kept_awake_by_what_it_will_not_begin() {
@@ -636,11 +442,5 @@ mod tests {
         assert_eq!(replay.deadline(true), Time::NEVER);
         replay.current = Some(Current::new(TopicId(0), 1));
         assert!(replay.deadline(true) < Time::NEVER);
-    }
-
-    #[test]
-    fn a_rate_of_0_is_none() {
-        let config = Config { replay: Setting::Off, replay_rate: 0, ..Config::default() };
-        assert_eq!(Replay::new_at(Time(0), &config, None).allowance(Time(0)), usize::MAX);
     }
 }
