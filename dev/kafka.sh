@@ -19,6 +19,8 @@
 #                                    the nodes are at PORT, PORT..., where a proxy may stand
 #   stop | kill | pause | resume | restart NAME
 #   topic NAME TOPIC PARTITIONS [KEY=VALUE ...]
+#   delete NAME TOPIC
+#   grow NAME TOPIC PARTITIONS       so many from now on
 #   lead NAME TOPIC PARTITIONS NODE  makes node NODE the leader of partition 0, the next one that of
 #                                    partition 1, and so on
 #   consume NAME TOPIC FORMAT        all records from first to last, in kcat's format
@@ -461,17 +463,38 @@ topic() {
 # CreateTopics v2, written by hand: a JVM for one request takes a second.
 # https://kafka.apache.org/protocol.html#The_Messages_CreateTopics
 create_topic() {
-  local port=$1 replicas=$2 topic=$3 partitions=$4 setting body answer code
+  local port=$1 replicas=$2 topic=$3 partitions=$4 setting body
   shift 4
   body=$(int32 1)$(text "$topic")$(int32 "$partitions")$(int16 "$replicas")$(int32 0)$(int32 $#)
   for setting in "$@"; do body+=$(text "${setting%%=*}")$(text "${setting#*=}"); done
-  answer=$(ask "$port" "$(int16 19)$(int16 2)" "$body$(int32 10000)00") # time-out, create for real
-  # correlation id, throttle time, one topic: its name, the error code, a message
-  answer=${answer:24}
+  # time-out, create for real
+  told_of_topic "$topic" "$(ask "$port" "$(int16 19)$(int16 2)" "$body$(int32 10000)00")"
+}
+
+# DeleteTopics v1.
+delete() {
+  local port
+  port=$(value "$1" BOOTSTRAP)
+  told_of_topic "$2" \
+    "$(ask "${port##*:}" "$(int16 20)$(int16 1)" "$(int32 1)$(text "$2")$(int32 10000)")"
+}
+
+# CreatePartitions v0.
+grow() {
+  local port body
+  port=$(value "$1" BOOTSTRAP)
+  body=$(int32 1)$(text "$2")$(int32 "$3")ffffffff$(int32 10000)00 # wherever the broker likes
+  told_of_topic "$2" "$(ask "${port##*:}" "$(int16 37)$(int16 0)" "$body")"
+}
+
+# told_of_topic TOPIC ANSWER: correlation id, throttle time, one topic: its name, the error code,
+# perhaps a message.
+told_of_topic() {
+  local answer=${2:24} code
   answer=${answer:$(( 4 + 2 * 16#${answer:0:4} ))}
   code=$(( 16#${answer:0:4} ))
-  if (( code == 36 )); then die "topic $topic exists already"; fi
-  if (( code != 0 )); then die "topic $topic: error $code $(bytes "${answer:8}")"; fi
+  if (( code == 36 )); then die "topic $1 exists already"; fi
+  if (( code != 0 )); then die "topic $1: error $code $(bytes "${answer:8}")"; fi
 }
 
 # Below 0.11 there is no CreateTopics v2.
@@ -566,6 +589,8 @@ case $verb in
   pause) signal "$2" STOP ;;
   resume) signal "$2" CONT ;;
   topic) (( $# >= 4 )) || usage; topic "${@:2}" ;;
+  delete) (( $# == 3 )) || usage; delete "${@:2}" ;;
+  grow) (( $# == 4 )) || usage; grow "${@:2}" ;;
   consume) (( $# == 4 )) || usage; consume "${@:2}" ;;
   tool) (( $# >= 3 )) || usage; tool "${@:2}" ;;
   *) usage ;;

@@ -147,11 +147,7 @@ it("metadata_refresh_interval_ms", function()
         log(nginxes[name], topic, name, 0, 0)
         assert.is_true(nginxes[name]:run("return kfk.flush(10)"))
     end
-    local code, _, err = harness.run {
-        os.getenv("LKFK_ROOT") .. "/dev/kafka.sh", "tool", "main",
-        "org.apache.kafka.tools.TopicCommand", "--alter", "--topic", topic, "--partitions", "8",
-    }
-    assert.equal(0, code, err)
+    kafka:grow_topic(topic, 8)
     -- Where the records of a producer have gone to.
     local function partitions(name)
         for i = 1, 50 do

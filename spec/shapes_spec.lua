@@ -373,3 +373,25 @@ it("DSK-02: messages wait while their directory is read-only, and are written la
     quit(nginx)
     assert.same({}, nginx:queue_files())
 end)
+
+
+it("RES-03: where no thread can be made init() says so, and nginx serves all the same", function()
+    -- Root's threads are not counted: its workers become nobody's, others run as one process.
+    local nginx, command = prepare(kafka:topic("shape-threads", 1), {
+        workers = UID == 0 and 1 or 0,
+        main = UID == 0 and "" or "master_process off;",
+        producer = {},
+    })
+    without_root(nginx)
+    harness.start { "prlimit", "--nproc=1", unpack(command) }
+    await_master(nginx)
+    harness.eventually(5, function()
+        assert.matches("lkfk init: cannot start a thread: Resource temporarily unavailable",
+                       nginx:error_log(), 1, true)
+    end)
+    local taken, err = nginx:run("return kfk.log('shape-threads', nil, 1)")
+    assert.is_nil(taken)
+    assert.matches("not running", err, 1, true)
+    assert.same({}, nginx:queue_files())
+    quit(nginx)
+end)

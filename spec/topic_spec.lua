@@ -77,11 +77,7 @@ it("a topic that is deleted and made again works again", function()
     local nginx = harness.nginx { producer = { queue_buffering_max_ms = 5 } }
     log(nginx, topic, "before")
     assert.is_true(nginx:run("return kfk.flush(10)"))
-    local code, _, err = harness.run {
-        os.getenv("LKFK_ROOT") .. "/dev/kafka.sh", "tool", kafka.name,
-        "org.apache.kafka.tools.TopicCommand", "--delete", "--topic", topic,
-    }
-    assert.equal(0, code, err)
+    kafka:delete_topic(topic)
     harness.eventually(5, function()
         kafka:topic(topic, 2)
     end)

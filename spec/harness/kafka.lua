@@ -97,6 +97,19 @@ function Broker:topic(name, partitions, config)
 end
 
 
+function Broker:delete_topic(topic)
+    assert(self.bootstrap)
+    call(self, "delete", topic)
+end
+
+
+-- grow_topic(topic, partitions): it has so many from now on.
+function Broker:grow_topic(topic, partitions)
+    assert(self.bootstrap)
+    call(self, "grow", topic, partitions)
+end
+
+
 -- records(topic) -> list of { partition, offset, timestamp (ms), key, payload }, in order within
 -- each partition. A null key or payload is nil.
 function Broker:records(topic)
