@@ -178,7 +178,8 @@ impl Partition {
 
     /// True when a batch with a number before this one has no fate yet, and does not wait for that of this one.
     pub fn has_older(&self, stamp: &ProducerStamp) -> bool {
-        let queued = self.queue.iter().filter(|batch| !batch.passed);
+        let waits = |batch: &Batch| batch.passed || self.sequence.is_behind_gap(batch);
+        let queued = self.queue.iter().filter(|batch| !waits(batch));
         let queued = queued.filter_map(|batch| batch.stamp.as_ref());
         self.in_flight.iter().flatten().chain(queued).any(|other| is_older(other, stamp))
     }

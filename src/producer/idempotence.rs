@@ -356,9 +356,13 @@ impl Producer {
             let at = identity.not_before;
             return self.timers.schedule(&mut identity.scheduled, Timer::ProducerId, at);
         }
-        // Without a connection: the next one asks.
         self.identity.asked =
             self.ask(now, |conn, request| Action::InitProducerId { conn, request });
+        // Without a connection the next one asks; those that there are may be throttled.
+        if self.identity.asked.is_none() && !self.connections.is_empty() {
+            let at = now + self.rules.retry_backoff;
+            self.timers.schedule(&mut self.identity.scheduled, Timer::ProducerId, at);
+        }
     }
 
     /// A connection is gone, and with it perhaps the request for an id. The next one is put off when it `failed`,

@@ -203,6 +203,56 @@ fn idm_04_a_batch_in_doubt_is_not_cut_in_two() {
 }
 
 #[test]
+fn idm_04_what_waits_for_a_restart_does_not_hold_up_the_question_that_the_restart_waits_for() {
+    let (mut scene, mut broker, mut ids, mut sent) = on_their_way(1);
+    let end_of_first = scene.stage.now + idempotent().message_timeout;
+    assert!(scene.wait(SECOND * 9 / 10).is_empty());
+    ids.extend([scene.log(), scene.log()]);
+    sent.extend(scene.sent());
+    // In doubt, refused, in doubt; and the first of them, which is the oldest, is given up.
+    for (sent, error) in sent.iter().zip([
+        ErrorCode::REQUEST_TIMED_OUT,
+        ErrorCode::NOT_ENOUGH_REPLICAS,
+        ErrorCode::REQUEST_TIMED_OUT,
+    ]) {
+        scene.answer(sent, error);
+    }
+    scene.outcomes();
+    let mut again = Vec::new();
+    while scene.stage.now < end_of_first {
+        again.extend(scene.wait(SECOND / 10));
+        if scene.stage.now + 2 * SECOND < end_of_first {
+            again.drain(..).for_each(|sent| scene.answer(&sent, ErrorCode::REQUEST_TIMED_OUT));
+        }
+    }
+    assert_eq!((again.len(), &again[0].3), (1, &vec![ids[1]]));
+    scene.answer(&again[0], ErrorCode::INVALID_RECORD);
+    let reason = Reason::Broker(ErrorCode::INVALID_RECORD);
+    assert_eq!(scene.outcomes(), [(vec![ids[1]], failed(reason, true))]);
+    let asked = scene.sent();
+    assert_eq!((asked.len(), &asked[0].3), (1, &vec![ids[3]]));
+    assert_eq!(scene.finish(&mut broker, asked), ids[2..]);
+    assert_eq!(broker.log(), [ids[0], ids[2], ids[3]]);
+    assert_eq!(scene.resent_in_doubt(), 0);
+}
+
+#[test]
+fn an_id_for_which_a_throttled_broker_cannot_be_asked_is_asked_for_later() {
+    let mut scene = Scene::warm(idempotent());
+    scene.log();
+    let sent = scene.sent();
+    let topics = vec![ProducedTopic {
+        topic: ProducedTopicRef::Name("t".into()),
+        partitions: vec![told(0, ErrorCode::INVALID_PRODUCER_EPOCH)],
+    }];
+    let response = ProduceResponse { throttle_ms: 3_000, topics, node_endpoints: Vec::new() };
+    let (conn, request, ..) = sent[0];
+    scene.stage.producer.handle_produced(scene.stage.now, conn, request, &response);
+    assert!(scene.wait(SECOND).is_empty(), "it is throttled");
+    assert_eq!(stamps(&scene.wait(4 * SECOND)), [stamp(101, 0, 0)]);
+}
+
+#[test]
 fn idm_05_after_the_broker_forgot_us_nothing_is_lost_and_what_may_be_doubled_is_said() {
     for answered in [true, false] {
         let mut scene = Scene::warm(idempotent());
