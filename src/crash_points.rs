@@ -13,6 +13,7 @@ pub const POINTS: &[&str] = &[
     "slot copied",
     "slot published",
     // A batch with numbers, before and after it goes out.
+    "record half stamped",
     "batch half stamped",
     "batch stamped",
     "batch sent",

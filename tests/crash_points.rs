@@ -272,9 +272,14 @@ fn is_adoption(point: &str) -> bool {
     point.starts_with("adopted")
 }
 
+/// Passed while batches get their numbers and go out.
+fn is_stamping(point: &str) -> bool {
+    point.starts_with("batch ") || point == "record half stamped"
+}
+
 /// Passed only with numbers, or by a worker that exits.
 fn is_about_numbers(point: &str) -> bool {
-    point.starts_with("batch ") || point.ends_with("carried over") || point == "rest written"
+    is_stamping(point) || point.ends_with("carried over") || point == "rest written"
 }
 
 fn is_replay(point: &str) -> bool {
@@ -361,7 +366,7 @@ const WAITS: bool = true;
 
 #[test]
 fn rng_02_with_numbers_a_worker_that_dies_while_it_sends_doubles_nothing() {
-    for point in points(|point| point.starts_with("batch ") || point.starts_with("slot")) {
+    for point in points(|point| is_stamping(point) || point.starts_with("slot")) {
         for passage in PASSAGES {
             let story = format!("{point} {passage} numbers");
             let mut scene = Scene::with(Manner::Idempotent, &story);
@@ -374,7 +379,7 @@ fn rng_02_with_numbers_a_worker_that_dies_while_it_sends_doubles_nothing() {
 
 #[test]
 fn rng_02_with_numbers_who_dies_while_it_repeats_a_dead_worker_s_batches_doubles_nothing() {
-    for point in points(|point| is_adoption(point) || point.starts_with("batch ")) {
+    for point in points(|point| is_adoption(point) || is_stamping(point)) {
         for passage in [1, 2, 20] {
             let story = format!("{point} {passage} repetition");
             let mut scene = Scene::with(Manner::Idempotent, &story);

@@ -108,14 +108,13 @@ pub(super) struct Source {
     /// What was sent from it before, and is to be repeated as it was.
     pub open_batches: Vec<OpenBatch>,
     damaged: bool,
-    set_aside: bool,
 }
 
 impl Source {
     fn new(queue: Arc<Queue>) -> Source {
         let mut reader = queue.reader();
         let open_batches = reader.take_open_batches();
-        Source { reader, queue, open_batches, topics: Vec::new(), damaged: false, set_aside: false }
+        Source { reader, queue, open_batches, topics: Vec::new(), damaged: false }
     }
 
     /// Records of open batches that were logged before this time, in milliseconds since 1970.
@@ -268,22 +267,22 @@ impl Sources {
     pub fn release(&mut self, now: Time, shared: &Shared) {
         for (number, place) in self.all.iter_mut().enumerate() {
             let Some(source) = place else { continue };
-            if number > 0 && source.damaged && !source.set_aside {
-                // Before its head may reach its tail: an empty queue is removed by whoever finds it.
-                if let Err(error) = source.queue.keep_aside() {
-                    shared.lines.put(now, Level::Error, "adopt", "aside", error);
-                    continue;
+            if number > 0 && source.damaged {
+                // Until then under its name: whoever goes on in our place finds the damage again.
+                if source.reader.is_through() {
+                    match source.queue.keep_aside() {
+                        Ok(()) => *place = None,
+                        Err(error) => shared.lines.put(now, Level::Error, "adopt", "aside", error),
+                    }
                 }
-                source.set_aside = true;
+                continue;
             }
             source.reader.release();
             if number == 0 || source.reader.head() < source.reader.tail() {
                 continue;
             }
             crate::crash_points::crash_point("adopted file to be removed");
-            if !source.damaged
-                && let Err(error) = source.queue.remove()
-            {
+            if let Err(error) = source.queue.remove() {
                 shared.lines.put(now, Level::Error, "adopt", "end", error);
             }
             *place = None;

@@ -137,9 +137,7 @@ fn make_queue(config: &Config, instance: &str, shared: &Shared) -> Result<Queue,
     let bytes = config.queue_buffering_max_kbytes * 1024;
     let make = |parent: &Path| -> Result<Queue, QueueError> {
         let dir = Arc::new(QueueDir::open(parent)?);
-        let started = shared.start.elapsed().as_nanos() as u64 ^ super::wall_ms() as u64;
-        let name = format!("{instance}-{}-{started:x}", std::process::id());
-        Queue::create(dir, &name, bytes, super::wall_ms())
+        Queue::create(dir, &file_name(instance, shared), bytes, super::wall_ms())
     };
     match make(&config.queue_path) {
         Ok(queue) => Ok(queue),
@@ -151,6 +149,12 @@ fn make_queue(config: &Config, instance: &str, shared: &Shared) -> Result<Queue,
             Ok(queue)
         }
     }
+}
+
+/// A name that no other queue file has, ever: process ids repeat, in containers at each start.
+fn file_name(instance: &str, shared: &Shared) -> String {
+    let moment = shared.start.elapsed().as_nanos() as u64 ^ super::wall_ms() as u64;
+    format!("{instance}-{}-{moment:x}", std::process::id())
 }
 
 /// What the thread owns.
@@ -273,7 +277,7 @@ impl Body {
             }
             _ => QueueDir::open(&self.config.backpath).map_err(rest::CarryError::from).and_then(
                 |dir| {
-                    let name = format!("{}-{}-open", self.instance, std::process::id());
+                    let name = file_name(&self.instance, &self.shared);
                     rest.carry_over(Arc::new(dir), &name, super::wall_ms())
                 },
             ),

@@ -177,13 +177,16 @@ impl Reader {
     /// Counts a record that [`check_record`](Self::check_record) found whole.
     #[inline]
     fn count(&mut self, raw: Raw) {
-        let read = self.read.unwrap_or_else(|| {
-            // SAFETY: the whole header lies inside the data area.
-            let number = unsafe { (*raw.header).number };
-            let written = self.written();
-            written - u64::from((written as u32).wrapping_sub(number)).min(written)
-        });
+        let read = self.read.unwrap_or_else(|| self.number(raw));
         self.read = Some(read + 1);
+    }
+
+    /// How many records came before one that [`check_record`](Self::check_record) found whole.
+    fn number(&self, raw: Raw) -> u64 {
+        // SAFETY: the whole header lies inside the data area.
+        let number = unsafe { (*raw.header).number };
+        let written = self.written();
+        written - u64::from((written as u32).wrapping_sub(number)).min(written)
     }
 
     /// The record at `position`, which was handed out and is not done.
@@ -393,6 +396,11 @@ impl Reader {
     /// Position of the oldest slot in use.
     pub fn head(&self) -> u64 {
         self.head
+    }
+
+    /// True when everything that was written, or is to be had of it, was handed out and is done.
+    pub fn is_through(&self) -> bool {
+        self.next == self.tail() && self.outstanding == 0
     }
 
     /// Next position to be handed out.

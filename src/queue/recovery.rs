@@ -13,6 +13,10 @@ use rustix::process;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+/// Far behind any position that a writer gets to; no sum of one before it and what a slot or the map says goes beyond
+/// 64 bits.
+const LAST_POSITION: u64 = u64::MAX - (1 << 40);
+
 /// Names of the queue files in `dir` that begin with `prefix`, in no order. Files that a dead process left
 /// unfinished hold nothing and are removed on the way.
 pub fn list(dir: &QueueDir, prefix: &str) -> Result<Vec<String>, QueueError> {
@@ -113,6 +117,7 @@ pub(super) fn open_orphan(dir: Arc<QueueDir>, name: &str) -> Result<Queue, Queue
     let (head, tail) = (map.cursors().head(), map.cursors().tail());
     let apart = division.number(tail).saturating_sub(division.number(head));
     if head > tail
+        || tail > LAST_POSITION
         || apart >= MAP_ENTRIES as u64
         || !head.is_multiple_of(8)
         || !tail.is_multiple_of(8)

@@ -9,6 +9,8 @@
 //! - A batch of which one record is done is not forgotten for the others: they were sent with it, and the
 //!   broker knows only the whole.
 
+#[cfg(not(loom))]
+use super::layout::SlotHeader;
 use crate::protocol::record_batch::ProducerStamp;
 use crate::protocol::sequence::{advance, distance};
 use crate::seeded_bug::{Bug, is_seeded};
@@ -17,7 +19,7 @@ use std::collections::BTreeMap;
 /// A record's place in a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
-    /// Kafka's producer id, from 0 on.
+    /// Kafka's producer id, from 0 on; negative without one.
     pub producer_id: i64,
     /// Its epoch.
     pub epoch: i16,
@@ -30,6 +32,18 @@ pub struct Stamp {
 }
 
 impl Stamp {
+    /// What a slot's header says. A negative producer id is none.
+    #[cfg(not(loom))]
+    pub(super) fn of(header: &SlotHeader) -> Stamp {
+        Stamp {
+            producer_id: header.producer_id,
+            epoch: header.producer_epoch,
+            sequence: header.sequence,
+            batch_records: header.batch_records,
+            partition: header.partition as u32,
+        }
+    }
+
     /// That of record number `index` of a batch of `records`.
     pub fn of_record(batch: ProducerStamp, partition: u32, index: usize, records: usize) -> Stamp {
         Stamp {

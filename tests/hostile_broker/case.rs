@@ -60,11 +60,10 @@ impl Case {
         Case::start_with(|| Broker::start(versions, lies), options.collect(), |_| {})
     }
 
-    /// A case in which `prepare` leaves something in the directory of the queues before the start. Its broker
-    /// is honest.
-    pub fn after(prepare: impl FnOnce(&Path)) -> Case {
+    /// A case in which `prepare` leaves something in the directory of the queues before the start.
+    pub fn after(lies: Vec<Lie>, prepare: impl FnOnce(&Path)) -> Case {
         let options = vec![("request_required_acks", Value::Int(-1))];
-        Case::start_with(|| Broker::start((12, 12), Vec::new()), options, prepare)
+        Case::start_with(|| Broker::start((12, 12), lies), options, prepare)
     }
 
     /// A case in which messages have numbers, which a lost answer does not double.
@@ -178,6 +177,11 @@ impl Case {
             assert!(!line.contains(char::is_control), "{line:?}");
             self.lines.push(line);
         }
+    }
+
+    /// True when the log has had a line with this.
+    pub fn has_said(&self, part: &str) -> bool {
+        self.lines.iter().any(|line| line.contains(part))
     }
 
     /// Waits until `happened`, which is asked each millisecond.

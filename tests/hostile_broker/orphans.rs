@@ -1,7 +1,9 @@
 //! Queue files that a worker finds when it starts: damaged, foreign, too old. What is whole arrives, the log says what
 //! is not, and nothing is removed that a person may want to look at.
 
+use crate::broker::{Lie, Reply};
 use crate::case::Case;
+use lkfk::protocol::header::ApiKey;
 use lkfk::protocol::record_batch::ProducerStamp;
 use lkfk::queue::layout::DATA_OFFSET;
 use lkfk::queue::stamps::Stamp;
@@ -44,14 +46,18 @@ fn leave(queues: &Path, time_ms: i64, sent: usize) -> (PathBuf, Vec<u64>) {
     (queue.path(), positions)
 }
 
+/// Whole records of the queue that [`leave_damaged`] makes.
+const WHOLE: usize = 6;
+
+fn leave_damaged(queues: &Path) {
+    let (path, positions) = leave(queues, now_ms(), 0);
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(&[0xff; 16], DATA_OFFSET as u64 + positions[WHOLE]).unwrap();
+}
+
 #[test]
 fn rng_04_a_damaged_queue_gives_what_comes_before_the_damage_and_is_kept_aside() {
-    const WHOLE: usize = 6;
-    let mut case = Case::after(|queues| {
-        let (path, positions) = leave(queues, now_ms(), 0);
-        let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
-        file.write_all_at(&[0xff; 16], DATA_OFFSET as u64 + positions[WHOLE]).unwrap();
-    });
+    let mut case = Case::after(Vec::new(), leave_damaged);
     (0..WHOLE).for_each(|number| case.expect(&payload(number)));
     case.wait_until("the whole ones", |case| case.broker.arrived().len() == WHOLE);
     case.wait_until("it is aside", |case| {
@@ -62,9 +68,26 @@ fn rng_04_a_damaged_queue_gives_what_comes_before_the_damage_and_is_kept_aside()
 }
 
 #[test]
+fn rng_04_a_damaged_queue_keeps_its_name_until_what_is_whole_is_safe() {
+    let silent = Lie::bytes(ApiKey::Produce, |_| Reply::Nothing);
+    let mut case = Case::after(vec![silent.times(usize::MAX)], leave_damaged);
+    (0..WHOLE).for_each(|number| case.expect(&payload(number)));
+    case.wait_until("the damage", |case| case.has_said("bytes of messages are lost"));
+    case.log(1);
+    case.wait_until("a request", |case| case.broker.connections() > 1);
+    // Were this worker killed now, the next one would have to find it.
+    assert!(case.queue_files().iter().any(|name| name == "hostile.dead.queue"));
+    case.broker.tell_the_truth();
+    case.wait_until("it is aside", |case| {
+        case.queue_files().iter().any(|name| name == "hostile.dead.queue.damaged")
+    });
+    case.delivers();
+}
+
+#[test]
 fn rng_04_a_file_that_is_no_queue_is_left_where_it_is() {
     for content in [vec![], b"no queue".to_vec(), vec![7; 200_000]] {
-        let mut case = Case::after(|queues| {
+        let mut case = Case::after(Vec::new(), |queues| {
             let below = leave(queues, now_ms(), 0).0;
             std::fs::write(below, &content).unwrap();
         });
@@ -78,7 +101,7 @@ fn rng_04_a_file_that_is_no_queue_is_left_where_it_is() {
 #[test]
 fn rng_03_a_queue_of_another_user_is_not_touched() {
     let mut chowned = true;
-    let mut case = Case::after(|queues| {
+    let mut case = Case::after(Vec::new(), |queues| {
         let path = leave(queues, now_ms(), 0).0;
         // Who is not root cannot give a file away: then it is adopted.
         chowned = chown(path, Some(FOREIGN), None).is_ok();
@@ -94,7 +117,7 @@ fn rng_03_a_queue_of_another_user_is_not_touched() {
 #[test]
 fn idm_09_batches_that_were_sent_more_than_a_day_ago_are_repeated_and_the_log_says_so() {
     for (age, said) in [(DAY_MS + 60_000, true), (DAY_MS / 2, false)] {
-        let mut case = Case::after(|queues| drop(leave(queues, now_ms() - age, 4)));
+        let mut case = Case::after(Vec::new(), |queues| drop(leave(queues, now_ms() - age, 4)));
         (0..RECORDS).for_each(|number| case.expect(&payload(number)));
         case.wait_until("all arrived", |case| case.broker.arrived().len() == RECORDS);
         case.log(1);

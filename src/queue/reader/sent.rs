@@ -2,6 +2,7 @@
 //! next reader of the file. What they say together is [`stamps`]' business.
 
 use super::{Raw, Reader, SlotHeader, state};
+use crate::crash_points::crash_point;
 use crate::queue::stamps::{self, OpenBatch, Stamp, Stamped};
 use std::sync::atomic::Ordering;
 
@@ -9,21 +10,31 @@ use std::sync::atomic::Ordering;
 const NO_PRODUCER_ID: i64 = -1;
 
 impl Reader {
-    /// Writes down which partition the record at `position` goes to.
+    /// Writes down which partition the record at `position` goes to. A stamp that it has ends with that: numbers are
+    /// those of one partition.
     pub fn assign(&mut self, position: u64, partition: u32) {
         if let Some(header) = self.handed_out_header(position) {
-            // SAFETY: see `handed_out_header`.
-            unsafe { (*header).partition = partition as i32 };
+            // SAFETY: see `handed_out_header`. Volatile, since the order of the stores counts.
+            unsafe {
+                (&raw mut (*header).producer_id).write_volatile(NO_PRODUCER_ID);
+                (&raw mut (*header).partition).write_volatile(partition as i32);
+            }
         }
     }
 
-    /// Writes down that the record at `position` is about to be sent, and in which batch.
+    /// Writes down that the record at `position` is about to be sent, and in which batch. A batch that is repeated
+    /// keeps what is on record: it may be in the log, so nobody must ever find it without.
     pub fn stamp(&mut self, position: u64, stamp: &Stamp) {
         if let Some(header) = self.handed_out_header(position) {
+            // SAFETY: see `handed_out_header`.
+            if Stamp::of(unsafe { &*header }) == *stamp {
+                return;
+            }
             // SAFETY: see `handed_out_header`. Volatile, since the order of the stores counts: one who is killed in
             // between leaves a slot without a stamp, never a mixture of two.
             unsafe {
                 (&raw mut (*header).producer_id).write_volatile(NO_PRODUCER_ID);
+                crash_point("record half stamped");
                 (&raw mut (*header).partition).write_volatile(stamp.partition as i32);
                 (&raw mut (*header).sequence).write_volatile(stamp.sequence);
                 (&raw mut (*header).batch_records).write_volatile(stamp.batch_records);
@@ -54,6 +65,7 @@ impl Reader {
     /// [`read`](Self::read), which then passes over them.
     pub fn take_open_batches(&mut self) -> Vec<OpenBatch> {
         let tail = self.map.cursors().tail();
+        let mut written = None;
         let mut found = Vec::new();
         let mut position = self.next;
         let mut open_records = 0;
@@ -81,13 +93,8 @@ impl Reader {
                 // SAFETY: check_record saw that a whole header lies inside the data area.
                 let header = unsafe { &*raw.header };
                 open_records += u64::from(!done);
-                let stamp = Stamp {
-                    producer_id: header.producer_id,
-                    epoch: header.producer_epoch,
-                    sequence: header.sequence,
-                    batch_records: header.batch_records,
-                    partition: header.partition as u32,
-                };
+                written = Some(self.number(raw) + 1);
+                let stamp = Stamp::of(header);
                 let numbers = [header.partition, header.sequence, i32::from(stamp.epoch)];
                 if stamp.producer_id >= 0 && numbers.iter().all(|number| *number >= 0) {
                     found.push(Stamped { position, topic: header.topic, stamp, done });
@@ -96,9 +103,11 @@ impl Reader {
             position += raw.length;
         }
         self.scanned = position.min(tail);
-        // Who died between a mark and its release did not count it.
+        // Who died between a mark and its release did not count it. A writer may be there and go on meanwhile, so
+        // the last record says how many there are.
         if position >= tail {
-            self.done = self.written().saturating_sub(open_records);
+            let written = written.unwrap_or_else(|| self.written());
+            self.done = written.saturating_sub(open_records);
         }
         let open = stamps::open_batches(found);
         for position in open.iter().flat_map(|batch| &batch.positions) {

@@ -195,6 +195,21 @@ fn a_large_record_fits_an_empty_queue_wherever_the_writer_stands() {
 }
 
 #[test]
+fn a_queue_is_never_made_in_the_place_of_another() {
+    let scratch = Scratch::new();
+    let first = scratch.queue("q");
+    let mut writer = first.writer(LOTS, 1 << 20);
+    let topic = writer.topic("t").unwrap();
+    writer.push(topic, 0, None, b"kept").unwrap();
+    let error = Queue::create(scratch.dir(), "q", layout::MIN_DATA_LEN, 0).err().unwrap();
+    assert!(error.to_string().contains("cannot rename"), "{error}");
+    drop((writer, first));
+    let adopted = Queue::adopt(scratch.dir(), "q.queue").unwrap();
+    assert_eq!(adopted.reader().read().unwrap().unwrap().payload, b"kept");
+    assert!(recovery::list(&scratch.dir(), "q").unwrap() == ["q.queue"], "nothing else is left");
+}
+
+#[test]
 fn positions_near_their_largest_values_work() {
     let scratch = Scratch::new();
     let queue = scratch.queue("q");

@@ -95,6 +95,22 @@ fn a_header_that_is_not_ours_is_refused_with_a_reason() {
 }
 
 #[test]
+fn positions_behind_which_sums_would_go_around_are_refused() {
+    let scratch = Scratch::new();
+    let path = orphan(&scratch);
+    let mut bytes = fs::read(&path).unwrap();
+    for (tail, is_refused) in [(u64::MAX - 7, true), (1 << 63, false)] {
+        for (word, value) in [(0, tail), (128, tail - 4096)] {
+            let at = layout::CURSORS_OFFSET + word;
+            bytes[at..at + 8].copy_from_slice(&u64::to_ne_bytes(value));
+        }
+        fs::write(&path, &bytes).unwrap();
+        let refused = adopt_and_drain(&scratch).err().map(|error| error.to_string());
+        assert_eq!(refused.is_some_and(|error| error.contains("cursors")), is_refused, "{tail}");
+    }
+}
+
+#[test]
 fn a_link_a_second_name_and_a_directory_are_not_adopted() {
     let scratch = Scratch::new();
     let path = orphan(&scratch);

@@ -163,6 +163,35 @@ fn what_was_given_up_is_not_found_as_sent_and_keeps_its_mark() {
 }
 
 #[test]
+fn a_record_that_goes_to_another_partition_leaves_its_numbers_behind() {
+    let mut file = File::new(2);
+    file.stamp(0, 1, 0);
+    let position = file.positions[0];
+    file.owner().assign(position, 5);
+    let mut reader = file.adopt();
+    assert!(reader.take_open_batches().is_empty());
+    let again = reader.read().unwrap().unwrap();
+    assert_eq!((again.payload, again.partition), (&b"0"[..], 5));
+}
+
+#[test]
+fn a_writer_that_goes_on_while_a_driver_starts_over_does_not_disturb_the_count() {
+    let scratch = Scratch::new();
+    let queue = Queue::create(scratch.dir(), "q", 8 << 20, 0).unwrap();
+    let mut writer = queue.writer(u64::MAX, 1 << 20);
+    let topic = writer.topic("t").unwrap();
+    writer.push(topic, 0, None, b"first").unwrap();
+    std::thread::scope(|scope| {
+        let going_on = scope.spawn(|| while writer.push(topic, 0, None, b"next").is_ok() {});
+        while !going_on.is_finished() {
+            let mut reader = queue.reader();
+            reader.take_open_batches();
+            assert_eq!(reader.done_count(), 0, "nothing is done");
+        }
+    });
+}
+
+#[test]
 fn release_keeps_open_batches_until_they_are_done_whatever_lies_around_them() {
     let mut file = File::new(5);
     file.stamp(1, 4, 0);
