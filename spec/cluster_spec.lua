@@ -149,3 +149,33 @@ it("BRK-13: a broker whose disk is full takes no message, and all of them once t
         assert.equal(1, times[number], number)
     end
 end)
+
+
+it("IDM-05: a broker that forgets producer ids doubles and loses nothing that was acknowledged",
+   function()
+    local broker = kafka:new("forgets", {
+        "producer.id.expiration.ms=300", "producer.id.expiration.check.interval.ms=100",
+    })
+    local topic = broker:topic("cluster-forgets", 1)
+    local nginx = harness.nginx {
+        producer = {
+            metadata_broker_list = { broker.bootstrap }, request_required_acks = -1,
+            queue_buffering_max_ms = 5, batch_num_messages = 10,
+        },
+    }
+    local expected = {}
+    for round = 1, 4 do
+        for i = 1, 50 do
+            expected[#expected + 1] = round .. ":" .. i
+        end
+        assert.is_true(nginx:run([[
+            local topic, round = ...
+            for i = 1, 50 do assert(kfk.log(topic, nil, round .. ":" .. i)) end
+            return kfk.flush(10)
+        ]], topic, round))
+        -- Then the numbers that follow are those of a producer that the broker does not know.
+        ngx.sleep(1.5)
+    end
+    assert.same(expected, broker:payloads(topic))
+    assert.equal(0, nginx:run("return kfk.stats().resent_in_doubt_cnt"))
+end)

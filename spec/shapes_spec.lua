@@ -52,44 +52,11 @@ local function change(path, from, to)
 end
 
 
--- prepare(topic, options) -> an nginx of the harness that was stopped again, and the words of the
--- command that runs its program on its files: the harness starts it in one shape only.
+-- prepare(topic, options) -> an nginx that was stopped again, and the words of its command.
 local function prepare(topic, options)
     options.init_worker = "if ngx.worker.id() then " .. LOG_PID:format(topic) .. " end"
     local nginx = harness.nginx(options)
-    local program = assert(lfs.symlinkattributes("/proc/" .. nginx.master .. "/exe", "target"))
-    nginx:stop()
-    return nginx, {
-        program, "-p", nginx.prefix, "-c", nginx.prefix .. "/nginx.conf",
-        "-e", nginx.prefix .. "/error.log",
-    }
-end
-
-
--- Waits for a master that the harness did not start; it ends with the test at the latest.
-local function await_master(nginx)
-    harness.eventually(10, function()
-        nginx.master = tonumber(process.read(nginx.prefix .. "/nginx.pid"))
-        assert.equal(nginx.workers, #nginx:pids())
-    end)
-    local pid = nginx.master
-    process.finally(function()
-        if harness.alive(pid) then
-            harness.run { "kill", "-QUIT", pid }
-            process.eventually(10, function()
-                return not harness.alive(pid)
-            end)
-        end
-    end)
-end
-
-
-local function quit(nginx)
-    nginx:signal("QUIT")
-    harness.eventually(10, function()
-        assert.is_false(harness.alive(nginx.master))
-    end)
-    nginx.master = nil
+    return nginx, nginx:command()
 end
 
 
@@ -152,12 +119,12 @@ it("a daemon", function()
     change(nginx.prefix .. "/nginx.conf", "daemon off;", "daemon on;")
     local before = #kafka:records(topic)
     assert.equal(0, (harness.run(command)))
-    await_master(nginx)
+    nginx:await_master()
     harness.eventually(10, function()
         assert.equal(before + 1, #kafka:records(topic))
     end)
     assert.equal(1, nginx:threads(nginx:pids()[1]))
-    quit(nginx)
+    nginx:quit()
     check_end(nginx)
 end)
 
@@ -304,7 +271,7 @@ it("workers that are not root own their queues and backups alone", function()
     local owner = without_root(nginx)
     local before = #kafka:records(topic)
     harness.start(command)
-    await_master(nginx)
+    nginx:await_master()
     harness.eventually(10, function()
         assert.equal(before + 1, #kafka:records(topic))
     end)
@@ -332,7 +299,7 @@ it("workers that are not root own their queues and backups alone", function()
         assert.is_true(#kafka:records(topic) >= before + 3)
         assert.equal(1, #nginx:queue_files())
     end)
-    quit(nginx)
+    nginx:quit()
     assert.same({}, nginx:queue_files())
 end)
 
@@ -347,7 +314,7 @@ it("DSK-02: messages wait while their directory is read-only, and are written la
     without_root(nginx)
     local log = "for i = 1, 100 do assert(kfk.log(..., nil, i)) end"
     harness.start(command)
-    await_master(nginx)
+    nginx:await_master()
     nginx:run(log, "shape-before")
     harness.eventually(5, function()
         assert.equal(100, #nginx:backup("shape-before"))
@@ -370,7 +337,7 @@ it("DSK-02: messages wait while their directory is read-only, and are written la
     harness.eventually(10, function()
         assert.equal(100, #nginx:backup("shape-meanwhile"))
     end)
-    quit(nginx)
+    nginx:quit()
     assert.same({}, nginx:queue_files())
 end)
 
@@ -384,7 +351,7 @@ it("RES-03: where no thread can be made init() says so, and nginx serves all the
     })
     without_root(nginx)
     harness.start { "prlimit", "--nproc=1", unpack(command) }
-    await_master(nginx)
+    nginx:await_master()
     harness.eventually(5, function()
         assert.matches("lkfk init: cannot start a thread: Resource temporarily unavailable",
                        nginx:error_log(), 1, true)
@@ -393,5 +360,5 @@ it("RES-03: where no thread can be made init() says so, and nginx serves all the
     assert.is_nil(taken)
     assert.matches("not running", err, 1, true)
     assert.same({}, nginx:queue_files())
-    quit(nginx)
+    nginx:quit()
 end)

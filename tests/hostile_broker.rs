@@ -1,8 +1,8 @@
 //! The driver, whole and with real sockets, against a broker that lies: HOS-01 to HOS-10 of the
 //! catalogue of faults. After every lie `case.rs` checks that nothing faulted, that it took at most
 //! 8 MiB, that each log line is clean, and that what was logged arrived once the lies were over.
-//! HOS-09, which is about authentication, has a file of its own, and so have lies to an idempotent producer, and
-//! files that are not what they seem.
+//! HOS-09, which is about authentication, has a file of its own, and so have lies to an idempotent producer, more topics
+//! than one answer can tell of, and files that are not what they seem.
 
 #![allow(clippy::disallowed_methods, reason = "the broker waits, and a deadline is kept")]
 
@@ -10,6 +10,8 @@
 mod broker;
 #[path = "hostile_broker/case.rs"]
 mod case;
+#[path = "hostile_broker/many_topics.rs"]
+mod many_topics;
 #[path = "hostile_broker/memory.rs"]
 mod memory;
 #[path = "hostile_broker/numbers.rs"]

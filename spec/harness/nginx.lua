@@ -32,6 +32,9 @@ Nginx.__index = Nginx
 
 local nginxes = 0
 local LINES_AT_FAILURE = 30
+local SIGNALS = {
+    HUP = 1, QUIT = 3, KILL = 9, USR1 = 10, USR2 = 12, TERM = 15, CONT = 18, STOP = 19, WINCH = 28,
+}
 local PHASES = { "rewrite", "access", "content", "header_filter", "body_filter", "log" }
 
 -- Runs the Lua code that it is sent.
@@ -182,6 +185,48 @@ function Nginx:stop(seconds)
 end
 
 
+-- command() -> the words of the command that runs its program on its files, for who wants to start
+-- it in another shape. It is stopped.
+function Nginx:command()
+    local program = assert(lfs.symlinkattributes("/proc/" .. self.master .. "/exe", "target"))
+    self:stop()
+    return {
+        program, "-p", self.prefix, "-c", self.prefix .. "/nginx.conf",
+        "-e", self.prefix .. "/error.log",
+    }
+end
+
+
+-- await_master(): until a master that was started by such a command, and its workers, are there. It
+-- ends with the test at the latest.
+function Nginx:await_master()
+    eventually(10, function()
+        self.master = tonumber(assert(read(self.prefix .. "/nginx.pid")))
+        return #self:pids() == self.workers
+    end)
+    local pid = self.master
+    finally(function()
+        if alive(pid) then
+            C.kill(pid, SIGNALS.QUIT)
+            eventually(10, function()
+                return not alive(pid)
+            end)
+        end
+    end)
+end
+
+
+-- quit(): gracefully, when it was started by a command.
+function Nginx:quit()
+    self:signal("QUIT")
+    local pid = self.master
+    eventually(10, function()
+        return not alive(pid)
+    end)
+    self.master = nil
+end
+
+
 -- get(path, { method, body, headers, seconds }) -> status, body | nil, err. One connection each.
 function Nginx:get(path, options)
     options = options or {}
@@ -281,11 +326,6 @@ function Nginx:pids()
     end
     return working, leaving
 end
-
-
-local SIGNALS = {
-    HUP = 1, QUIT = 3, KILL = 9, USR1 = 10, USR2 = 12, TERM = 15, CONT = 18, STOP = 19, WINCH = 28,
-}
 
 
 -- signal(name): "HUP", "QUIT", ... to the master, or to the process given.

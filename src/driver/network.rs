@@ -77,7 +77,7 @@ impl Run<'_> {
 
     fn send_metadata(&mut self, conn: ConnId, request: RequestId) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
-        let topics = self.producer.topics();
+        let topics = self.producer.asked_topics();
         connection.send(request, |correlation_id, versions| {
             encode::metadata(self.config, versions, correlation_id, &topics)
         });

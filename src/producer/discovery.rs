@@ -1,15 +1,16 @@
 //! Learning the cluster: who is asked for metadata and when, and what the answers change.
 
 use super::batch::Record;
+use super::retry;
 use super::sink::{Link, Sent, Sink};
 use super::timer::Timer;
 use super::{
-    Action, BrokerId, CloseReason, Fate, Notice, Outcome, Producer, Reason, Time, TopicId,
+    Action, BrokerId, CloseReason, ConnId, Fate, Notice, Outcome, Producer, Reason, Time, TopicId,
 };
 use crate::config::HostPort;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::metadata::{MetadataResponse, TopicMetadata};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 /// Pause before another broker is tried for metadata while a connect is still under way.
@@ -18,8 +19,19 @@ const NEXT_BOOTSTRAP_AFTER: Duration = Duration::from_millis(500);
 /// Brokers that a cluster may have.
 const MAX_BROKERS: usize = 4_096;
 
+/// Partitions that a request for metadata may be about. An answer takes some 20 bytes for each, and 8 for each of its
+/// replicas; one of more than 4 MiB is not read. In tests so few that there are many pages.
+const PARTITIONS_AT_ONCE: usize = if cfg!(test) { 6 } else { 50_000 };
+
 impl Producer {
+    /// What is known of all topics is to be asked for.
     pub(super) fn want_metadata(&mut self, now: Time) {
+        self.refresh.all = true;
+        self.want_due_metadata(now);
+    }
+
+    /// The topics that are due are to be asked about.
+    pub(super) fn want_due_metadata(&mut self, now: Time) {
         if !self.refresh.wanted {
             self.refresh.wanted = true;
             self.look_at_metadata(now);
@@ -58,8 +70,87 @@ impl Producer {
         if self.refresh.asked.is_none() {
             return self.connect_for_metadata(now);
         }
-        self.refresh.wanted = false;
+        self.turn_page(now);
         self.counts.metadata_requests += 1;
+    }
+
+    /// Chooses the topics that the request on its way is about: those that nothing is known of first.
+    fn turn_page(&mut self, now: Time) {
+        let refresh = &mut self.refresh;
+        if !std::mem::replace(&mut refresh.in_round, true) && std::mem::take(&mut refresh.all) {
+            self.topics.iter_mut().for_each(|topic| topic.is_due = true);
+            refresh.periodic = now + self.rules.metadata_refresh;
+        }
+        let count = self.topics.len();
+        let rotated = (0..count).map(|n| (n + refresh.next_topic) % count);
+        let due = rotated.filter(|index| self.topics[*index].is_due);
+        let (unknown, known): (Vec<usize>, Vec<usize>) =
+            due.partition(|index| self.topics[*index].partitions.is_empty());
+        let mut room = PARTITIONS_AT_ONCE >> refresh.unanswered.min(usize::BITS - 1);
+        refresh.page.clear();
+        for index in unknown.into_iter().chain(known) {
+            let topic = &mut self.topics[index];
+            let expected = topic.expected_partitions();
+            if expected > room && !refresh.page.is_empty() {
+                break;
+            }
+            room = room.saturating_sub(expected);
+            topic.is_due = false;
+            refresh.page.push(TopicId(index as u32));
+            refresh.next_topic = index + 1;
+        }
+        refresh.wanted = self.topics.iter().any(|topic| topic.is_due);
+    }
+
+    /// The connection is gone on which metadata was asked for. The next round asks about the same topics.
+    pub(super) fn forget_asked_metadata(&mut self, conn: ConnId, failed: bool) {
+        let refresh = &mut self.refresh;
+        if refresh.asked.is_some_and(|(asked, _)| asked == conn) {
+            refresh.asked = None;
+            refresh.wanted = true;
+            refresh.in_round = false;
+            refresh.unanswered = refresh.unanswered.saturating_add(u32::from(failed));
+            for id in refresh.page.drain(..).chain(refresh.incomplete_topics.drain(..)) {
+                self.topics[id.0 as usize].is_due = true;
+            }
+        }
+    }
+
+    /// Takes over what an answer says of the topics that it was asked for.
+    pub(super) fn update_page(&mut self, now: Time, response: &MetadataResponse) {
+        // The first word on a topic counts.
+        let told: HashMap<&str, &TopicMetadata> =
+            response.topics.iter().rev().map(|told| (&*told.name, told)).collect();
+        for id in std::mem::take(&mut self.refresh.page) {
+            let told = told.get(&*self.topics[id.0 as usize].name);
+            if told.is_none_or(|told| self.update_topic(now, id, told)) {
+                self.refresh.incomplete_topics.push(id);
+            }
+        }
+    }
+
+    /// Ends a round: when something was left open, or there were no brokers in the last answer, the next one is not far.
+    pub(super) fn end_round(&mut self, now: Time, brokers_named: bool) {
+        let incomplete_topics = std::mem::take(&mut self.refresh.incomplete_topics);
+        let waits = self.something_waits();
+        let refresh = &mut self.refresh;
+        refresh.in_round = false;
+        let incomplete = !brokers_named || !incomplete_topics.is_empty();
+        for id in incomplete_topics {
+            self.topics[id.0 as usize].is_due = true;
+        }
+        if incomplete {
+            refresh.incomplete = refresh.incomplete.saturating_add(1);
+            let (first, longest) = (self.rules.retry_backoff, self.rules.retry_backoff_max);
+            let pause = retry::backoff(first, longest, refresh.incomplete, &mut self.random);
+            refresh.not_before = now + pause;
+        } else {
+            refresh.incomplete = 0;
+            // Errors that come in a bunch cause one refresh, not one each.
+            refresh.not_before = now + self.rules.retry_backoff;
+        }
+        // A topic that stays unknown is asked for again only while somebody waits for it.
+        refresh.wanted |= refresh.all || incomplete && waits;
     }
 
     /// Opens a connection to somebody who may know, one every half second at most while none answers.

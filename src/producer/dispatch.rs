@@ -202,10 +202,7 @@ impl Producer {
     pub(super) fn drop_connection(&mut self, now: Time, conn: ConnId, ending: Ending) {
         let failed = ending != Ending::Wanted;
         let Some(broker) = self.connections.remove(&conn) else { return };
-        if self.refresh.asked.is_some_and(|(asked, _)| asked == conn) {
-            self.refresh.asked = None;
-            self.refresh.wanted = true;
-        }
+        self.forget_asked_metadata(conn, failed);
         let last_hope = self.is_last_hope(now, broker);
         let Some(sink) = self.sinks.get_mut(&broker) else { return };
         sink.link = Link::Closed;

@@ -71,7 +71,7 @@ pub enum Action {
         /// Why, for the log.
         reason: CloseReason,
     },
-    /// Ask for metadata of the topics that [`Producer::topics`](super::Producer::topics) lists.
+    /// Ask for metadata of the topics that [`Producer::asked_topics`](super::Producer::asked_topics) lists.
     Metadata {
         /// On this connection.
         conn: ConnId,

@@ -3,7 +3,7 @@
 use super::accumulator::Partition;
 use super::batch::{Batch, Record};
 use super::timer::Scheduled;
-use super::{ConnId, RequestId, Time};
+use super::{ConnId, RequestId, Time, TopicId};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::metadata::TopicMetadata;
 use std::collections::VecDeque;
@@ -11,6 +11,9 @@ use std::time::Duration;
 
 /// Partitions that a topic may have. A broker that tells more has no topic that works.
 const MAX_PARTITIONS: usize = 20_000;
+
+/// Partitions that a topic is taken to have before anything is known of it.
+const PARTITIONS_IF_UNKNOWN: usize = 500;
 
 /// Answers with an earlier leader epoch, or with fewer partitions, that are put down to a broker that is behind.
 /// After that it is what was known before that was wrong.
@@ -36,6 +39,8 @@ pub(super) struct Topic {
     pub error: ErrorCode,
     /// Since when all answers said that there is no such topic.
     unknown_since: Option<Time>,
+    /// It is to be asked about.
+    pub is_due: bool,
     pub scheduled: Scheduled,
 }
 
@@ -62,8 +67,14 @@ impl Topic {
             answers_with_fewer: 0,
             error: ErrorCode::NONE,
             unknown_since: None,
+            is_due: true,
             scheduled: Scheduled::default(),
         }
+    }
+
+    /// Partitions that an answer about it is taken to have.
+    pub fn expected_partitions(&self) -> usize {
+        if self.partitions.is_empty() { PARTITIONS_IF_UNKNOWN } else { self.partitions.len() }
     }
 
     /// True when no broker knew the topic for `limit`: then there is no log either.
@@ -140,14 +151,29 @@ impl Topic {
     }
 }
 
-/// When metadata is asked for.
+/// When metadata is asked for, and how far that has come.
+///
+/// A round asks about the topics that are due, one page of them after the other: an answer about all of thousands of
+/// topics would be larger than one that is read.
 #[derive(Debug, Default)]
 pub(super) struct Refresh {
     /// Somebody needs an answer.
     pub wanted: bool,
+    /// The next round is to be about all topics.
+    pub all: bool,
+    /// A round has begun and is not over.
+    pub in_round: bool,
     /// The request on its way.
     pub asked: Option<(ConnId, RequestId)>,
-    /// Answers in a row that left something open.
+    /// The topics that it is about.
+    pub page: Vec<TopicId>,
+    /// Number of the topic behind the last one that was asked about.
+    pub next_topic: usize,
+    /// Requests in a row that the connection did not survive: their answers may have been too large.
+    pub unanswered: u32,
+    /// Topics of which this round's answers left something open.
+    pub incomplete_topics: Vec<TopicId>,
+    /// Rounds in a row that left something open.
     pub incomplete: u32,
     /// Not before this.
     pub not_before: Time,

@@ -108,7 +108,7 @@ impl Producer {
             topic_ids: HashMap::new(),
             sinks,
             connections: HashMap::new(),
-            refresh: Refresh { periodic: Time::NEVER, ..Refresh::default() },
+            refresh: Refresh { all: true, periodic: Time::NEVER, ..Refresh::default() },
             flushed_at: None,
             timers: Timers::default(),
             listed_sinks: VecDeque::new(),
@@ -131,7 +131,7 @@ impl Producer {
         let id = TopicId(self.topics.len() as u32);
         self.topics.push(Topic::new(name));
         self.topic_ids.insert(name.into(), id);
-        self.want_metadata(now);
+        self.want_due_metadata(now);
         id
     }
 
@@ -171,9 +171,9 @@ impl Producer {
         self.topics.iter().find(|topic| topic.id == *id).map(|topic| &*topic.name)
     }
 
-    /// Names of all topics in use.
-    pub fn topics(&self) -> Vec<&str> {
-        self.topics.iter().map(|topic| &*topic.name).collect()
+    /// Names of the topics that the Metadata request on its way is about.
+    pub fn asked_topics(&self) -> Vec<&str> {
+        self.refresh.page.iter().map(|id| self.topic_name(*id)).collect()
     }
 
     /// The batches of a Produce request that has no outcome yet.
@@ -313,34 +313,12 @@ impl Producer {
                 sink.failures = 0;
             }
         }
-        let named = self.update_brokers(now, response);
-        let mut incomplete = !named;
-        for index in 0..self.topics.len() {
-            let id = TopicId(index as u32);
-            let topic = &self.topics[index];
-            let told = response.topics.iter().find(|told| *told.name == *topic.name);
-            incomplete |= match told {
-                Some(told) => self.update_topic(now, id, told),
-                None => true,
-            };
+        self.refresh.unanswered = 0;
+        let brokers_named = self.update_brokers(now, response);
+        self.update_page(now, response);
+        if !self.topics.iter().any(|topic| topic.is_due) {
+            self.end_round(now, brokers_named);
         }
-        if incomplete {
-            self.refresh.incomplete = self.refresh.incomplete.saturating_add(1);
-            let pause = retry::backoff(
-                self.rules.retry_backoff,
-                self.rules.retry_backoff_max,
-                self.refresh.incomplete,
-                &mut self.random,
-            );
-            self.refresh.not_before = now + pause;
-        } else {
-            self.refresh.incomplete = 0;
-            // Errors that come in a bunch cause one refresh, not one each.
-            self.refresh.not_before = now + self.rules.retry_backoff;
-        }
-        // A topic that stays unknown is asked for again only while somebody waits for it.
-        self.refresh.wanted |= incomplete && self.something_waits();
-        self.refresh.periodic = now + self.rules.metadata_refresh;
         self.look_at_metadata(now);
     }
 
@@ -383,7 +361,7 @@ impl Producer {
                     if self.refresh.scheduled.fired(at) {
                         if self.refresh.periodic <= now {
                             self.refresh.periodic = now + self.rules.metadata_refresh;
-                            self.refresh.wanted = true;
+                            (self.refresh.wanted, self.refresh.all) = (true, true);
                         }
                         self.look_at_metadata(now);
                     }

@@ -283,6 +283,11 @@ impl Broker {
         self.state().arrived.clone()
     }
 
+    /// How much that is.
+    pub fn arrived_count(&self) -> usize {
+        self.state().arrived.len()
+    }
+
     /// Authentications that it was content with, those of connections that went on included.
     pub fn authentications(&self) -> usize {
         self.state().authentications

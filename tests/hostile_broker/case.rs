@@ -30,6 +30,8 @@ pub struct Case {
     pub broker: Broker,
     directory: PathBuf,
     memory_at_start: isize,
+    /// What it may take.
+    memory: isize,
     /// Payloads by topic, in the order they were logged.
     logged: Vec<(String, Vec<u8>)>,
     lines: Vec<String>,
@@ -129,7 +131,23 @@ impl Case {
         let memory_at_start = memory::start();
         let (driver, writer) = Driver::start(config, "hostile").unwrap();
         let (logged, lines) = (Vec::new(), Vec::new());
-        Case { driver, writer, broker, directory, memory_at_start, logged, lines, _alone: alone }
+        let memory = MEMORY;
+        Case {
+            driver,
+            writer,
+            broker,
+            directory,
+            memory_at_start,
+            memory,
+            logged,
+            lines,
+            _alone: alone,
+        }
+    }
+
+    /// It may take so many bytes.
+    pub fn with_memory(self, memory: isize) -> Case {
+        Case { memory, ..self }
     }
 
     /// A message that another worker logged to "t", and that is to arrive.
@@ -206,7 +224,7 @@ impl Case {
         let restarts = &self.driver.shared().stats.driver_restarts;
         assert_eq!(restarts.load(Ordering::Relaxed), 0);
         let peak = memory::peak_since(self.memory_at_start);
-        assert!(peak <= MEMORY, "took {peak} bytes: {:?}", self.lines);
+        assert!(peak <= self.memory, "took {peak} bytes: {:?}", self.lines);
         assert!(self.driver.stop(Duration::from_secs(1)), "the driver does not end");
         self.take_lines();
 

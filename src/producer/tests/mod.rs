@@ -4,6 +4,7 @@ mod behaviour;
 mod cluster;
 mod idempotence;
 mod ledger;
+mod pages;
 mod scene;
 mod sequences;
 mod sim;
