@@ -35,6 +35,14 @@ impl Run<'_> {
                 );
                 lines.put(now, Level::Warn, "producer id", "", text);
             }
+            Notice::LogWithoutNumbers { topic } => {
+                let topic = self.producer.topic_name(topic);
+                let text = format_args!(
+                    "topic {topic}: its log takes no numbered messages (log.message.format.version below 0.11); going \
+                     on without idempotence there: lost answers may double messages"
+                );
+                lines.put(now, Level::Warn, "no numbers", topic, text);
+            }
             Notice::ResentInDoubt { topic, partition, records, error } => {
                 let topic = self.producer.topic_name(topic);
                 let text = format_args!(

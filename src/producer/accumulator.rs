@@ -135,6 +135,7 @@ impl Partition {
         flushed_at: Option<Time>,
         idempotent: bool,
     ) -> Next {
+        let idempotent = idempotent && !self.sequence.unnumbered;
         let front = self.next_place().map(|place| &self.queue[place]);
         let Some(front) = front.filter(|front| !self.is_blocked(now, front, idempotent)) else {
             return Next::At(Time::NEVER);

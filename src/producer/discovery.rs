@@ -16,6 +16,12 @@ use std::time::Duration;
 /// Pause before another broker is tried for metadata while a connect is still under way.
 const NEXT_BOOTSTRAP_AFTER: Duration = Duration::from_millis(500);
 
+/// Rounds, or attempts to connect to a broker, after which what one broker says is not taken for all there is to know.
+const DOUBTFUL: u32 = 3;
+
+/// Pause between connections that are made to ask another broker.
+const SECOND_OPINION_AFTER: Duration = Duration::from_secs(2);
+
 /// Brokers that a cluster may have.
 const MAX_BROKERS: usize = 4_096;
 
@@ -72,6 +78,21 @@ impl Producer {
         }
         self.turn_page(now);
         self.counts.metadata_requests += 1;
+        self.seek_second_opinion(now);
+    }
+
+    /// Where the one broker that is connected does not know enough, or names brokers that cannot be reached, another is
+    /// connected to: it is asked next.
+    fn seek_second_opinion(&mut self, now: Time) {
+        let mut up = self.sinks.values().filter(|sink| sink.is_up() && sink.current);
+        let alone = up.next().is_some() && up.next().is_none();
+        let doubtful = self.refresh.incomplete >= DOUBTFUL
+            || self.sinks.iter().any(|(id, sink)| *id >= 0 && sink.failures >= DOUBTFUL);
+        let tried = self.refresh.connect_tried;
+        let lately = tried.is_some_and(|tried| now < tried + SECOND_OPINION_AFTER);
+        if alone && doubtful && !lately {
+            self.connect_for_metadata(now);
+        }
     }
 
     /// Chooses the topics that the request on its way is about: those that nothing is known of first.
@@ -256,8 +277,11 @@ impl Producer {
         if told.error != ErrorCode::NONE && told.error != known_error {
             self.notices.push_back(Notice::TopicError { topic: id, error: told.error });
         }
-        if !told.error.retriable() && told.error != ErrorCode::NONE {
-            // Nobody will ever tell us more: what waits for it fails with that reason.
+        if [ErrorCode::INVALID_TOPIC_EXCEPTION, ErrorCode::TOPIC_AUTHORIZATION_FAILED]
+            .contains(&told.error)
+        {
+            // Nobody will ever tell us more: what waits for it fails with that reason. All other errors may pass, such
+            // as that of a topic that cannot be made before more brokers are up.
             let records: Vec<Record> = topic.waiting.drain(..).collect();
             if !records.is_empty() {
                 let fate = Fate::Failed { reason: Reason::Broker(told.error), in_doubt: false };

@@ -111,9 +111,12 @@ impl Producer {
                 continue;
             };
             let idempotent = self.identity.is_on();
-            if partition.next(now, &self.rules, self.flushed_at, idempotent) != Next::Ready {
+            // What made it ready may have gone since it was listed.
+            if let Next::At(at) = partition.next(now, &self.rules, self.flushed_at, idempotent) {
                 sink.ready.pop_front();
                 partition.listed = false;
+                let timer = Timer::Partition(id, index);
+                self.timers.schedule(&mut partition.scheduled, timer, at);
                 continue;
             }
             let front = partition.front_bytes();
@@ -154,8 +157,8 @@ impl Producer {
         true
     }
 
-    /// Asks the least busy broker that is connected for something else than to take messages; `None` when there
-    /// is none.
+    /// Asks a broker that is connected for something else than to take messages; `None` when there is none. It is the
+    /// one that was not asked for the longest time: what one cannot tell, another may.
     pub(super) fn ask(
         &mut self,
         now: Time,
@@ -167,9 +170,11 @@ impl Producer {
             }
             _ => None,
         });
-        let (broker, conn, sink) = up.min_by_key(|(id, _, sink)| (sink.in_flight.len(), *id))?;
+        let (broker, conn, sink) =
+            up.min_by_key(|(id, _, sink)| (sink.last_asked, sink.in_flight.len(), *id))?;
         self.last_id += 1;
         let request = RequestId(self.last_id);
+        sink.last_asked = Some(request);
         // No Produce request may be there to watch over the connection, so this one is watched too.
         let deadline = now + self.rules.request_timeout + ANSWER_GRACE;
         sink.in_flight.push_back(InFlight { request, deadline, batches: Vec::new() });
@@ -285,7 +290,8 @@ impl Producer {
         if let Ok(pause) = u64::try_from(throttle_ms)
             && pause > 0
         {
-            sink.throttled_until = now + Duration::from_millis(pause).min(MAX_THROTTLE);
+            let until = now + Duration::from_millis(pause).min(MAX_THROTTLE);
+            sink.throttled_until = sink.throttled_until.max(until);
         }
     }
 }

@@ -124,7 +124,7 @@ impl Producer {
 
 /// Whether no record of a batch can be in a log.
 fn never_sent(batch: &Batch) -> bool {
-    !batch.in_doubt && batch.attempts == 0 && batch.stamp.is_none()
+    !batch.may_be_logged() && batch.attempts == 0 && batch.stamp.is_none()
 }
 
 impl Partition {

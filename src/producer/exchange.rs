@@ -182,6 +182,11 @@ pub enum Notice {
         /// What that means: [`Idempotence::Preferred`] goes on without, [`Idempotence::Required`] waits.
         mode: Idempotence,
     },
+    /// A topic's log is in a format that takes no batch with numbers: lost answers may double its messages.
+    LogWithoutNumbers {
+        /// The topic.
+        topic: TopicId,
+    },
     /// Records that may be in the log are sent again in a way that does not keep them from being doubled.
     ResentInDoubt {
         /// The topic.

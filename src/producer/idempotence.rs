@@ -119,6 +119,8 @@ pub(super) struct Sequence {
     /// When a batch of this owner and epoch was last acknowledged.
     acknowledged: Option<Time>,
     gap: Option<Gap>,
+    /// Its log takes none.
+    pub unnumbered: bool,
 }
 
 /// Numbers that will not be used.
@@ -141,7 +143,7 @@ impl Sequence {
     /// Gives a batch that is about to be sent for the first time its stamp. False when there is no id yet.
     pub fn stamp(&mut self, identity: &Identity, batch: &mut Batch) -> bool {
         let repeated = batch.stamp.is_some() && !is_seeded(Bug::NewNumbersOnRetry);
-        if repeated || !identity.is_on() || is_seeded(Bug::SkipStamp) {
+        if repeated || !identity.is_on() || self.unnumbered || is_seeded(Bug::SkipStamp) {
             return true;
         }
         if self.owner.is_none() {
@@ -323,9 +325,7 @@ impl Producer {
                 self.identity.attempts = 0;
                 return self.look_at_all_partitions(now);
             }
-            // An id that is none is an answer to ask again about.
-            error if error == ErrorCode::NONE || error.retriable() => {}
-            error => {
+            error @ (ErrorCode::UNSUPPORTED_VERSION | ErrorCode::CLUSTER_AUTHORIZATION_FAILED) => {
                 self.notices.push_back(Notice::NoProducerId { error, mode: self.identity.mode });
                 if self.identity.mode == Idempotence::Preferred {
                     self.identity.mode = Idempotence::Off;
@@ -334,6 +334,8 @@ impl Producer {
                 // It takes a person to change that.
                 self.identity.attempts = u32::MAX / 2;
             }
+            // Whatever else it is may pass, as may an id that is none.
+            _ => {}
         }
         self.identity.attempts = self.identity.attempts.saturating_add(1);
         let pause = retry::backoff(
@@ -386,6 +388,22 @@ impl Producer {
                 }
             }
         }
+    }
+
+    /// A broker keeps a topic's log in a format without numbers (`log.message.format.version` before 0.11): where they
+    /// are not required its partition goes on without. True when that is so.
+    pub(super) fn does_without_numbers(&mut self, sent: &Sent, error: ErrorCode) -> bool {
+        let refused = error == ErrorCode::UNSUPPORTED_FOR_MESSAGE_FORMAT
+            && sent.batch.stamp.is_some()
+            && self.identity.mode == Idempotence::Preferred;
+        let partitions = &mut self.topics[sent.topic.0 as usize].partitions;
+        let partition = partitions.get_mut(sent.partition as usize).filter(|_| refused);
+        if let Some(partition) = partition
+            && !std::mem::replace(&mut partition.sequence.unnumbered, true)
+        {
+            self.notices.push_back(Notice::LogWithoutNumbers { topic: sent.topic });
+        }
+        refused
     }
 
     /// A broker refused a batch for its number.

@@ -31,6 +31,9 @@ impl Producer {
         }
         let records = sent.batch.records.len();
         let stamped = sent.batch.stamp.is_some();
+        if self.does_without_numbers(&sent, error) {
+            return self.out_of_sequence(now, sent, error);
+        }
         let overdue = sent.batch.born() + self.rules.message_timeout <= now;
         match retry::decide(error, stamped, records, sent.batch.attempts, &self.rules) {
             Decision::OutOfSequence => self.out_of_sequence(now, sent, error),

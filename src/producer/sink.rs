@@ -51,6 +51,8 @@ pub(super) struct Sink {
     /// The broker asked for a pause until then.
     pub throttled_until: Time,
     pub in_flight: VecDeque<InFlight>,
+    /// The last request to it that was not to take messages.
+    pub last_asked: Option<RequestId>,
     /// Partitions with something to send.
     pub ready: VecDeque<(TopicId, u32)>,
     /// Stands in the list of sinks to look at.
@@ -69,6 +71,7 @@ impl Sink {
             rests_until: Time(0),
             throttled_until: Time(0),
             in_flight: VecDeque::new(),
+            last_asked: None,
             ready: VecDeque::new(),
             listed: false,
             scheduled: Scheduled::default(),

@@ -2,8 +2,7 @@
 
 use super::{BrokerId, TopicId};
 use crate::seeded_bug::{Bug, is_seeded};
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// A point on the caller's monotonic clock, microseconds since whatever the caller chose.
@@ -60,44 +59,65 @@ impl Default for Scheduled {
     }
 }
 
-/// Deadlines, earliest first. An owner that fires looks at all its reasons anew and schedules the next,
-/// so an entry that comes too early costs a look and one that was overtaken is skipped.
+/// Deadlines, earliest first, one for each owner. An owner that fires looks at all its reasons anew and schedules the
+/// next, so one that comes too early costs a look.
 #[derive(Default)]
 pub(super) struct Timers {
-    heap: BinaryHeap<Reverse<(Time, Timer)>>,
+    entries: BTreeSet<(Time, Timer)>,
 }
 
 impl Timers {
     /// Wakes `timer` at `at` or, when it is due earlier already, then.
     pub fn schedule(&mut self, owner: &mut Scheduled, timer: Timer, at: Time) {
         if at < owner.0 {
-            owner.0 = at;
-            self.heap.push(Reverse((at, timer)));
+            let overtaken = std::mem::replace(&mut owner.0, at);
+            self.entries.remove(&(overtaken, timer));
+            self.entries.insert((at, timer));
         }
     }
 
     /// The earliest deadline.
     pub fn next(&self) -> Option<Time> {
-        self.heap.peek().map(|Reverse((at, _))| *at)
+        self.entries.first().map(|(at, _)| *at)
     }
 
     /// Takes a timer that is due. The caller passes it to its owner's [`fired`](Scheduled::fired).
     pub fn pop(&mut self, now: Time) -> Option<(Time, Timer)> {
-        let Reverse((at, _)) = self.heap.peek()?;
-        if *at > now {
+        if self.next()? > now {
             return None;
         }
-        self.heap.pop().map(|Reverse(entry)| entry)
+        self.entries.pop_first()
     }
 }
 
 impl Scheduled {
-    /// True when the entry at `at` is the owner's current one; false when it was overtaken.
+    /// True when the entry at `at` is the owner's; false when it was that of one of the same name that is gone.
     pub fn fired(&mut self, at: Time) -> bool {
         let current = self.0 == at;
         if current {
             self.0 = Time::NEVER;
         }
         current
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_has_one_entry_however_often_an_earlier_deadline_overtakes_a_later_one() {
+        let (mut timers, mut owner) = (Timers::default(), Scheduled::default());
+        for round in 0..1000 {
+            timers.schedule(&mut owner, Timer::Metadata, Time(1_000_000 + round));
+            timers.schedule(&mut owner, Timer::Metadata, Time(10 + round));
+            timers.schedule(&mut owner, Timer::Metadata, Time(500_000));
+            assert_eq!(timers.entries.len(), 1);
+            assert_eq!(timers.pop(Time(9 + round)), None);
+            let due = timers.pop(Time(10 + round));
+            assert_eq!(due, Some((Time(10 + round), Timer::Metadata)));
+            assert!(owner.fired(Time(10 + round)));
+        }
+        assert_eq!(timers.next(), None);
     }
 }

@@ -3,6 +3,7 @@
 use super::behaviour::{SECOND, failed, told};
 use super::scene::{Broker, DEAD, OnWay, Scene, Told, idempotent, stamp, stamps};
 use super::*;
+use crate::protocol::init_producer_id::InitProducerIdResponse;
 use crate::protocol::produce::{ProducedTopic, RecordError};
 use crate::protocol::sequence::advance;
 
@@ -634,4 +635,58 @@ fn a_repeated_batch_keeps_its_stamp_whatever_the_adopter_s_rules_are() {
         assert_eq!(scene.outcomes(), [(ids, Fate::Delivered)]);
         assert_eq!(scene.sent().len(), 1);
     }
+}
+
+#[test]
+fn a_log_without_numbers_gets_messages_without_numbers_unless_idempotence_is_required() {
+    let refusal = ErrorCode::UNSUPPORTED_FOR_MESSAGE_FORMAT;
+    let mut scene = Scene::new(Rules { idempotence: Idempotence::Preferred, ..idempotent() });
+    let ids = [scene.log(), scene.log(), scene.log()];
+    let sent = scene.sent();
+    scene.answer(&sent[0], refusal);
+    // One at a time, as without idempotence.
+    for id in ids {
+        let sent = scene.wait(SECOND);
+        assert_eq!((sent.len(), sent[0].2, &sent[0].3), (1, None, &vec![id]));
+        scene.answer(&sent[0], ErrorCode::NONE);
+        assert_eq!(scene.outcomes(), [(vec![id], Fate::Delivered)]);
+    }
+    let notices: Vec<Notice> = std::iter::from_fn(|| scene.stage.producer.poll_notice()).collect();
+    assert_eq!(notices, [Notice::LogWithoutNumbers { topic: scene.topic }]);
+
+    let mut scene = Scene::new(idempotent());
+    let id = scene.log();
+    let sent = scene.sent();
+    scene.answer(&sent[0], refusal);
+    assert_eq!(scene.outcomes(), [(vec![id], failed(Reason::Broker(refusal), false))]);
+}
+
+#[test]
+fn an_error_that_may_pass_does_not_end_idempotence() {
+    let mut scene = Scene::new(Rules { idempotence: Idempotence::Preferred, ..idempotent() });
+    scene.log();
+    let mut refused = 0;
+    while refused < 3 {
+        scene.stage.pass(SECOND);
+        for action in scene.stage.actions() {
+            let (producer, now) = (&mut scene.stage.producer, scene.stage.now);
+            match action {
+                Action::Connect { conn, .. } => producer.handle_connected(now, conn),
+                Action::InitProducerId { conn, request } => {
+                    let error = ErrorCode::UNKNOWN_SERVER_ERROR;
+                    let response = InitProducerIdResponse {
+                        throttle_ms: 0,
+                        error,
+                        producer_id: -1,
+                        epoch: -1,
+                    };
+                    producer.handle_producer_id(now, conn, request, &response);
+                    refused += 1;
+                }
+                Action::Produce { .. } => panic!("without a number"),
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(stamps(&scene.wait(4 * SECOND)), [stamp(100, 0, 0)]);
 }
