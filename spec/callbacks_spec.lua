@@ -7,7 +7,8 @@ local DEAD = { "127.0.0.1:1" }
 
 
 -- start(conf, functions, options): `functions` is Lua text of keys of the configuration. They may
--- leave things in the table require("seen").
+-- leave things in the table require("seen"). options.before is Lua text that runs before lkfk is
+-- loaded.
 local function start(conf, functions, options)
     options = options or {}
     conf.queue_buffering_max_ms = conf.queue_buffering_max_ms or 5
@@ -15,7 +16,8 @@ local function start(conf, functions, options)
     options.init = ([[
         package.loaded.seen = {}
         package.loaded["lkfk.conf"] = { default_conf = { %s } }
-    ]]):format(functions)
+        %s
+    ]]):format(functions, options.before or "")
     return harness.nginx(options)
 end
 
@@ -172,6 +174,43 @@ describe("failed_cb", function()
         end
         assert.same({ 1, 3, 5 }, seen(nginx))
         assert.same({ "2", "4", "6" }, payloads)
+    end)
+
+    it("that never returns leaves its message in the backup and does not hold up others", function()
+        local nginx = start_failing(KEEP .. [[
+            if msg.str == "2" then ngx.exit(ngx.OK) end
+        ]], {
+            -- A minute is over in half a second.
+            before = "local now = ngx.now; ngx.now = function() return now() * 120 end",
+        })
+        log(nginx, "cb-never", 1, 3)
+        await_failed(nginx, 3)
+        harness.eventually(5, function()
+            assert.equal(3, #seen(nginx))
+        end)
+        harness.eventually(5, function()
+            local lines = nginx:backup("cb-never")
+            assert.same({ 1, "2" }, { #lines, lines[1] and lines[1].payload })
+        end)
+        assert.matches("failed_cb: has not returned for 60 s", nginx:error_log(), 1, true)
+    end)
+
+    it("whose text cannot be taken has its message in the backup all the same", function()
+        local nginx = start_failing([[
+            local rest = msg.str == "2" and ("x"):rep(9 * 1024 * 1024) or ""
+            kfk.fp[msg.topic]:write("2026-01-01 00:00:00\t", msg.topic, "\tk\t", msg.str, rest,
+                                    "\n")
+        ]])
+        log(nginx, "cb-refused", 1, 3)
+        await_failed(nginx, 3)
+        harness.eventually(5, function()
+            local texts = {}
+            for i, line in ipairs(nginx:backup("cb-refused")) do
+                texts[i] = line.payload
+            end
+            table.sort(texts)
+            assert.same({ "1", "2", "3" }, texts)
+        end)
     end)
 
     it("may sleep, use cosockets, and log", function()

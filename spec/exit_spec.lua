@@ -225,6 +225,25 @@ describe("a fast stop", function()
         ended_cleanly(nginx)
     end)
 
+    it("cuts a graceful one short that waits for its broker (NGX-02)", function()
+        local topic = kafka:topic("exit-quit-term", 1)
+        local nginx = start {
+            main = "worker_shutdown_timeout 60s;",
+            producer = { queue_buffering_max_ms = 5, exit_timeout_ms = 500 },
+        }
+        kafka:pause()
+        log(nginx, topic, 1, 100)
+        nginx:signal("QUIT")
+        ngx.sleep(1)
+        assert.is_true(harness.alive(nginx.master))
+        nginx:signal("TERM")
+        harness.eventually(3, function()
+            assert.is_false(harness.alive(nginx.master))
+        end)
+        assert.equal(100, #nginx:backup(topic))
+        ended_cleanly(nginx)
+    end)
+
     it("delivers everything when the broker answers", function()
         local topic = kafka:topic("exit-term", 2)
         local nginx = start { producer = { queue_buffering_max_ms = 50000 } }

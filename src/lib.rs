@@ -38,6 +38,8 @@ pub mod queue;
 mod seeded_bug;
 #[cfg(not(loom))]
 pub mod stats;
+#[cfg(all(feature = "net", not(loom)))]
+mod termination;
 pub mod topic_name;
 #[cfg(all(feature = "net", not(loom)))]
 pub mod worker;

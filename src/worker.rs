@@ -4,6 +4,7 @@
 use crate::config::{Config, ConfigError, Value};
 use crate::driver::{Driver, Events, StartError};
 use crate::ffi::{self, Handle};
+use crate::termination;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -126,13 +127,14 @@ pub fn shuts_down(timeout: Duration) {
         #[allow(clippy::disallowed_methods, reason = "nginx counts from here")]
         let now = Instant::now();
         worker.shutdown_by = Some(now + timeout.min(LONGEST_SHUTDOWN));
+        worker.driver.leave();
         worker.driver.flush(worker.handle.tail());
     }
 }
 
 /// Ends the producer: `log()` refuses from now on, what is queued is flushed for `exit_timeout_ms`, or for
-/// what is left of nginx's own limit if that is more; the rest goes to the backup. In a forked child
-/// nothing happens.
+/// what is left of nginx's own limit if that is more and nginx was not told to be fast (SIGTERM), also meanwhile; the
+/// rest goes to the backup. In a forked child nothing happens.
 pub fn stop() {
     let mut worker = lock();
     if let Some(worker) = &mut *worker
@@ -145,6 +147,8 @@ pub fn stop() {
         let left = worker
             .shutdown_by
             .map_or(Duration::ZERO, |by| by.saturating_duration_since(Instant::now()));
-        worker.driver.stop(left.max(Duration::from_millis(worker.config.exit_timeout_ms)));
+        let least = Duration::from_millis(worker.config.exit_timeout_ms);
+        let hurry = || termination::is_due().then_some(least);
+        worker.driver.stop(hurry().unwrap_or(left.max(least)), hurry);
     }
 }

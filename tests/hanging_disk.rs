@@ -109,7 +109,7 @@ impl Scene {
 impl Drop for Scene {
     fn drop(&mut self) {
         self.disk = None;
-        self.driver.stop(Duration::ZERO);
+        self.driver.stop(Duration::ZERO, || None);
         let _ = std::fs::remove_dir_all(&self.directory);
     }
 }
@@ -166,7 +166,7 @@ fn dsk_08_a_worker_ends_in_time_while_the_backup_hangs_and_leaves_its_queue() {
     scene.log(UNKNOWN, 0..200);
     eventually("given up", || scene.count(|stats| &stats.spill_waiting) == 200);
     let begun = Instant::now();
-    assert!(!scene.driver.stop(Duration::from_millis(20)));
+    assert!(!scene.driver.stop(Duration::from_millis(20), || None));
     assert!(begun.elapsed() < PATIENCE);
     let queues = scene.directory.join("queue");
     let queues = std::fs::read_dir(queues).unwrap().next().unwrap().unwrap().path();
@@ -202,7 +202,7 @@ fn dsk_08_what_a_callback_handled_before_the_end_is_not_written_again() {
             std::thread::sleep(Duration::from_millis(200));
             drop(disk);
         });
-        scene.driver.stop(PATIENCE)
+        scene.driver.stop(PATIENCE, || None)
     });
     assert!(stopped);
     assert_eq!(scene.backed_up(), Vec::from_iter(0..10));

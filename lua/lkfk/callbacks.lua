@@ -23,8 +23,9 @@ local SLICE = 0.001
 local PAUSE = 0.001
 -- A callback that has not returned for so long, in seconds, is not waited for any more.
 local GIVEN_UP_AFTER = 60
--- Failures inside log() that may wait for their callback.
+-- Failures inside log() that may wait for their callback, and bytes of them.
 local PENDING_MAX = 10000
+local PENDING_BYTES_MAX = 8 * 1024 * 1024
 
 
 local _M = { active = false }
@@ -36,7 +37,10 @@ local failed_cb, partitioner, kfk
 local partitioner_elsewhere = false
 
 -- Messages that log() itself could not take, oldest first.
-local pending, pending_first, pending_last = {}, 1, 0
+local pending, pending_first, pending_last, pending_bytes = {}, 1, 0, 0
+
+-- A text of failed_cb's was refused since its call began.
+local text_refused = false
 
 local complained_at = {}
 
@@ -54,7 +58,8 @@ end
 local file_methods = {}
 
 
--- kfk.fp[topic]:write(...): as a file's, but by the driver. A null key is written as \N.
+-- kfk.fp[topic]:write(...): as a file's, but by the driver. A null key is written as \N. When a
+-- text is refused in a failed_cb, that one has not handled its message.
 function file_methods:write(...)
     local parts = {}
     for i = 1, select("#", ...) do
@@ -62,6 +67,7 @@ function file_methods:write(...)
         parts[i] = part == nil and "\\N" or tostring(part)
     end
     if not core.append(self.topic, table.concat(parts)) then
+        text_refused = true
         return nil, "backup file of topic " .. self.topic .. " is not taking more"
     end
     return self
@@ -134,15 +140,23 @@ function _M.partition(id, key)
 end
 
 
+local function bytes_of(key, payload)
+    return #tostring(key or "") + #tostring(payload)
+end
+
+
 -- failed(topic, key, payload, err): log() itself could not take a message. The callback runs later,
 -- outside log(). Without one of the user's the message goes to the backup file when its topic is
 -- not allowed; when the queue is full, log()'s caller alone is told.
 function _M.failed(topic, key, payload, err)
     if failed_cb then
-        if pending_last - pending_first + 1 >= PENDING_MAX then
-            complain("failed_cb", PENDING_MAX .. " messages wait for it; the next ones are dropped")
+        local count = pending_last - pending_first + 1
+        local bytes = bytes_of(key, payload)
+        if count >= PENDING_MAX or pending_bytes + bytes > PENDING_BYTES_MAX then
+            complain("failed_cb", count .. " messages wait for it; the next ones are dropped")
             return
         end
+        pending_bytes = pending_bytes + bytes
         pending_last = pending_last + 1
         pending[pending_last] = { topic = topic, key = key, str = payload, err = err }
     elseif err == "topic unknown" then
@@ -152,15 +166,46 @@ end
 
 
 local function call_failed_cb(msg)
+    text_refused = false
     local ok, err = pcall(failed_cb, kfk, msg)
     if not ok then
         complain("failed_cb", tostring(err))
     end
-    return ok
+    return ok and not text_refused
 end
 
 
-local function run_one()
+-- The call of run() that counts; a callback that never returned may have ended an earlier one.
+local current_run = 0
+
+-- The message whose failed_cb has not returned: with its id a failure that the driver has given,
+-- without one from log().
+local in_hand
+
+
+-- What failed_cb made of the message in hand.
+local function settle_in_hand(handled)
+    local msg, id = in_hand.msg, in_hand.id
+    in_hand = nil
+    if id then
+        core.failure_done(id, handled)
+    elseif not handled then
+        core.back_up(msg.topic, msg.key, msg.str, now())
+    end
+end
+
+
+local function hand_over(msg, id, this_run)
+    in_hand = { msg = msg, id = id }
+    local handled = call_failed_cb(msg)
+    if current_run == this_run then
+        settle_in_hand(handled)
+    end
+    return true
+end
+
+
+local function run_one(this_run)
     local id, count, key = core.next_question()
     if id then
         core.answer(id, partition_of(key, count))
@@ -169,17 +214,14 @@ local function run_one()
     local msg = core.next_failure()
     if msg then
         id, msg.id = msg.id, nil
-        core.failure_done(id, call_failed_cb(msg))
-        return true
+        return hand_over(msg, id, this_run)
     end
     if pending_first <= pending_last then
         msg = pending[pending_first]
         pending[pending_first] = nil
         pending_first = pending_first + 1
-        if not call_failed_cb(msg) then
-            core.back_up(msg.topic, msg.key, msg.str, now())
-        end
-        return true
+        pending_bytes = pending_bytes - bytes_of(msg.key, msg.str)
+        return hand_over(msg, nil, this_run)
     end
     return false
 end
@@ -196,17 +238,27 @@ end
 
 
 -- run(): runs what there is, in slices. Called from a timer; while it runs, further calls do
--- nothing, unless a callback has not come back for a minute: then it may have ended its thread.
+-- nothing, unless a callback has not come back for a minute: then it may have ended its thread, and
+-- what it had in hand goes to the backup file.
 function _M.run()
     update_time()
     if running_since and now() - running_since < GIVEN_UP_AFTER then
         return
     end
+    current_run = current_run + 1
+    local this_run = current_run
+    if in_hand then
+        complain("failed_cb", "has not returned for " .. GIVEN_UP_AFTER .. " s")
+        settle_in_hand(false)
+    end
     running_since = now()
     local slice_began = running_since
     local idle = false
     repeat
-        local ran = run_one()
+        local ran = run_one(this_run)
+        if current_run ~= this_run then
+            return
+        end
         update_time()
         running_since = now()
         if not ran and idle then

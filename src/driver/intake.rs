@@ -6,13 +6,12 @@ use crate::config::Config;
 use crate::producer::{NewRecord, RecordId, Time, TopicId, partitioner};
 use crate::queue::Slot;
 use crate::queue::layout::ASK_PARTITION;
-use std::sync::atomic::Ordering;
 
 impl Run<'_> {
     /// Hands records from the queues to the producer; true when they may hold more.
     pub(super) fn take_records(&mut self) -> bool {
         let now = self.shared.now();
-        if !self.shared.stop.load(Ordering::Acquire) {
+        if self.shared.looks_after_others() {
             self.sources.adopt(now, self.dirs, self.instance, self.shared, self.disk);
         }
         let mut more = false;

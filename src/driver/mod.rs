@@ -72,6 +72,8 @@ pub struct Shared {
     pub wake: OwnedFd,
     /// Position up to which everything is to be sent without lingering.
     flush: AtomicU64,
+    /// Set once when the worker begins to leave: nothing of others' is begun any more.
+    leaving: AtomicBool,
     /// Set once to end the driver; from then on the deadline counts.
     stop: AtomicBool,
     /// When a stopping driver gives up, microseconds on its clock.
@@ -81,6 +83,11 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// True while queues of dead workers and backup files are this worker's business.
+    fn looks_after_others(&self) -> bool {
+        !self.leaving.load(Ordering::Acquire) && !self.stop.load(Ordering::Acquire)
+    }
+
     fn now(&self) -> Time {
         Time(self.start.elapsed().as_micros() as u64)
     }
@@ -279,19 +286,20 @@ impl<'a> Run<'a> {
     fn next_deadline(&self) -> Time {
         let timeout = Duration::from_millis(self.config.message_timeout_ms);
         let stopping = self.shared.stop.load(Ordering::Acquire);
+        let others = self.shared.looks_after_others();
         let deadline = self
             .producer
             .next_deadline()
             .unwrap_or(Time::NEVER)
             .min(self.spill.retry_at(self.shared))
             .min(self.asking.expiry(timeout))
-            .min(self.replay.deadline(stopping));
-        // A driver that stops adopts nothing any more.
-        deadline.min(if stopping {
-            Time(self.shared.stop_by.load(Ordering::Relaxed))
+            .min(self.replay.deadline(!others))
+            .min(if others { self.sources.look_at() } else { Time::NEVER });
+        if stopping {
+            deadline.min(Time(self.shared.stop_by.load(Ordering::Relaxed)))
         } else {
-            self.sources.look_at()
-        })
+            deadline
+        }
     }
 
     /// Tells the writer when to wake us, and returns how long to sleep. `None` when there is something to do already.

@@ -22,7 +22,6 @@ use crate::stats;
 use fates::{Current, State};
 use pace::Pace;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Time between looks at the directory.
@@ -142,7 +141,7 @@ impl Replay {
 impl Run<'_> {
     /// Does what there is to do for the replay.
     pub(super) fn replay(&mut self, now: Time) {
-        let stopping = self.shared.stop.load(Ordering::Acquire);
+        let leaving = !self.shared.looks_after_others();
         let Some(backlog) = &mut self.replay.backlog else { return };
         // After a chunk, and after each look: what cannot be delivered is not tried at every turn.
         let begin = match backlog.result() {
@@ -150,7 +149,7 @@ impl Run<'_> {
             None => false,
         };
         if let Some(current) = &mut self.replay.current {
-            if stopping {
+            if leaving {
                 current.stop();
             }
             self.feed(now);
@@ -159,8 +158,10 @@ impl Run<'_> {
             }
             return;
         }
-        if stopping || !self.replay.backlog.as_ref().is_some_and(Tool::is_here) {
-            return;
+        let Some(backlog) = self.replay.backlog.as_mut().and_then(Tool::here) else { return };
+        if leaving {
+            // Another worker's turn.
+            return backlog.unlock();
         }
         if now >= self.replay.look_at {
             self.look_at_backlog(now);

@@ -31,6 +31,9 @@ const GOOD_RUN: Duration = Duration::from_secs(60);
 /// What writing the rest to the backup may take at exit, beyond `exit_timeout_ms`.
 const SPILL_GRACE: Duration = Duration::from_secs(5);
 
+/// How often somebody who waits for the end of the thread looks whether there is less time.
+const HURRY_EVERY: Duration = Duration::from_millis(50);
+
 /// Why the driver could not be started. Nothing runs and no file is left when this is returned.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -67,6 +70,7 @@ impl Driver {
             events: Events::default(),
             wake,
             flush: AtomicU64::new(0),
+            leaving: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             stop_by: AtomicU64::new(u64::MAX),
             start: Instant::now(),
@@ -102,6 +106,20 @@ impl Driver {
         &self.shared
     }
 
+    /// Sets when a stopping driver gives up; returns when that is, on its clock.
+    fn stop_within(&self, limit: Duration) -> Duration {
+        let by = self.shared.start.elapsed() + limit;
+        self.shared.stop_by.store(by.as_micros() as u64, Ordering::Relaxed);
+        by
+    }
+
+    /// The worker begins to leave: others adopt queues and send backup files again from now on, perhaps by another
+    /// configuration than ours.
+    pub fn leave(&self) {
+        self.shared.leaving.store(true, Ordering::Release);
+        self.shared.signal();
+    }
+
     /// Sends everything up to `position` without lingering.
     pub fn flush(&self, position: u64) {
         self.shared.flush.fetch_max(position, Ordering::Release);
@@ -113,22 +131,32 @@ impl Driver {
         self.queue.head() >= position
     }
 
-    /// Flushes for at most `limit`, writes the rest to the backup and ends the thread. Returns false when
-    /// the thread did not end in time; its queue file then keeps what is left.
-    pub fn stop(&mut self, limit: Duration) -> bool {
-        let by = self.shared.start.elapsed() + limit;
-        self.shared.stop_by.store(by.as_micros() as u64, Ordering::Relaxed);
+    /// Flushes for at most `limit`, writes the rest to the backup and ends the thread. `hurry` is asked meanwhile
+    /// whether less than that is left, and how much. Returns false when the thread did not end in time; its queue file
+    /// then keeps what is left.
+    pub fn stop(&mut self, limit: Duration, hurry: impl Fn() -> Option<Duration>) -> bool {
+        let mut by = self.stop_within(limit);
         self.shared.stop.store(true, Ordering::Release);
         self.shared.signal();
         let (finished, changed) = &*self.finished;
-        let guard = finished.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let wait = changed.wait_timeout_while(guard, limit + SPILL_GRACE, |finished| !*finished);
-        let ended = *wait.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
-        if ended && let Some(thread) = self.thread.take() {
+        let mut ended = finished.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        while !*ended && self.shared.start.elapsed() < by + SPILL_GRACE {
+            let waited = changed.wait_timeout(ended, HURRY_EVERY);
+            ended = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+            if let Some(left) = hurry()
+                && self.shared.start.elapsed() + left < by
+            {
+                by = self.stop_within(left);
+                self.shared.signal();
+            }
+        }
+        let has_ended = *ended;
+        drop(ended);
+        if has_ended && let Some(thread) = self.thread.take() {
             // The thread has said its last word; it cannot have panicked after that.
             let _ = thread.join();
         }
-        ended
+        has_ended
     }
 }
 
