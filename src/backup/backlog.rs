@@ -12,7 +12,7 @@
 
 use super::dir::{self, BackupError, Directory, Locked};
 use super::format::Writing;
-use super::journal::{self, BEFORE, Journal, Progress, read_at};
+use super::journal::{self, BEFORE, Journal, Listed, Progress, read_at};
 use super::names::{JOURNALS, Kind, LOCK};
 use super::walk::{Collected, LINES, Message, Stretch, Walk, Window};
 pub use super::walk::{Place, Which};
@@ -25,7 +25,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 /// Seconds after which the journal of a file that is gone is removed: an operator may put the file back.
-const ORPHAN_AGE: i64 = 86_400;
+const GONE_FOR: i64 = 86_400;
 
 /// A message of a chunk, as its line has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,13 +116,22 @@ pub struct Backlog {
     lock: Option<OwnedFd>,
     /// Files that are left alone, by inode number and name.
     left_alone: BTreeMap<u64, String>,
+    /// Files that could not be looked at the last time, and why.
+    troubles: Vec<BackupError>,
 }
 
 impl Backlog {
     /// Opens the directory. `longest` is what key and payload of a message may take together.
     pub fn open(path: &Path, which: Which, longest: usize) -> Result<Backlog, BackupError> {
         let dir = Directory::open(path)?;
-        Ok(Backlog { dir, which, longest, lock: None, left_alone: BTreeMap::new() })
+        Ok(Backlog {
+            dir,
+            which,
+            longest,
+            lock: None,
+            left_alone: BTreeMap::new(),
+            troubles: Vec::new(),
+        })
     }
 
     /// Takes the lock, or sees to it that it is still held. False when another process has it.
@@ -159,16 +168,24 @@ impl Backlog {
             files.iter().any(|file| file.inode == *inode && file.name == *name)
         });
         let mut waiting = BTreeMap::new();
+        self.troubles.clear();
         for file in &files {
-            if let Some(bytes) = self.bytes_left(file)? {
-                *waiting.entry(file.topic.clone()).or_default() += bytes;
+            match self.bytes_left(file) {
+                Ok(Some(bytes)) => *waiting.entry(file.topic.clone()).or_default() += bytes,
+                Ok(None) => {}
+                // One file is no reason to leave all others where they are.
+                Err(error) => self.troubles.push(error),
             }
         }
         let error = self.dir.error("cannot look after", JOURNALS);
-        for (inode, stat) in journal::list(&self.dir.fd).map_err(&error)? {
-            if !alive.contains(&inode) && now_s - stat.st_mtime > ORPHAN_AGE {
-                Journal::forget(&self.dir.fd, inode).map_err(&error)?;
-            }
+        for Listed { inode, gone_since, .. } in journal::list(&self.dir.fd).map_err(&error)? {
+            let tended = match gone_since {
+                _ if alive.contains(&inode) => Ok(()),
+                None => Journal::file_is_gone(&self.dir.fd, inode),
+                Some(since) if now_s - since > GONE_FOR => Journal::forget(&self.dir.fd, inode),
+                Some(_) => Ok(()),
+            };
+            tended.map_err(&error)?;
         }
         Ok(waiting)
     }
@@ -236,6 +253,11 @@ impl Backlog {
         Ok(None)
     }
 
+    /// Why files could not be looked at the last time; they wait.
+    pub fn troubles(&self) -> &[BackupError] {
+        &self.troubles
+    }
+
     /// Names of files that are left alone, since their lines are of other topics.
     pub fn left_alone(&self) -> impl Iterator<Item = &str> {
         self.left_alone.values().map(String::as_str)
@@ -285,8 +307,11 @@ impl Backlog {
             return Ok(Found::AnotherTopic);
         }
         let Walk { progress: end, collected: Collected { messages, bytes, bad }, .. } = walk;
+        let end =
+            Progress { before: before(&file, end.own.max(end.others)).map_err(&error)?, ..end };
         let finished = end.own == size && end.others == size;
-        if end == begin && messages.is_empty() && !finished {
+        let moved_on = (end.own, end.others) != (begin.own, begin.others);
+        if !moved_on && messages.is_empty() && !finished {
             return Ok(Found::Nothing);
         }
         // Writers may go on; what was read does not change.
@@ -336,15 +361,22 @@ impl Backlog {
             done.others = chunk.begin.others.max(done.others.min(stop));
             done.inside_bad &= chunk.end.others <= stop;
         }
+        let locked = Locked::wait(&chunk.file).map_err(&error)?;
         let stat = fs::fstat(&chunk.file).map_err(&error)?;
         if stat.st_nlink == 0 {
             // Removed by the operator.
             Journal::forget(&dir.fd, chunk.inode).map_err(&error)?;
             return Ok(moved);
         }
+        let furthest = chunk.end.own.max(chunk.end.others);
+        if before(&chunk.file, furthest).map_err(&error)? != chunk.end.before {
+            // Cut by the operator meanwhile: what stands there now begins anew.
+            return Ok(moved);
+        }
         done.before = before(&chunk.file, done.own.max(done.others)).map_err(&error)?;
         let mut journal = Journal::open_or_make(&dir.fd, chunk.inode).map_err(&error)?;
         journal.set_progress(done).map_err(&error)?;
+        drop(locked);
         crash_point("progress noted");
         if done.own == done.others && done.own == stat.st_size as u64 {
             self.remove(chunk, done.own).map_err(&error)?;

@@ -144,8 +144,7 @@ impl Directory {
     /// Bytes of all backup files and their journals.
     pub fn total(&self) -> Result<u64, Errno> {
         let files: u64 = self.list()?.iter().map(|entry| entry.size).sum();
-        let journals: u64 =
-            journal::list(&self.fd)?.iter().map(|(_, stat)| stat.st_size as u64).sum();
+        let journals: u64 = journal::list(&self.fd)?.iter().map(|journal| journal.size).sum();
         Ok(files + journals)
     }
 }

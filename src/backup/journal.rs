@@ -4,8 +4,9 @@
 //! - A line is lkfk's when, and only when, an entry says where it stands and the bytes there have the entry's
 //!   checksum. Nothing else counts: not the file's name, its owner or the look of a line. So lines of a
 //!   user's `failed_cb`, of the original module, of a script or an editor are never taken for lkfk's.
-//! - The journal is named after the file's inode number and so follows it through every renaming. A journal
-//!   of a file that is gone claims nothing of a new file with that number, since the bytes differ.
+//! - The journal is named after the file's inode number and so follows it through every renaming. That of a file that
+//!   is gone gets another name, and its own again when the file comes back; of a new file with that number it takes
+//!   nothing for lkfk's, since the bytes differ.
 //! - Entries are written before their lines, under the file's lock; what a killed writer claimed and did not
 //!   write is taken back by the next one. Entries never overlap and stand in the file's order.
 //! - Progress is written into one of two places in turn, with a checksum, so that one is whole always.
@@ -19,10 +20,12 @@
 //! ```
 
 use super::names::JOURNALS;
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::{self, Errno};
 use std::os::fd::{AsFd, OwnedFd};
 
+/// What the name of a journal ends in whose file is gone.
+const GONE: &str = ".gone";
 const MAGIC: &[u8; 8] = b"lkfkbak1";
 const PROGRESS_AT: [u64; 2] = [64, 112];
 const PROGRESS_LEN: usize = 48;
@@ -149,17 +152,30 @@ fn directory(dir: impl AsFd, make: bool) -> Result<Option<OwnedFd>, Errno> {
     }
 }
 
-/// Inode numbers of all journals, and what the system says of each.
-pub(super) fn list(dir: impl AsFd) -> Result<Vec<(u64, fs::Stat)>, Errno> {
+/// A journal in the directory.
+pub(super) struct Listed {
+    /// Inode number of its file.
+    pub inode: u64,
+    /// Bytes.
+    pub size: u64,
+    /// When its file was found to be gone, in seconds since 1970.
+    pub gone_since: Option<i64>,
+}
+
+/// All journals.
+pub(super) fn list(dir: impl AsFd) -> Result<Vec<Listed>, Errno> {
     let Some(dir) = directory(dir, false)? else { return Ok(Vec::new()) };
     let mut list = Vec::new();
     for entry in fs::Dir::read_from(&dir)? {
         let entry = entry?;
-        let inode = entry.file_name().to_str().ok().and_then(|name| name.parse().ok());
-        if let Some(inode) = inode
-            && let Ok(stat) = fs::statat(&dir, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)
+        let name = entry.file_name().to_str().unwrap_or_default();
+        let number = name.strip_suffix(GONE).unwrap_or(name);
+        if let Ok(inode) = number.parse()
+            && let Ok(stat) = fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)
         {
-            list.push((inode, stat));
+            // The last that happened to it is that it got this name.
+            let gone_since = (number != name).then_some(stat.st_ctime);
+            list.push(Listed { inode, size: stat.st_size as u64, gone_since });
         }
     }
     Ok(list)
@@ -170,7 +186,16 @@ impl Journal {
     pub fn open(dir: impl AsFd, inode: u64) -> Result<Option<Journal>, Errno> {
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let Some(dir) = directory(dir, false)? else { return Ok(None) };
-        let file = match fs::openat(dir, inode.to_string(), flags, Mode::empty()) {
+        let name = inode.to_string();
+        let mut file = fs::openat(&dir, &name, flags, Mode::empty());
+        // Its file was away.
+        if matches!(file, Err(Errno::NOENT))
+            && fs::renameat_with(&dir, format!("{name}{GONE}"), &dir, &name, RenameFlags::NOREPLACE)
+                .is_ok()
+        {
+            file = fs::openat(&dir, &name, flags, Mode::empty());
+        }
+        let file = match file {
             Err(Errno::NOENT) => return Ok(None),
             file => file?,
         };
@@ -220,10 +245,27 @@ impl Journal {
         Ok(())
     }
 
-    /// Removes the journal of a file that is gone.
+    /// True when somebody removed it.
+    pub fn is_removed(&self) -> bool {
+        fs::fstat(&self.file).is_ok_and(|stat| stat.st_nlink == 0)
+    }
+
+    /// Removes the journal of a file that is no more.
     pub fn forget(dir: impl AsFd, inode: u64) -> Result<(), Errno> {
         let Some(dir) = directory(dir, false)? else { return Ok(()) };
-        match fs::unlinkat(dir, inode.to_string(), AtFlags::empty()) {
+        for name in [inode.to_string(), format!("{inode}{GONE}")] {
+            match fs::unlinkat(&dir, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that the file of a journal is gone. It may come back: an operator has moved it away.
+    pub fn file_is_gone(dir: impl AsFd, inode: u64) -> Result<(), Errno> {
+        let Some(dir) = directory(dir, false)? else { return Ok(()) };
+        match fs::renameat(&dir, inode.to_string(), &dir, format!("{inode}{GONE}")) {
             Err(Errno::NOENT) => Ok(()),
             result => result,
         }

@@ -18,6 +18,11 @@ pub(super) struct Mark {
 }
 
 impl Lines {
+    /// How many they are.
+    pub fn count(&self) -> usize {
+        self.marks.len()
+    }
+
     /// Adds a message that `log()` had taken.
     pub fn push(&mut self, line: &Line<'_>) {
         self.put(line, false);

@@ -22,6 +22,8 @@ use std::path::Path;
 
 /// Files kept open; the least useful way to spend more descriptors than this is on topics that failed once.
 const OPEN_FILES: usize = 64;
+/// What is appended between two counts of all files is at most this part of the directory's limit.
+const UNCOUNTED: u64 = 1024;
 /// How often a file may be rotated or moved away between opening and locking it.
 const RACES: u32 = 100;
 /// Bytes copied at a time when a damaged line is moved aside.
@@ -135,6 +137,11 @@ impl BackupDir {
             if !self.dir.is_named(&open.file, topic) {
                 continue;
             }
+            // Another worker may have made it since, and an operator removed it.
+            if open.journal.as_ref().is_none_or(Journal::is_removed) {
+                open.journal = Journal::open(&self.dir.fd, open.inode)
+                    .map_err(self.dir.error("cannot open the journal of", topic))?;
+            }
             let size = heal(&self.dir, topic, &open.file, open.journal.as_mut())?;
             if size > 0 && size + len > self.limits.file && rotate(&self.dir, topic) {
                 continue;
@@ -151,12 +158,12 @@ impl BackupDir {
         Err(BackupError::Unsafe { path, reason: "is replaced faster than it is opened" })
     }
 
-    /// Sees to it that `len` more bytes fit into the directory's limit. The files are counted anew once a 64th
-    /// of the limit was appended, and at each append when little is left of it.
+    /// Sees to it that `len` more bytes fit into the directory's limit. The files are counted anew once a part of the
+    /// limit was appended that even many workers together do not pass it by, and at each append when little is left.
     fn make_room(&mut self, len: u64) -> Result<(), BackupError> {
         let Limits { total: limit, .. } = self.limits;
         let sum = self.counted.saturating_add(self.since).saturating_add(len);
-        if self.since < limit / 64 && sum < limit / 8 * 7 {
+        if self.since < limit / UNCOUNTED && sum < limit / 8 * 7 {
             return Ok(());
         }
         self.counted = self.dir.total().map_err(self.dir.error("cannot list", ""))?;
@@ -172,10 +179,7 @@ impl BackupDir {
             return Err(self.dir.error("cannot make", topic)(Errno::NOENT));
         };
         let stat = fs::fstat(&file).map_err(self.dir.error("cannot stat", topic))?;
-        let inode = stat.st_ino;
-        let journal = Journal::open(&self.dir.fd, inode)
-            .map_err(self.dir.error("cannot open the journal of", topic))?;
-        Ok(Open { file, inode, journal })
+        Ok(Open { file, inode: stat.st_ino, journal: None })
     }
 }
 

@@ -223,6 +223,9 @@ impl Run<'_> {
             if replay.waiting.is_empty() {
                 backlog.unlock();
             }
+            for error in backlog.troubles() {
+                self.shared.lines.put(now, Level::Error, "replay", "", error);
+            }
             for name in backlog.left_alone() {
                 let text = format_args!(
                     "backup file {name} holds lines of another topic and is not replayed; it was \

@@ -2,7 +2,7 @@
 //! that were sent and have no answer keep their stamps, in a queue file for the next worker: on disk, since
 //! the machine may be stopped as well.
 
-use super::spill::chunk_limit;
+use super::spill::{CHUNK_LINES, chunk_limit};
 use crate::backup::format::Line;
 use crate::backup::{BackupDir, BackupError, Lines};
 use crate::queue::layout::SLOT_HEADER;
@@ -73,9 +73,9 @@ impl<'a> Rest<'a> {
             let (timestamp_ms, key, payload) = (slot.timestamp_ms, slot.key, slot.payload);
             lines.push(&Line { timestamp_ms, topic: &name, key, payload });
             positions.push(position);
-            if lines.bytes() as u64 >= chunk_limit(self.backup)
-                && let Err(error) = self.write(topic)
-            {
+            let full =
+                lines.bytes() as u64 >= chunk_limit(self.backup) || lines.count() >= CHUNK_LINES;
+            if full && let Err(error) = self.write(topic) {
                 result = Err(error);
             }
         }

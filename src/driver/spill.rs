@@ -19,6 +19,8 @@ use std::time::Duration;
 
 /// Bytes of lines that go into one write, unless files may not become that large.
 const CHUNK: u64 = 1 << 20;
+/// Lines of a chunk. Who is killed behind its writing leaves them in the queue, too.
+pub(super) const CHUNK_LINES: usize = 4096;
 /// Pause after a failed write.
 const PAUSE: Duration = Duration::from_secs(1);
 /// A write that takes longer than this is told of.
@@ -215,6 +217,7 @@ impl<'a> Spill<'a> {
             }
             let mut count = 0;
             while (lines.bytes() as u64) < limit
+                && lines.count() < CHUNK_LINES
                 && let Some(record) = group.records.get(count)
             {
                 // As in encode::produce: a slot in use is whole, or the thread starts over.

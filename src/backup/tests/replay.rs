@@ -330,6 +330,81 @@ fn journals_of_files_that_are_gone_are_removed_after_a_day() {
 }
 
 #[test]
+fn dsk_07_a_file_that_waited_for_days_goes_on_where_it_was_when_it_is_moved_away_and_back() {
+    let scratch = Scratch::new("away");
+    scratch.dir(1 << 20).append("t", &lines("t", 1..=4)).unwrap();
+    let mut backlog = scratch.backlog(Which::Own);
+    let chunk = backlog.read("t", &HashSet::new()).unwrap().unwrap();
+    backlog.commit(&chunk, Some(2), &[]).unwrap();
+    let (here, away) = (scratch.0.join("t"), scratch.0.join("~away"));
+    std::fs::rename(&here, &away).unwrap();
+    let now = std::fs::metadata(&scratch.0).unwrap().modified().unwrap();
+    let now = now.duration_since(std::time::UNIX_EPOCH).unwrap();
+    let hours_later = now.as_secs() as i64 + 86_000;
+    let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    for journal in std::fs::read_dir(scratch.0.join("~journal")).unwrap() {
+        let journal = std::fs::File::options().write(true).open(journal.unwrap().path()).unwrap();
+        journal.set_modified(old).unwrap();
+    }
+    for _ in 0..2 {
+        assert!(backlog.waiting(hours_later).unwrap().is_empty());
+    }
+    std::fs::rename(&away, &here).unwrap();
+    assert_eq!(drain(&mut backlog, "t"), numbers(3..=4));
+}
+
+#[test]
+fn a_file_that_cannot_be_looked_at_does_not_hold_up_other_topics() {
+    let scratch = Scratch::new("trouble");
+    let mut dir = scratch.dir(1 << 20);
+    for topic in ["a", "b"] {
+        dir.append(topic, &lines(topic, 1..=2)).unwrap();
+    }
+    std::fs::hard_link(scratch.0.join("a"), scratch.0.join("~second")).unwrap();
+    let mut backlog = scratch.backlog(Which::Own);
+    assert!(backlog.waiting(0).unwrap().keys().eq(["b"]));
+    assert!(backlog.troubles()[0].to_string().contains("hard link"));
+    assert_eq!(drain(&mut backlog, "b"), numbers(1..=2));
+    std::fs::remove_file(scratch.0.join("~second")).unwrap();
+    assert!(backlog.waiting(0).unwrap().keys().eq(["a"]));
+    assert!(backlog.troubles().is_empty());
+}
+
+#[test]
+fn dsk_07_what_is_written_to_a_file_that_was_cut_in_replay_is_not_taken_for_done() {
+    let scratch = Scratch::new("cut-in-replay");
+    let mut dir = scratch.dir(1 << 20);
+    dir.append("t", &lines("t", 1..=50)).unwrap();
+    let mut backlog = scratch.backlog(Which::Own);
+    let chunk = backlog.read("t", &HashSet::new()).unwrap().unwrap();
+    std::fs::File::options().write(true).open(scratch.0.join("t")).unwrap().set_len(0).unwrap();
+    dir.append("t", &lines("t", 101..=200)).unwrap();
+    backlog.commit(&chunk, None, &[]).unwrap();
+    assert_eq!(drain(&mut backlog, "t"), numbers(101..=200));
+}
+
+#[test]
+fn lines_have_entries_when_journals_are_made_or_removed_by_others() {
+    let scratch = Scratch::new("other-journals");
+    let mut first = scratch.dir(1 << 20);
+    first.append_others("t", b"2016-03-01 10:20:30\tt\tk\tothers\n").unwrap();
+    // Another worker makes the journal, and is killed in the middle of a line.
+    scratch.dir(1 << 20).append("t", &lines("t", 1..=2)).unwrap();
+    let size = std::fs::metadata(scratch.0.join("t")).unwrap().len();
+    let file = std::fs::File::options().write(true).open(scratch.0.join("t")).unwrap();
+    file.set_len(size - 3).unwrap();
+    first.append("t", &lines("t", 3..=4)).unwrap();
+    let mut backlog = scratch.backlog(Which::Own);
+    assert_eq!(drain(&mut backlog, "t"), numbers([1, 3, 4]));
+    assert_eq!(scratch.text("t~bad").lines().count(), 1);
+    // An operator removes them all.
+    first.append("u", &lines("u", 1..=2)).unwrap();
+    std::fs::remove_dir_all(scratch.0.join("~journal")).unwrap();
+    first.append("u", &lines("u", 3..=4)).unwrap();
+    assert_eq!(drain(&mut backlog, "u"), numbers(3..=4));
+}
+
+#[test]
 fn dsk_09_ten_gigabytes_are_looked_at_and_begun_without_being_read() {
     let scratch = Scratch::new("large");
     let mut dir = scratch.dir(1 << 40);
