@@ -272,6 +272,8 @@ impl Sources {
                 if source.reader.is_through() {
                     match source.queue.keep_aside() {
                         Ok(()) => *place = None,
+                        // Somebody has removed it, or given it a name himself.
+                        Err(_) if !source.queue.is_named() => *place = None,
                         Err(error) => shared.lines.put(now, Level::Error, "adopt", "aside", error),
                     }
                 }

@@ -407,6 +407,11 @@ impl Queue {
         fs::fstat(&self.lock).is_ok_and(|stat| stat.st_nlink > 0)
     }
 
+    /// True while the file has the name by which it was opened.
+    pub fn is_named(&self) -> bool {
+        is_named(&self.dir, &self.lock, &self.name)
+    }
+
     /// Gives the file a name under which nobody adopts it, for a person to look at.
     pub fn keep_aside(&self) -> Result<(), QueueError> {
         fs::renameat(&self.dir.fd, &self.name, &self.dir.fd, format!("{}.damaged", self.name))
@@ -418,6 +423,13 @@ impl Queue {
         fs::unlinkat(&self.dir.fd, &self.name, AtFlags::empty())
             .map_err(system("cannot remove", &self.path()))
     }
+}
+
+/// Whether `file` has this name in the directory.
+pub(super) fn is_named(dir: &QueueDir, file: &OwnedFd, name: &str) -> bool {
+    let named = fs::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW);
+    let open = fs::fstat(file);
+    matches!((named, open), (Ok(named), Ok(open)) if named.st_ino == open.st_ino)
 }
 
 /// Allocates all bytes of the file, by writing zeros where the file system has no better way. In steps, since

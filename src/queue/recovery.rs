@@ -4,7 +4,7 @@
 //! its owner is dead. It does not guess: a file that fails here is left as it is for a person to look
 //! at. The slots between `head` and `tail` are checked by the [reader](super::reader), one by one.
 
-use super::file::{Mapping, Queue, QueueDir, QueueError, SUFFIX, UNFINISHED_SUFFIX};
+use super::file::{Mapping, Queue, QueueDir, QueueError, SUFFIX, UNFINISHED_SUFFIX, is_named};
 use super::layout::{self, Identity};
 use super::segments::{Division, MAP_ENTRIES};
 use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags};
@@ -76,8 +76,8 @@ pub(super) fn open_orphan(dir: Arc<QueueDir>, name: &str) -> Result<Queue, Queue
     if stat.st_uid != process::geteuid().as_raw() {
         return refuse("belongs to another user");
     }
-    if stat.st_nlink == 0 {
-        // Its adopter finished and removed it between our look at the directory and the lock.
+    if !is_named(&dir, &file, name) {
+        // Its adopter finished and removed it, or put it aside, between our look at the directory and the lock.
         return Err(QueueError::InUse { path });
     }
     if stat.st_nlink > 1 {

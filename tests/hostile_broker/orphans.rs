@@ -85,6 +85,24 @@ fn rng_04_a_damaged_queue_keeps_its_name_until_what_is_whole_is_safe() {
 }
 
 #[test]
+fn rng_04_a_damaged_queue_that_somebody_removes_is_let_go_of() {
+    let silent = Lie::bytes(ApiKey::Produce, |_| Reply::Nothing);
+    let mut path = PathBuf::new();
+    let mut case = Case::after(vec![silent.times(usize::MAX)], |queues| {
+        leave_damaged(queues);
+        path = QueueDir::path_below(queues).join("hostile.dead.queue");
+    });
+    (0..WHOLE).for_each(|number| case.expect(&payload(number)));
+    case.wait_until("the damage", |case| case.has_said("bytes of messages are lost"));
+    std::fs::remove_file(path).unwrap();
+    case.broker.tell_the_truth();
+    case.log(1);
+    let mapped = || std::fs::read_to_string("/proc/self/maps").unwrap().contains("hostile.dead");
+    case.wait_until("it is unmapped", |_| !mapped());
+    case.delivers();
+}
+
+#[test]
 fn rng_04_a_file_that_is_no_queue_is_left_where_it_is() {
     for content in [vec![], b"no queue".to_vec(), vec![7; 200_000]] {
         let mut case = Case::after(Vec::new(), |queues| {
