@@ -7,8 +7,11 @@
 use crate::backup::Lines;
 use crate::producer::RecordId;
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 
+/// Topic ids that there may be: a slot has 16 bits for one.
+const TOPICS: usize = 1 << 16;
 /// Failures that may wait for the event loop; the others wait in the driver.
 const FAILURES: usize = 1024;
 /// Questions that may wait for the event loop.
@@ -105,8 +108,6 @@ struct State {
     /// Appends ever, and the first of those that were taken and are not written.
     append_count: u64,
     being_written: Option<u64>,
-    /// Partition counts by the queue's topic ids, 0 when unknown.
-    partitions: Vec<u32>,
     /// Waiting messages per topic and partition.
     waiting: Vec<(String, i64, u64)>,
     waiting_wanted: bool,
@@ -118,6 +119,8 @@ struct State {
 #[derive(Default)]
 pub struct Events {
     state: Mutex<State>,
+    /// Partition counts by the queue's topic ids, 0 when unknown. Not under the lock: `log()` asks for them.
+    partitions: OnceLock<Box<[AtomicU32]>>,
 }
 
 impl Events {
@@ -171,9 +174,10 @@ impl Events {
         true
     }
 
-    /// Number of partitions of the topic with this id of the queue's, when it is known.
+    /// Number of partitions of the topic with this id of the queue's, when it is known. Waits for nothing.
     pub fn partition_count(&self, topic: usize) -> Option<u32> {
-        self.state().partitions.get(topic).copied().filter(|count| *count > 0)
+        let count = self.partitions.get()?.get(topic)?.load(Ordering::Relaxed);
+        (count > 0).then_some(count)
     }
 
     /// Messages that waited per topic and partition (-1: no metadata yet) when the driver last looked, which
@@ -272,8 +276,11 @@ impl Events {
         !self.state().appends.is_empty()
     }
 
-    pub(super) fn set_partition_counts(&self, counts: Vec<u32>) {
-        self.state().partitions = counts;
+    pub(super) fn set_partition_counts(&self, counts: impl Iterator<Item = u32>) {
+        let all = || (0..TOPICS).map(|_| AtomicU32::new(0)).collect();
+        for (known, count) in self.partitions.get_or_init(all).iter().zip(counts) {
+            known.store(count, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn set_waiting_if_wanted<'a>(

@@ -87,8 +87,8 @@ impl Run<'_> {
 
     pub(super) fn publish_partition_counts(&mut self) {
         let count = |topic: &TopicId| self.producer.partition_count(*topic).unwrap_or(0);
-        let counts = self.sources.own().topics.iter().map(count).collect();
-        self.shared.events.set_partition_counts(counts);
+        let topics = &self.sources.own().topics;
+        self.shared.events.set_partition_counts(topics.iter().map(count));
     }
 
     pub(super) fn publish_stats(&self) {
