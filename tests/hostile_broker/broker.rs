@@ -21,6 +21,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use kafka_protocol::records::{Record, RecordBatchDecoder};
+use lkfk::protocol::error_code::ErrorCode;
 use lkfk::protocol::header::ApiKey;
 use scram::Scram;
 use sequences::{Memory, Numbers, Sequences};
@@ -458,15 +459,13 @@ impl State {
         InitProducerIdResponse::default().with_producer_id(ProducerId(self.next_producer_id))
     }
 
-    /// Eight times the number of the topic.
     fn topic_id(&mut self, name: &str) -> [u8; 16] {
         let known = self.topics.iter().position(|topic| topic == name);
         let index = known.unwrap_or_else(|| {
             self.topics.push(name.to_owned());
             self.topics.len() - 1
         });
-        let number = (index as u16 + 1).to_be_bytes();
-        std::array::from_fn(|at| number[at % 2])
+        id_of(index)
     }
 
     fn metadata(&mut self, mut body: &[u8], version: i16) -> MetadataResponse {
@@ -507,10 +506,25 @@ impl State {
         for topic in request.topic_data {
             let name = match version {
                 13.. => {
-                    let [high, low, ..] = *topic.topic_id.as_bytes();
-                    self.topics[usize::from(u16::from_be_bytes([high, low])) - 1].clone()
+                    let is_it = |index: &usize| id_of(*index) == *topic.topic_id.as_bytes();
+                    (0..self.topics.len()).find(is_it).map(|index| self.topics[index].clone())
                 }
-                _ => topic.name.to_string(),
+                _ => Some(topic.name.to_string()),
+            };
+            // An id that was a lie.
+            let Some(name) = name else {
+                let answers = topic.partition_data.iter().map(|partition| {
+                    PartitionProduceResponse::default()
+                        .with_index(partition.index)
+                        .with_error_code(ErrorCode::UNKNOWN_TOPIC_ID.0)
+                        .with_base_offset(-1)
+                });
+                responses.push(
+                    TopicProduceResponse::default()
+                        .with_topic_id(topic.topic_id)
+                        .with_partition_responses(answers.collect()),
+                );
+                continue;
             };
             let mut answers = Vec::new();
             for partition in topic.partition_data {
@@ -555,6 +569,12 @@ impl State {
         }
         ProduceResponse::default().with_responses(responses)
     }
+}
+
+/// Id of a topic: eight times its number, from 1 on.
+fn id_of(index: usize) -> [u8; 16] {
+    let number = (index as u16 + 1).to_be_bytes();
+    std::array::from_fn(|at| number[at % 2])
 }
 
 /// The numbers of a batch, if it has any.
