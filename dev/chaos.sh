@@ -442,6 +442,15 @@ times_line() {
       else printf "%9.2f %9.2f %9.2f %11.0f", v[p "_p50"], v[p "_p99"], v[p "_p999"], v[p "_max"] }' "$CHAOS/times"
 }
 
+# ping_change: /ping's 99th percentile with faults by the quiet one, by the same without lkfk: the machine is not the
+# same from minute to minute, and is shared with all that the faults set in motion.
+ping_change() {
+  awk -F = '{ v[$1] = $2 }
+    function ratio(what) { return v[what "_quiet_p99"] ? v[what "_faults_p99"] / v[what "_quiet_p99"] : 0 }
+    END { if (ratio("ping") && ratio("control")) printf "%+.1f %%", 100 * (ratio("ping") / ratio("control") - 1)
+      else printf "not seen" }' "$CHAOS/times"
+}
+
 waits_for() {
   if (( PRIORITY )); then
     printf ',\nfor which it comes before the brokers and the proxy'
@@ -470,6 +479,7 @@ figures() {
   a new worker's, with faults   $(times_line new_ping faults)
   without lkfk, quiet           $(times_line control quiet)
   without lkfk, with faults     $(times_line control faults)
+  what the faults added to /ping's p99, beyond what the machine added without lkfk: $(ping_change)
 
   first acknowledgement after an outage: $(recoveries)
   a killed worker's queue was taken over after $(watched adopted | quantiles)
