@@ -598,12 +598,16 @@ mod eviction;
 
 #[test]
 fn a_partition_whose_closed_batch_was_evicted_is_sent_when_the_next_one_has_lingered() {
-    let (mut stage, topic) = Stage::ready(Rules { batch_records: 2, ..rules() }, 1);
+    let message_timeout = 100 * SECOND;
+    let (mut stage, topic) =
+        Stage::ready(Rules { batch_records: 2, message_timeout, ..rules() }, 1);
     for _ in 0..2 {
         stage.log(topic, None);
     }
     let (conn, _) = stage.connect();
     stage.producer.handle_closed(stage.now, conn);
+    // The linger of the first one is over: from here on its expiry alone is looked after.
+    stage.pass(3 * SECOND);
     let left = stage.log(topic, None);
     assert_eq!(stage.producer.evict(2, 0, |_| true).0, 2);
     stage.outcomes();
