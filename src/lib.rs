@@ -35,6 +35,8 @@ pub mod net;
 pub mod producer;
 pub mod protocol;
 pub mod queue;
+#[cfg(not(loom))]
+mod rename;
 mod seeded_bug;
 #[cfg(not(loom))]
 pub mod stats;

@@ -339,6 +339,13 @@ impl Backlog {
         crash_point("chunk replayed");
         let dir = &self.dir;
         let error = dir.error("cannot note the progress of", &chunk.name);
+        let locked = Locked::wait(&chunk.file).map_err(&error)?;
+        let stat = fs::fstat(&chunk.file).map_err(&error)?;
+        let furthest = chunk.end.own.max(chunk.end.others);
+        if before(&chunk.file, furthest).map_err(&error)? != chunk.end.before {
+            // Cut by the operator meanwhile: what stands there now begins anew.
+            return Ok(0);
+        }
         let stop = open.and_then(|index| chunk.messages.get(index)).map(|open| open.line.from);
         let mut bad: Vec<Stretch> =
             refused.iter().map(|index| chunk.messages[*index].line).collect();
@@ -361,16 +368,9 @@ impl Backlog {
             done.others = chunk.begin.others.max(done.others.min(stop));
             done.inside_bad &= chunk.end.others <= stop;
         }
-        let locked = Locked::wait(&chunk.file).map_err(&error)?;
-        let stat = fs::fstat(&chunk.file).map_err(&error)?;
         if stat.st_nlink == 0 {
             // Removed by the operator.
             Journal::forget(&dir.fd, chunk.inode).map_err(&error)?;
-            return Ok(moved);
-        }
-        let furthest = chunk.end.own.max(chunk.end.others);
-        if before(&chunk.file, furthest).map_err(&error)? != chunk.end.before {
-            // Cut by the operator meanwhile: what stands there now begins anew.
             return Ok(moved);
         }
         done.before = before(&chunk.file, done.own.max(done.others)).map_err(&error)?;

@@ -20,7 +20,8 @@
 //! ```
 
 use super::names::JOURNALS;
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags};
+use crate::rename;
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::{self, Errno};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -190,8 +191,7 @@ impl Journal {
         let mut file = fs::openat(&dir, &name, flags, Mode::empty());
         // Its file was away.
         if matches!(file, Err(Errno::NOENT))
-            && fs::renameat_with(&dir, format!("{name}{GONE}"), &dir, &name, RenameFlags::NOREPLACE)
-                .is_ok()
+            && rename::to_new_name(&dir, &format!("{name}{GONE}"), &name).is_ok()
         {
             file = fs::openat(&dir, &name, flags, Mode::empty());
         }

@@ -13,8 +13,8 @@ use super::dir::{BackupError, Directory, Locked, retry};
 use super::journal::{ENTRY_LEN, Entry, Journal, LONGEST_LINE, read_at};
 use super::lines::Lines;
 use super::names::{self, Kind};
-use crate::topic_name;
-use rustix::fs::{self, RenameFlags};
+use crate::{rename, topic_name};
+use rustix::fs::{self};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -279,14 +279,7 @@ fn rotate(dir: &Directory, topic: &str) -> bool {
     let Some(name) = next.and_then(|next| names::name(topic, Kind::Rotated(next))) else {
         return false;
     };
-    match fs::renameat_with(&dir.fd, topic, &dir.fd, &name, RenameFlags::NOREPLACE) {
-        Ok(()) => true,
-        // A file system that does not know the flag. Nobody else rotates this topic meanwhile.
-        Err(Errno::INVAL | Errno::NOSYS) if dir.stat(&name).is_none() => {
-            fs::renameat(&dir.fd, topic, &dir.fd, &name).is_ok()
-        }
-        Err(_) => false,
-    }
+    rename::to_new_name(&dir.fd, topic, &name).is_ok()
 }
 
 /// Appends all of `text` to a locked file of `size` bytes, entries first, or leaves file and journal as they

@@ -12,7 +12,8 @@ use super::layout::{self, Identity};
 use super::reader::Reader;
 use super::segments::{Division, MAP_ENTRIES};
 use super::writer::Writer;
-use rustix::fs::{self, AtFlags, FallocateFlags, FlockOperation, Mode, OFlags, RenameFlags};
+use crate::rename;
+use rustix::fs::{self, AtFlags, FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mm::{self, MapFlags, ProtFlags};
 use rustix::process::{self, Resource};
@@ -309,13 +310,8 @@ impl Queue {
     /// Gives an unfinished queue file the name under which it is found, unless another file has that.
     pub fn finish(&mut self) -> Result<(), QueueError> {
         let Some(name) = self.name.strip_suffix(UNFINISHED_SUFFIX) else { return Ok(()) };
-        let dir = &self.dir.fd;
-        match fs::renameat_with(dir, &self.name, dir, name, RenameFlags::NOREPLACE) {
-            // A file system that knows no such renaming.
-            Err(Errno::INVAL | Errno::NOSYS) => fs::renameat(dir, &self.name, dir, name),
-            renamed => renamed,
-        }
-        .map_err(system("cannot rename", &self.path()))?;
+        rename::to_new_name(&self.dir.fd, &self.name, name)
+            .map_err(system("cannot rename", &self.path()))?;
         self.name = name.to_owned();
         crate::crash_points::crash_point("queue made");
         Ok(())

@@ -34,7 +34,7 @@ impl Stage {
     }
 
     /// The connection it wants, and to whom.
-    fn connect(&mut self) -> (ConnId, BrokerId) {
+    pub fn connect(&mut self) -> (ConnId, BrokerId) {
         let actions = self.actions();
         match &actions[..] {
             [.., Action::Connect { conn, broker, .. }] => (*conn, *broker),
@@ -43,7 +43,7 @@ impl Stage {
     }
 
     /// Completes a connection; returns where metadata is asked for then.
-    fn connect_done(&mut self, conn: ConnId) -> Vec<ConnId> {
+    pub fn connect_done(&mut self, conn: ConnId) -> Vec<ConnId> {
         self.producer.handle_connected(self.now, conn);
         self.metadata_asked()
     }
@@ -619,98 +619,4 @@ fn a_partition_whose_closed_batch_was_evicted_is_sent_when_the_next_one_has_ling
     assert_eq!(sent_at(&mut stage), None);
     stage.pass(2 * SECOND);
     assert_eq!(sent_at(&mut stage), Some(vec![left]));
-}
-
-#[test]
-fn errors_of_a_topic_that_may_pass_are_waited_out() {
-    for error in [ErrorCode::INVALID_REPLICATION_FACTOR, ErrorCode::UNKNOWN_SERVER_ERROR] {
-        let mut stage = Stage::new(fast());
-        let topic = stage.producer.topic(stage.now, "t");
-        let id = stage.log(topic, None);
-        let (boot, _) = stage.connect();
-        stage.connect_done(boot);
-        stage.answer_metadata_with(boot, &[(1, "b1")], &[], error, 0);
-        assert!(stage.outcomes().is_empty(), "{error}");
-        let mut delivered = Vec::new();
-        while delivered.is_empty() {
-            stage.pass(SECOND / 10);
-            for action in stage.actions() {
-                match action {
-                    Action::Connect { conn, .. } => {
-                        stage.producer.handle_connected(stage.now, conn);
-                    }
-                    Action::Metadata { conn, .. } => {
-                        stage.answer_metadata(conn, &[(1, "b1")], &[Some(1)]);
-                    }
-                    Action::Produce { conn, request } => {
-                        let seen = (conn, request, vec![(topic, 0, vec![id])]);
-                        stage.answer(&seen, |p| told(p, ErrorCode::NONE));
-                    }
-                    _ => {}
-                }
-            }
-            delivered = stage.outcomes();
-        }
-        assert_eq!(delivered, [(vec![id], Fate::Delivered)], "{error}");
-    }
-}
-
-/// What a stage asks for within ten seconds, when a broker that is connected answers metadata as `answer` does.
-fn asked_of(
-    stage: &mut Stage,
-    answer: impl Fn(&mut Stage, ConnId),
-) -> (Vec<BrokerId>, Vec<ConnId>) {
-    let (mut connected, mut asked) = (Vec::new(), Vec::new());
-    for _ in 0..100 {
-        stage.pass(SECOND / 10);
-        for action in stage.actions() {
-            match action {
-                Action::Connect { conn, broker, .. } => {
-                    connected.push(broker);
-                    stage.producer.handle_connected(stage.now, conn);
-                }
-                Action::Metadata { conn, .. } => {
-                    asked.push(conn);
-                    answer(stage, conn);
-                }
-                _ => {}
-            }
-        }
-    }
-    (connected, asked)
-}
-
-#[test]
-fn a_broker_that_knows_too_little_is_not_the_only_one_that_is_asked() {
-    let (mut stage, topic) = Stage::ready(Rules { message_timeout: 100 * SECOND, ..fast() }, 1);
-    stage.producer.topic(stage.now, "other");
-    stage.log(topic, None);
-    let other = stage.producer.topic(stage.now, "other");
-    stage.log(other, None);
-    // It names itself alone, and never tells of the other topic.
-    let (connected, asked) = asked_of(&mut stage, |stage, conn| {
-        stage.answer_metadata(conn, &[(1, "b1")], &[Some(1)]);
-    });
-    assert!(connected.contains(&1) && connected.contains(&-1), "{connected:?}");
-    assert!(connected.len() < 8, "not all the time: {connected:?}");
-    assert!(asked.iter().any(|conn| *conn != asked[0]));
-}
-
-#[test]
-fn brokers_that_are_connected_are_asked_in_turn() {
-    let (mut stage, topic) = Stage::ready(Rules { message_timeout: 100 * SECOND, ..fast() }, 1);
-    let conn = stage.refresh();
-    let brokers = [(1, "b1"), (2, "b2"), (3, "b3")];
-    let leaders = [Some(1), Some(2), Some(3)];
-    stage.answer_metadata(conn, &brokers, &leaders);
-    for key in 0..20u8 {
-        stage.log(topic, Some(&[key]));
-    }
-    let other = stage.producer.topic(stage.now, "other");
-    stage.log(other, None);
-    let (_, asked) = asked_of(&mut stage, |stage, conn| {
-        stage.answer_metadata(conn, &brokers, &leaders);
-    });
-    let last: std::collections::BTreeSet<_> = asked.iter().rev().take(3).collect();
-    assert_eq!(last.len(), 3, "{asked:?}");
 }

@@ -2,9 +2,9 @@
 
 mod behaviour;
 mod cluster;
+mod discovery;
 mod idempotence;
 mod ledger;
-mod pages;
 mod scene;
 mod sequences;
 mod sim;

@@ -1,0 +1,205 @@
+//! Learning the cluster: who is asked, what passes, and many topics, which are asked about in pages so that no answer is
+//! larger than what is read (RES-06).
+
+use super::behaviour::{SECOND, Stage, fast, told};
+use super::*;
+use crate::protocol::metadata::{BrokerMetadata, PartitionMetadata, TopicMetadata};
+use std::collections::BTreeSet;
+
+const TOPICS: usize = 7;
+const PARTITIONS: i32 = 2;
+
+/// Requests for metadata until none is wanted: the topics of each. They are answered, those of `silent` excepted: there
+/// the connection breaks.
+fn round(stage: &mut Stage, silent: &[usize]) -> Vec<Vec<String>> {
+    let mut pages = Vec::new();
+    loop {
+        let actions = stage.actions();
+        if actions.is_empty() {
+            return pages;
+        }
+        for action in actions {
+            let (producer, now) = (&mut stage.producer, stage.now);
+            match action {
+                Action::Connect { conn, .. } => producer.handle_connected(now, conn),
+                Action::Metadata { conn, request } => {
+                    let page: Vec<String> =
+                        producer.asked_topics().into_iter().map(str::to_owned).collect();
+                    pages.push(page.clone());
+                    if silent.contains(&(pages.len() - 1)) {
+                        producer.handle_closed(now, conn);
+                        stage.pass(SECOND);
+                    } else {
+                        producer.handle_metadata(now, conn, request, &answer(page));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn answer(topics: Vec<String>) -> MetadataResponse {
+    let partition =
+        |index| PartitionMetadata { error: ErrorCode::NONE, index, leader: 1, leader_epoch: 0 };
+    let topics = topics.into_iter().map(|name| TopicMetadata {
+        error: ErrorCode::NONE,
+        name,
+        id: [1; 16],
+        partitions: (0..PARTITIONS).map(partition).collect(),
+    });
+    let broker = BrokerMetadata { id: 1, host: "b1".into(), port: 9092, rack: None };
+    MetadataResponse {
+        error: ErrorCode::NONE,
+        throttle_ms: 0,
+        brokers: vec![broker],
+        cluster_id: None,
+        controller_id: 1,
+        topics: topics.collect(),
+    }
+}
+
+fn stage() -> Stage {
+    let mut stage = Stage::new(fast());
+    for index in 0..TOPICS {
+        stage.producer.topic(stage.now, &format!("t{index}"));
+    }
+    stage
+}
+
+fn names(pages: &[Vec<String>]) -> BTreeSet<&str> {
+    pages.iter().flatten().map(String::as_str).collect()
+}
+
+#[test]
+fn res_06_each_topic_is_asked_about_once_in_a_round_and_few_at_a_time() {
+    let mut stage = stage();
+    let pages = round(&mut stage, &[]);
+    // The limit in tests is below what a topic is taken to have of which nothing is known.
+    assert!(pages.iter().all(|page| page.len() == 1), "{pages:?}");
+    assert_eq!((names(&pages).len(), pages.len()), (TOPICS, TOPICS));
+    // Three of two partitions are what one request may be about.
+    stage.pass(60 * SECOND);
+    let pages = round(&mut stage, &[]);
+    assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [3, 3, 1]);
+    assert_eq!(names(&pages).len(), TOPICS);
+}
+
+#[test]
+fn res_06_a_new_topic_alone_is_asked_about_and_does_not_put_off_the_next_look_at_all() {
+    let mut stage = stage();
+    round(&mut stage, &[]);
+    for index in 0..59 {
+        stage.pass(SECOND);
+        stage.producer.topic(stage.now, &format!("new{index}"));
+        assert_eq!(round(&mut stage, &[]), [[format!("new{index}")]]);
+    }
+    stage.pass(SECOND);
+    assert_eq!(names(&round(&mut stage, &[])).len(), TOPICS + 59);
+}
+
+#[test]
+fn res_06_what_was_not_answered_is_asked_for_in_smaller_pages() {
+    let mut stage = stage();
+    round(&mut stage, &[]);
+    stage.pass(60 * SECOND);
+    let pages = round(&mut stage, &[0, 1]);
+    let sizes: Vec<usize> = pages.iter().map(Vec::len).collect();
+    assert_eq!(sizes[..3], [3, 1, 1], "{pages:?}");
+    assert!(sizes[3..].contains(&3), "an answer ends that: {pages:?}");
+    assert_eq!(names(&pages[2..]).len(), TOPICS);
+}
+
+#[test]
+fn errors_of_a_topic_that_may_pass_are_waited_out() {
+    for error in [ErrorCode::INVALID_REPLICATION_FACTOR, ErrorCode::UNKNOWN_SERVER_ERROR] {
+        let mut stage = Stage::new(fast());
+        let topic = stage.producer.topic(stage.now, "t");
+        let id = stage.log(topic, None);
+        let (boot, _) = stage.connect();
+        stage.connect_done(boot);
+        stage.answer_metadata_with(boot, &[(1, "b1")], &[], error, 0);
+        assert!(stage.outcomes().is_empty(), "{error}");
+        let mut delivered = Vec::new();
+        while delivered.is_empty() {
+            stage.pass(SECOND / 10);
+            for action in stage.actions() {
+                match action {
+                    Action::Connect { conn, .. } => {
+                        stage.producer.handle_connected(stage.now, conn);
+                    }
+                    Action::Metadata { conn, .. } => {
+                        stage.answer_metadata(conn, &[(1, "b1")], &[Some(1)]);
+                    }
+                    Action::Produce { conn, request } => {
+                        let seen = (conn, request, vec![(topic, 0, vec![id])]);
+                        stage.answer(&seen, |p| told(p, ErrorCode::NONE));
+                    }
+                    _ => {}
+                }
+            }
+            delivered = stage.outcomes();
+        }
+        assert_eq!(delivered, [(vec![id], Fate::Delivered)], "{error}");
+    }
+}
+
+/// What a stage asks for within ten seconds, when a broker that is connected answers metadata as `answer` does.
+fn asked_of(
+    stage: &mut Stage,
+    answer: impl Fn(&mut Stage, ConnId),
+) -> (Vec<BrokerId>, Vec<ConnId>) {
+    let (mut connected, mut asked) = (Vec::new(), Vec::new());
+    for _ in 0..100 {
+        stage.pass(SECOND / 10);
+        for action in stage.actions() {
+            match action {
+                Action::Connect { conn, broker, .. } => {
+                    connected.push(broker);
+                    stage.producer.handle_connected(stage.now, conn);
+                }
+                Action::Metadata { conn, .. } => {
+                    asked.push(conn);
+                    answer(stage, conn);
+                }
+                _ => {}
+            }
+        }
+    }
+    (connected, asked)
+}
+
+#[test]
+fn a_broker_that_knows_too_little_is_not_the_only_one_that_is_asked() {
+    let (mut stage, topic) = Stage::ready(Rules { message_timeout: 100 * SECOND, ..fast() }, 1);
+    stage.producer.topic(stage.now, "other");
+    stage.log(topic, None);
+    let other = stage.producer.topic(stage.now, "other");
+    stage.log(other, None);
+    // It names itself alone, and never tells of the other topic.
+    let (connected, asked) = asked_of(&mut stage, |stage, conn| {
+        stage.answer_metadata(conn, &[(1, "b1")], &[Some(1)]);
+    });
+    assert!(connected.contains(&1) && connected.contains(&-1), "{connected:?}");
+    assert!(connected.len() < 8, "not all the time: {connected:?}");
+    assert!(asked.iter().any(|conn| *conn != asked[0]));
+}
+
+#[test]
+fn brokers_that_are_connected_are_asked_in_turn() {
+    let (mut stage, topic) = Stage::ready(Rules { message_timeout: 100 * SECOND, ..fast() }, 1);
+    let conn = stage.refresh();
+    let brokers = [(1, "b1"), (2, "b2"), (3, "b3")];
+    let leaders = [Some(1), Some(2), Some(3)];
+    stage.answer_metadata(conn, &brokers, &leaders);
+    for key in 0..20u8 {
+        stage.log(topic, Some(&[key]));
+    }
+    let other = stage.producer.topic(stage.now, "other");
+    stage.log(other, None);
+    let (_, asked) = asked_of(&mut stage, |stage, conn| {
+        stage.answer_metadata(conn, &brokers, &leaders);
+    });
+    let last: BTreeSet<_> = asked.iter().rev().take(3).collect();
+    assert_eq!(last.len(), 3, "{asked:?}");
+}
