@@ -7,6 +7,7 @@ use lkfk::protocol::produce::{ProduceEncoder, TopicRef};
 use lkfk::protocol::record_batch::{
     BATCH_OVERHEAD, BatchEncoder, ProducerStamp, record_size_bound,
 };
+use lkfk::record::Record;
 
 const RECORDS: usize = 500;
 const NOW_MS: i64 = 1_760_000_000_000;
@@ -18,7 +19,7 @@ fn batch_encode(criterion: &mut Criterion) {
         [("400 B", None, 400), ("400 B, keyed", Some(&b"user-4711"[..]), 400), ("100 B", None, 100)]
     {
         let payload = vec![b'x'; payload_len];
-        let bound = record_size_bound(key.map(<[u8]>::len), payload_len);
+        let bound = record_size_bound(&Record::new(NOW_MS, key, Some(&payload)));
         group.bench_function(name, |bencher| {
             let mut out = Vec::with_capacity(BATCH_OVERHEAD + RECORDS * bound);
             bencher.iter(|| {
@@ -30,7 +31,8 @@ fn batch_encode(criterion: &mut Criterion) {
     }
 
     let payload = vec![b'x'; 400];
-    let hint = BATCH_OVERHEAD + RECORDS * record_size_bound(None, 400);
+    let hint =
+        BATCH_OVERHEAD + RECORDS * record_size_bound(&Record::new(NOW_MS, None, Some(&payload)));
     group.bench_function("400 B, in a request", |bencher| {
         bencher.iter_batched_ref(
             || Vec::with_capacity(hint + 256),
@@ -49,7 +51,7 @@ fn batch_encode(criterion: &mut Criterion) {
 fn encode(out: &mut Vec<u8>, key: Option<&[u8]>, payload: &[u8]) {
     let mut batch = BatchEncoder::begin(out, ProducerStamp::NONE);
     for record in 0..RECORDS {
-        batch.push(NOW_MS + record as i64 / 50, key, payload);
+        batch.push(&Record::new(NOW_MS + record as i64 / 50, key, Some(payload)));
     }
     batch.finish();
 }

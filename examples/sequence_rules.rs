@@ -15,6 +15,7 @@ use lkfk::protocol::header::{ApiKey, read_response_header};
 use lkfk::protocol::primitives::Reader;
 use lkfk::protocol::produce::{ProduceEncoder, ProduceResponse, TopicRef};
 use lkfk::protocol::record_batch::{BatchEncoder, ProducerStamp};
+use lkfk::record::Record;
 use sequences::{Memory, Numbers, Sequences};
 use std::error::Error;
 use std::io::{Read, Write};
@@ -132,7 +133,7 @@ impl Broker {
         request.partition(0, 0, |out| {
             let mut batch = BatchEncoder::begin(out, stamp);
             for _ in 0..numbers.count {
-                batch.push(0, None, b"numbers");
+                batch.push(&Record::new(0, None, Some(b"numbers")));
             }
             batch.finish()
         });

@@ -35,6 +35,7 @@ pub mod net;
 pub mod producer;
 pub mod protocol;
 pub mod queue;
+pub mod record;
 #[cfg(not(loom))]
 mod rename;
 mod seeded_bug;
@@ -43,5 +44,6 @@ pub mod stats;
 #[cfg(all(feature = "net", not(loom)))]
 mod termination;
 pub mod topic_name;
+mod varint;
 #[cfg(all(feature = "net", not(loom)))]
 pub mod worker;

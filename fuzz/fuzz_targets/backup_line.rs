@@ -17,7 +17,7 @@ fuzz_target!(|input: &[u8]| {
     let (key, payload) = rest.split_at(usize::from(*split).min(rest.len()));
     let key = (*split != 255).then_some(key);
     let mut line = Vec::new();
-    put(&mut line, &Line { timestamp_ms: 1_700_000_000_000, topic: "t", key, payload });
+    put(&mut line, &Line::new(1_700_000_000_000, "t", key, Some(payload)));
     assert_eq!(line.iter().position(|byte| *byte == b'\n'), Some(line.len() - 1));
     let back = read(&line[..line.len() - 1], Writing::Escaped).expect("a line of ours");
     assert_eq!((back.key.as_deref(), &*back.payload), (key, payload));

@@ -34,7 +34,7 @@ fuzz_target!(|input: &[u8]| {
     for number in 0..*count {
         let (timestamp_ms, payload) = (1_700_000_000_000 + i64::from(number), payload(number));
         let key = (number % 3 > 0).then_some(&payload[..payload.len() / 2]);
-        lines.push(&Line { timestamp_ms, topic: TOPIC, key, payload: &payload });
+        lines.push(&Line::new(timestamp_ms, TOPIC, key, Some(&payload)));
     }
     backup.append(TOPIC, &lines).expect("room for lines");
     let mut edits = edits;
@@ -66,8 +66,8 @@ fuzz_target!(|input: &[u8]| {
     while let Ok(Some(chunk)) = backlog.read(TOPIC, &nothing) {
         for index in 0..chunk.len() {
             let message = chunk.get(index).expect("one of the chunk's");
-            assert!(message.payload.len() + message.key.map_or(0, <[u8]>::len) <= LONGEST);
-            let ours = || (0..*count).any(|number| payload(number) == message.payload);
+            assert!(message.payload.map_or(0, <[u8]>::len) + message.key.map_or(0, <[u8]>::len) <= LONGEST);
+            let ours = || (0..*count).any(|number| Some(&payload(number)[..]) == message.payload);
             assert!(which == Which::All || ours(), "not lkfk's: {:?}", message.payload);
         }
         backlog.commit(&chunk, None, &[]).expect("room for progress");

@@ -20,14 +20,13 @@ fuzz_target!(|input: &[u8]| {
     let [magic] = input.number().map(|byte: u8| byte & 1);
     let format = if magic == 1 { MessageFormat::V1 } else { MessageFormat::V0 };
     let records = input.records();
-    let bounds =
-        records.iter().map(|record| message_size_bound(record.key_len(), record.value.len()));
+    let bounds = records.iter().map(message_size_bound);
     let bound = bounds.sum::<usize>();
 
     let mut out = Vec::new();
     let mut set = MessageSetEncoder::begin(&mut out, format);
     for record in &records {
-        set.push(record.timestamp_ms, record.key, record.value);
+        set.push(record);
     }
     let summary = set.finish();
     assert_eq!(summary, BatchSummary { records: records.len(), len: out.len() });
@@ -38,7 +37,7 @@ fuzz_target!(|input: &[u8]| {
         magic,
         timestamp: (magic == 1).then_some(record.timestamp_ms),
         key: record.key.map(<[u8]>::to_vec),
-        value: Some(record.value.to_vec()),
+        value: record.payload.map(<[u8]>::to_vec),
     });
     assert!(message_reader::read(&out).into_iter().eq(expected));
 });

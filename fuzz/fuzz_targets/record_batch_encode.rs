@@ -24,14 +24,13 @@ fuzz_target!(|input: &[u8]| {
         base_sequence: i32::from_le_bytes(input.number()),
     };
     let records = input.records();
-    let bounds =
-        records.iter().map(|record| record_size_bound(record.key_len(), record.value.len()));
+    let bounds = records.iter().map(record_size_bound);
     let bound = BATCH_OVERHEAD + bounds.sum::<usize>();
 
     let mut out = Vec::new();
     let mut batch = BatchEncoder::begin(&mut out, producer);
     for record in &records {
-        batch.push(record.timestamp_ms, record.key, record.value);
+        batch.push(record);
     }
     let summary = batch.finish();
     assert_eq!(summary, BatchSummary { records: records.len(), len: out.len() });
@@ -51,6 +50,6 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(read.sequence, producer.base_sequence.wrapping_add(index as i32));
         assert_eq!(read.timestamp, record.timestamp_ms);
         assert_eq!(read.key.as_deref(), record.key);
-        assert_eq!(read.value.as_deref(), Some(record.value));
+        assert_eq!(read.value.as_deref(), record.payload);
     }
 });

@@ -1,6 +1,8 @@
 //! Records out of arbitrary bytes: for each whether it has a key, the lengths of key and payload, the
 //! timestamp, and their bytes.
 
+use lkfk::record::Record;
+
 pub struct Input<'a>(pub &'a [u8]);
 
 impl<'a> Input<'a> {
@@ -22,30 +24,19 @@ impl<'a> Input<'a> {
     pub fn records(mut self) -> Vec<Record<'a>> {
         let mut records = Vec::new();
         while !self.0.is_empty() {
-            records.push(Record::take(&mut self));
+            records.push(take_record(&mut self));
         }
         records
     }
 }
 
-pub struct Record<'a> {
-    pub timestamp_ms: i64,
-    pub key: Option<&'a [u8]>,
-    pub value: &'a [u8],
-}
-
-impl<'a> Record<'a> {
-    fn take(input: &mut Input<'a>) -> Self {
-        let [has_key, key_len] = input.number();
-        let value_len = u16::from_le_bytes(input.number());
-        // The reader of batches adds deltas without wrapping: a quarter of the range is what it takes.
-        let timestamp_ms = i64::from_le_bytes(input.number()) >> 2;
-        let key = input.take(usize::from(key_len));
-        let value = input.take(usize::from(value_len));
-        Self { timestamp_ms, key: (has_key & 1 == 1).then_some(key), value }
-    }
-
-    pub fn key_len(&self) -> Option<usize> {
-        self.key.map(<[u8]>::len)
-    }
+fn take_record<'a>(input: &mut Input<'a>) -> Record<'a> {
+    let [nulls, key_len] = input.number();
+    let payload_len = u16::from_le_bytes(input.number());
+    // The reader of batches adds deltas without wrapping: a quarter of the range is what it takes.
+    let timestamp_ms = i64::from_le_bytes(input.number()) >> 2;
+    let key = input.take(usize::from(key_len));
+    let payload = input.take(usize::from(payload_len));
+    let (has_key, has_payload) = (nulls & 1 == 1, nulls & 2 == 0);
+    Record::new(timestamp_ms, has_key.then_some(key), has_payload.then_some(payload))
 }

@@ -66,10 +66,11 @@ fuzz_target!(|input: &[u8]| {
         for _ in 0..=2 * DATA / 64 {
             match reader.read() {
                 Ok(Some(slot)) => {
-                    let sum: u64 = slot
+                    let sum: u64 = slot.record
                         .payload
+                        .unwrap_or_default()
                         .iter()
-                        .chain(slot.key.unwrap_or_default())
+                        .chain(slot.record.key.unwrap_or_default())
                         .map(|b| u64::from(*b))
                         .sum();
                     taken.push((slot.position, slot.topic, sum));
@@ -84,10 +85,11 @@ fuzz_target!(|input: &[u8]| {
         assert!(reader.read().is_ok_and(|slot| slot.is_none()), "no end");
         for (position, topic, sum) in &taken {
             let slot = reader.get(*position).expect("handed out and not done");
-            let again: u64 = slot
+            let again: u64 = slot.record
                 .payload
+                .unwrap_or_default()
                 .iter()
-                .chain(slot.key.unwrap_or_default())
+                .chain(slot.record.key.unwrap_or_default())
                 .map(|b| u64::from(*b))
                 .sum();
             assert_eq!(again, *sum);

@@ -18,6 +18,7 @@ use super::walk::{Collected, LINES, Message, Stretch, Walk, Window};
 pub use super::walk::{Place, Which};
 use super::writer::{heal, set_aside};
 use crate::crash_points::crash_point;
+use crate::record::Record;
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, HashSet};
@@ -26,17 +27,6 @@ use std::path::Path;
 
 /// Seconds after which the journal of a file that is gone is removed: an operator may put the file back.
 const GONE_FOR: i64 = 86_400;
-
-/// A message of a chunk, as its line has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Replayed<'a> {
-    /// When `log()` took it, milliseconds since 1970; to the second where only the line says it.
-    pub timestamp_ms: i64,
-    /// Key.
-    pub key: Option<&'a [u8]>,
-    /// Payload.
-    pub payload: &'a [u8],
-}
 
 /// Some lines of one file, in its order.
 #[derive(Debug)]
@@ -84,15 +74,12 @@ impl Chunk {
         self.bytes.capacity() + self.messages.capacity() * size_of::<Message>()
     }
 
-    /// A message.
-    pub fn get(&self, index: usize) -> Option<Replayed<'_>> {
+    /// The record of a message.
+    pub fn get(&self, index: usize) -> Option<Record<'_>> {
         let message = self.messages.get(index)?;
         let slice = |(from, to): (usize, usize)| &self.bytes[from..to];
-        Some(Replayed {
-            timestamp_ms: message.timestamp_ms,
-            key: message.key.map(slice),
-            payload: slice(message.payload),
-        })
+        let (key, payload) = (message.key.map(slice), slice(message.payload));
+        Some(Record::new(message.timestamp_ms, key, Some(payload)))
     }
 
     /// True when a line stands before the chunk's end, or in another file.

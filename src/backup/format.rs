@@ -10,6 +10,7 @@
 //! These are the original's columns, with the escapes of PostgreSQL's COPY text format, so that any bytes
 //! survive and a line without such bytes looks as it did.
 
+use crate::record::Record;
 use crate::{local_time, topic_name};
 use std::borrow::Cow;
 
@@ -17,28 +18,42 @@ use std::borrow::Cow;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Line<'a> {
     /// When `log()` took it, milliseconds since 1970.
-    pub timestamp_ms: i64,
+    pub logged_ms: i64,
     /// Topic.
     pub topic: &'a str,
-    /// Key; `None` for null.
-    pub key: Option<&'a [u8]>,
-    /// Payload.
-    pub payload: &'a [u8],
+    /// The record.
+    pub record: Record<'a>,
+}
+
+impl<'a> Line<'a> {
+    /// The line of a message that carries the time at which it was logged, and no headers.
+    pub fn new(
+        logged_ms: i64,
+        topic: &'a str,
+        key: Option<&'a [u8]>,
+        payload: Option<&'a [u8]>,
+    ) -> Line<'a> {
+        Line { logged_ms, topic, record: Record::new(logged_ms, key, payload) }
+    }
 }
 
 /// Appends a line.
 pub fn put(out: &mut Vec<u8>, line: &Line<'_>) {
-    local_time::put(out, line.timestamp_ms, b'-');
+    local_time::put(out, line.logged_ms, b'-');
     out.push(b'\t');
     out.extend_from_slice(line.topic.as_bytes());
     out.push(b'\t');
-    match line.key {
-        None => out.extend_from_slice(b"\\N"),
-        Some(key) => put_text(out, key),
-    }
+    put_nullable(out, line.record.key);
     out.push(b'\t');
-    put_text(out, line.payload);
+    put_nullable(out, line.record.payload);
     out.push(b'\n');
+}
+
+fn put_nullable(out: &mut Vec<u8>, text: Option<&[u8]>) {
+    match text {
+        None => out.extend_from_slice(b"\\N"),
+        Some(text) => put_text(out, text),
+    }
 }
 
 /// The letter that stands for a byte after a backslash.
@@ -160,7 +175,7 @@ mod tests {
 
     fn text(key: Option<&[u8]>, payload: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        put(&mut out, &Line { timestamp_ms: 1_700_000_000_000, topic: "t", key, payload });
+        put(&mut out, &Line::new(1_700_000_000_000, "t", key, Some(payload)));
         out
     }
 

@@ -37,7 +37,7 @@ impl Lines {
         let before = self.text.len();
         format::put(&mut self.text, line);
         let len = (self.text.len() - before) as u32;
-        self.marks.push(Mark { len, timestamp_ms: line.timestamp_ms, refused });
+        self.marks.push(Mark { len, timestamp_ms: line.logged_ms, refused });
     }
 
     /// Adds other lines behind these.

@@ -25,7 +25,7 @@ mod tests;
 mod walk;
 pub mod writer;
 
-pub use backlog::{Backlog, Chunk, Replayed};
+pub use backlog::{Backlog, Chunk};
 pub use dir::BackupError;
 pub use lines::Lines;
 pub use writer::{BackupDir, Limits};

@@ -122,7 +122,7 @@ impl Asking {
                 {
                     // As in encode::produce: a slot in use is whole, or the thread starts over.
                     let slot = sources.get(held.record.id).expect("a slot in use is whole");
-                    let key = slot.key.map(<[u8]>::to_vec);
+                    let key = slot.record.key.map(<[u8]>::to_vec);
                     events.put_question(Question { id: held.record.id, key, partitions });
                     held.choice = Choice::Asked;
                     room -= 1;

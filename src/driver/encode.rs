@@ -13,6 +13,7 @@ use crate::protocol::message_set::{MessageFormat, MessageSetEncoder, message_siz
 use crate::protocol::metadata::put_metadata_request;
 use crate::protocol::produce::{ProduceEncoder, TopicRef};
 use crate::protocol::record_batch::{BATCH_OVERHEAD, BatchEncoder, ProducerStamp};
+use crate::record::Record;
 
 /// First version of Produce that names topics by id.
 const PRODUCE_BY_TOPIC_ID: i16 = 13;
@@ -25,8 +26,13 @@ const ENVELOPE: usize = 512;
 
 /// Upper bound of what a record takes in a request. Which version that will be is not known when a
 /// record comes; a message set takes more than a batch.
-pub(super) const fn record_size_bound(key_len: Option<usize>, payload_len: usize) -> usize {
-    message_size_bound(key_len, payload_len)
+pub(super) fn record_size_bound(record: &Record<'_>) -> usize {
+    message_size_bound(record) + record.headers.block().len()
+}
+
+/// The record as it goes on the wire.
+pub(super) fn sent<'a>(config: &Config, record: Record<'a>) -> Record<'a> {
+    Record { key: record.key.filter(|_| config.send_key), ..record }
 }
 
 /// An InitProducerId request in `version`, and the answer it gets.
@@ -109,18 +115,18 @@ pub(super) fn produce(
                     // read. If not, the file was damaged under us: the thread starts over from the queue,
                     // which reports it.
                     let slot = sources.get(record.id).expect("a slot in use is whole");
-                    (slot.timestamp_ms, slot.key.filter(|_| config.send_key), slot.payload)
+                    self::sent(config, slot.record)
                 });
                 match MessageFormat::of_produce(version) {
                     None => {
                         let stamp = sent.batch.stamp.unwrap_or(ProducerStamp::NONE);
                         let mut batch = BatchEncoder::begin(out, stamp);
-                        records.for_each(|(time, key, payload)| batch.push(time, key, payload));
+                        records.for_each(|record| batch.push(&record));
                         batch.finish()
                     }
                     Some(format) => {
                         let mut set = MessageSetEncoder::begin(out, format);
-                        records.for_each(|(time, key, payload)| set.push(time, key, payload));
+                        records.for_each(|record| set.push(&record));
                         set.finish()
                     }
                 }

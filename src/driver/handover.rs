@@ -77,8 +77,8 @@ impl Handover {
             events.put_failure(Failure {
                 id: record.id,
                 topic: waiting.topic.clone(),
-                key: slot.key.map(<[u8]>::to_vec),
-                payload: slot.payload.to_vec(),
+                key: slot.record.key.map(<[u8]>::to_vec),
+                payload: slot.record.payload.unwrap_or_default().to_vec(),
                 reason: waiting.reason.to_string(),
                 code: match waiting.reason {
                     Reason::Broker(code) => Some(code.0),

@@ -4,8 +4,8 @@ use super::sources::Sources;
 use super::{Level, RECORDS_A_TURN, Run, encode, wall_ms};
 use crate::config::Config;
 use crate::producer::{NewRecord, RecordId, Time, TopicId, partitioner};
-use crate::queue::Slot;
 use crate::queue::layout::ASK_PARTITION;
+use crate::record::Record;
 
 impl Run<'_> {
     /// Hands records from the queues to the producer; true when they may hold more.
@@ -36,7 +36,7 @@ impl Run<'_> {
                 let id = Sources::name(number, position);
                 // The scan that found the batch checked its slots.
                 let slot = self.sources.get(id).expect("a slot in use is whole");
-                records.push(new_record(self.config, id, now, &slot));
+                records.push(new_record(self.config, id, now, slot.record));
             }
             match self.topic(now, number, batch.topic) {
                 Some(topic) => {
@@ -90,8 +90,11 @@ impl Run<'_> {
                 crate::crash_points::crash_point("adopted record read");
             }
             let id = Sources::name(number, slot.position);
-            let born = now.of_stamp(earliest, now_ms, slot.timestamp_ms);
-            let record = new_record(self.config, id, born, &slot);
+            let born = now.of_stamp(earliest, now_ms, slot.logged_ms);
+            let record = NewRecord {
+                partition: u32::try_from(slot.partition).ok(),
+                ..new_record(self.config, id, born, slot.record)
+            };
             // Another configuration than the dead worker's may have nobody to ask.
             let ask = self.config.partitioner.0
                 && slot.partition == ASK_PARTITION
@@ -127,15 +130,19 @@ impl Run<'_> {
     }
 }
 
-/// What the producer is to know of a record; its topic is still to be named.
-fn new_record(config: &Config, id: RecordId, born: Time, slot: &Slot<'_>) -> NewRecord {
-    let sent_key_len = if config.send_key { slot.key.map(<[u8]>::len) } else { None };
+/// What the producer is to know of a record. Its topic, and a partition that somebody chose, are still to be named.
+pub(super) fn new_record(
+    config: &Config,
+    id: RecordId,
+    born: Time,
+    record: Record<'_>,
+) -> NewRecord {
     NewRecord {
         id,
         topic: TopicId(0),
-        partition: u32::try_from(slot.partition).ok(),
-        key_hash: slot.key.map(partitioner::key_hash),
-        bytes: encode::record_size_bound(sent_key_len, slot.payload.len()) as u32,
+        partition: None,
+        key_hash: record.key.map(partitioner::key_hash),
+        bytes: encode::record_size_bound(&encode::sent(config, record)) as u32,
         born,
     }
 }

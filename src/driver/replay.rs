@@ -10,13 +10,13 @@ mod fates;
 mod pace;
 
 use super::disk::Tool;
-use super::encode;
+use super::intake::new_record;
 use super::sources::{ReplayChunk, Sources};
 use super::{Level, Run, Shared, wall_ms};
 use crate::backup::backlog::{Place, Which};
 use crate::backup::{Backlog, BackupError, Chunk};
 use crate::config::{Config, Replay as Setting};
-use crate::producer::{Fate, NewRecord, Outcome, Time, partitioner};
+use crate::producer::{Fate, NewRecord, Outcome, Time};
 use crate::protocol::error_code::ErrorCode;
 use crate::stats;
 use fates::{Current, State};
@@ -318,15 +318,9 @@ impl Run<'_> {
         let ask = self.config.partitioner.0 && !self.shared.events.has_ended();
         for &index in &lines {
             let Some(line) = source.chunk.get(index) else { continue };
-            let sent_key_len = if self.config.send_key { line.key.map(<[u8]>::len) } else { None };
-            let id = source.name(index);
             let record = NewRecord {
-                id,
                 topic: current.topic,
-                partition: None,
-                key_hash: line.key.map(partitioner::key_hash),
-                bytes: encode::record_size_bound(sent_key_len, line.payload.len()) as u32,
-                born: now,
+                ..new_record(self.config, source.name(index), now, line)
             };
             current.out += 1;
             if let Some(record) = self.asking.hold(record, ask) {

@@ -70,8 +70,7 @@ impl<'a> Rest<'a> {
             };
             let slot = self.reader.get(position)?;
             let (lines, positions) = self.chunks.entry(topic).or_default();
-            let (timestamp_ms, key, payload) = (slot.timestamp_ms, slot.key, slot.payload);
-            lines.push(&Line { timestamp_ms, topic: &name, key, payload });
+            lines.push(&Line { logged_ms: slot.logged_ms, topic: &name, record: slot.record });
             positions.push(position);
             let full =
                 lines.bytes() as u64 >= chunk_limit(self.backup) || lines.count() >= CHUNK_LINES;
@@ -114,7 +113,9 @@ impl<'a> Rest<'a> {
         let mut needed = (0, 0);
         for position in self.open.iter().flat_map(|batch| &batch.positions) {
             let slot = self.reader.get(*position)?;
-            let bytes = SLOT_HEADER + slot.key.map_or(0, <[u8]>::len) + slot.payload.len() + 8;
+            let (key, payload) = (slot.record.key, slot.record.payload);
+            let bytes =
+                SLOT_HEADER + key.map_or(0, <[u8]>::len) + payload.map_or(0, <[u8]>::len) + 8;
             needed = (needed.0 + bytes as u64, needed.1.max(bytes as u64));
         }
         // Room for what is lost at the ends of segments, and for the largest, which may be a quarter at most.
@@ -144,9 +145,10 @@ impl<'a> Rest<'a> {
                     crate::crash_points::crash_point("half of a batch carried over");
                 }
                 let slot = self.reader.get(*position)?;
-                let (time, partition) = (slot.timestamp_ms, batch.partition as i32);
+                let (time, partition) = (slot.logged_ms, batch.partition as i32);
+                let payload = slot.record.payload.unwrap_or_default();
                 // Nobody waits for a signal.
-                let _ = writer.push_to(topic, partition, time, slot.key, slot.payload)?;
+                let _ = writer.push_to(topic, partition, time, slot.record.key, payload)?;
                 let copy = copies.read()?.ok_or(CarryError::NoTopic)?.position;
                 let records = batch.positions.len();
                 let stamp = Stamp::of_record(batch.stamp, batch.partition, index, records);

@@ -121,7 +121,7 @@ impl Source {
     fn open_since_before(&self, ms: i64) -> usize {
         let positions = self.open_batches.iter().flat_map(|batch| &batch.positions);
         positions
-            .filter(|position| self.reader.get(**position).is_ok_and(|slot| slot.timestamp_ms < ms))
+            .filter(|position| self.reader.get(**position).is_ok_and(|slot| slot.logged_ms < ms))
             .count()
     }
 }
@@ -201,9 +201,8 @@ impl Sources {
                 position: id.0 & POSITION_MASK,
                 topic: 0,
                 partition: NO_PARTITION,
-                timestamp_ms: line.timestamp_ms,
-                key: line.key,
-                payload: line.payload,
+                logged_ms: line.timestamp_ms,
+                record: line,
             });
         }
         match self.all.get(Self::number(id)) {

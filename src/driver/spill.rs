@@ -222,8 +222,7 @@ impl<'a> Spill<'a> {
             {
                 // As in encode::produce: a slot in use is whole, or the thread starts over.
                 let slot = sources.get(record.id).expect("a slot in use is whole");
-                let (timestamp_ms, key, payload) = (slot.timestamp_ms, slot.key, slot.payload);
-                lines.push(&Line { timestamp_ms, topic: &topic, key, payload });
+                lines.push(&Line { logged_ms: slot.logged_ms, topic: &topic, record: slot.record });
                 count += 1;
             }
             if count > 0 {

@@ -118,9 +118,13 @@ fn back_up(
     };
     let key = key.as_ref().map(|key| key.as_bytes());
     let payload = payload.as_bytes();
-    let timestamp_ms = (seconds * 1000.0) as i64;
     let mut lines = Lines::default();
-    lines.push_refused(&Line { timestamp_ms, topic, key: key.as_deref(), payload: &payload });
+    lines.push_refused(&Line::new(
+        (seconds * 1000.0) as i64,
+        topic,
+        key.as_deref(),
+        Some(&payload),
+    ));
     let taken = worker::with_events(|events| events.append(topic, Append::Own(lines)));
     worker::signal();
     Ok(taken == Some(true))

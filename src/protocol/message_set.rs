@@ -13,6 +13,7 @@
 
 use super::primitives::Put;
 use super::record_batch::BatchSummary;
+use crate::record::Record;
 
 /// Bytes of a message before its checksum, and with it.
 const LENGTH_END: usize = 12;
@@ -54,12 +55,9 @@ impl MessageFormat {
 }
 
 /// An upper bound of what a message takes in a set, in any format.
-pub const fn message_size_bound(key_len: Option<usize>, value_len: usize) -> usize {
-    let key_len = match key_len {
-        Some(len) => len,
-        None => 0,
-    };
-    MessageFormat::V1.overhead() + key_len + value_len
+pub fn message_size_bound(record: &Record<'_>) -> usize {
+    let len = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
+    MessageFormat::V1.overhead() + len(record.key) + len(record.payload)
 }
 
 /// Appends one message set to a buffer: [`begin`](Self::begin), [`push`](Self::push) each message,
@@ -82,13 +80,15 @@ impl<'a> MessageSetEncoder<'a> {
         Self { out, start, format, records: 0 }
     }
 
-    /// Adds a message. A null key and an empty one are different things to Kafka. The timestamp is
-    /// left out where the format has none.
+    /// Adds a message. A null key and an empty one are different things to Kafka, and so are a null payload and an
+    /// empty one. The timestamp is left out where the format has none, and headers always: no format here has them.
     ///
     /// # Panics
     /// If the message exceeds 2 GiB, which the limit on a message's size forbids.
-    pub fn push(&mut self, timestamp_ms: i64, key: Option<&[u8]>, value: &[u8]) {
-        let len = self.format.overhead() + key.map_or(0, <[u8]>::len) + value.len();
+    pub fn push(&mut self, record: &Record<'_>) {
+        let (key, payload) = (record.key, record.payload);
+        let byte_len = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
+        let len = self.format.overhead() + byte_len(key) + byte_len(payload);
         let counted = i32::try_from(len - LENGTH_END).expect("a message is far below 2 GiB");
         let start = self.out.len();
         self.out.reserve(len);
@@ -98,18 +98,13 @@ impl<'a> MessageSetEncoder<'a> {
         self.out.put_i8(self.format.magic());
         self.out.put_i8(0);
         if self.format == MessageFormat::V1 {
-            self.out.put_i64(timestamp_ms);
+            self.out.put_i64(record.timestamp_ms);
         }
-        match key {
+        for bytes in [key, payload] {
             // Both lengths are parts of one that fits.
-            Some(key) => {
-                self.out.put_i32(key.len() as i32);
-                self.out.extend_from_slice(key);
-            }
-            None => self.out.put_i32(-1),
+            self.out.put_i32(bytes.map_or(-1, |bytes| bytes.len() as i32));
+            self.out.extend_from_slice(bytes.unwrap_or_default());
         }
-        self.out.put_i32(value.len() as i32);
-        self.out.extend_from_slice(value);
         let message = &mut self.out[start..];
         let checksum = crc32fast::hash(&message[CHECKSUM_END..]);
         message[LENGTH_END..CHECKSUM_END].copy_from_slice(&checksum.to_be_bytes());

@@ -13,6 +13,7 @@
 //!
 //! Types: <https://kafka.apache.org/protocol#protocol_types>, tagged fields: KIP-482.
 
+use crate::varint::{put_varint, zigzag};
 use thiserror::Error;
 
 /// The most memory that an answer may decode to.
@@ -458,15 +459,11 @@ impl Put for Vec<u8> {
     }
 
     fn put_varlong(&mut self, value: i64) {
-        let mut bytes = [0; MAX_VARINT];
-        let len = write_varint(&mut bytes, 0, zigzag(value));
-        self.extend_from_slice(&bytes[..len]);
+        put_varint(self, zigzag(value));
     }
 
     fn put_unsigned_varint(&mut self, value: u32) {
-        let mut bytes = [0; MAX_VARINT];
-        let len = write_varint(&mut bytes, 0, u64::from(value));
-        self.extend_from_slice(&bytes[..len]);
+        put_varint(self, u64::from(value));
     }
 
     fn put_string(&mut self, form: Form, value: &str) {
@@ -508,33 +505,6 @@ impl Put for Vec<u8> {
             self.put_unsigned_varint(0);
         }
     }
-}
-
-/// The longest varint: 64 bits.
-pub(super) const MAX_VARINT: usize = 10;
-
-/// Maps small numbers of either sign to small unsigned ones: 0, -1, 1, -2 to 0, 1, 2, 3.
-#[inline]
-pub(super) const fn zigzag(value: i64) -> u64 {
-    ((value << 1) ^ (value >> 63)) as u64
-}
-
-/// Bytes that `value` takes as an unsigned varint.
-#[inline]
-pub(super) const fn varint_len(value: u64) -> usize {
-    (64 - (value | 1).leading_zeros()).div_ceil(7) as usize
-}
-
-/// Writes an unsigned varint into `bytes` at `at`, and returns where it ends.
-#[inline]
-pub(super) fn write_varint(bytes: &mut [u8], mut at: usize, mut value: u64) -> usize {
-    while value >= 0x80 {
-        bytes[at] = value as u8 | 0x80;
-        value >>= 7;
-        at += 1;
-    }
-    bytes[at] = value as u8;
-    at + 1
 }
 
 /// A length as the flexible form writes it.

@@ -10,7 +10,8 @@ use std::ops::RangeInclusive;
 use super::error_code::ErrorCode;
 use super::header::{ApiKey, finish_frame, put_request_header};
 use super::metadata::{BrokerMetadata, SMALLEST_BROKER};
-use super::primitives::{DecodeError, Form, Put, Reader, one_more, varint_len, write_varint};
+use super::primitives::{DecodeError, Form, Put, Reader, one_more};
+use crate::varint::{varint_len, write_varint};
 
 /// The versions that can be encoded and decoded here.
 pub const VERSIONS: RangeInclusive<i16> = 0..=13;

@@ -16,7 +16,9 @@
 //! This is the hot path: each record's bytes are copied once, the checksum is taken in one pass over
 //! the finished batch, and nothing is allocated per record.
 
-use super::primitives::{Put, varint_len, write_varint, zigzag};
+use super::primitives::Put;
+use crate::record::Record;
+use crate::varint::{varint_len, write_varint, zigzag};
 
 /// Bytes of a batch before its first record.
 pub const BATCH_OVERHEAD: usize = 61;
@@ -34,12 +36,9 @@ const CHECKSUM_END: usize = 21;
 const MAGIC: u8 = 2;
 
 /// An upper bound of what a record takes in a batch.
-pub const fn record_size_bound(key_len: Option<usize>, value_len: usize) -> usize {
-    let key_len = match key_len {
-        Some(len) => len,
-        None => 0,
-    };
-    RECORD_OVERHEAD + key_len + value_len
+pub fn record_size_bound(record: &Record<'_>) -> usize {
+    let len = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
+    RECORD_OVERHEAD + len(record.key) + len(record.payload) + record.headers.block().len()
 }
 
 /// Who a batch is from, for brokers to drop doubles by (KIP-98).
@@ -97,12 +96,14 @@ impl<'a> BatchEncoder<'a> {
         }
     }
 
-    /// Adds a record. A null key and an empty one are different things to Kafka.
+    /// Adds a record. A null key and an empty one are different things to Kafka, and so are a null payload and an
+    /// empty one.
     ///
     /// # Panics
     /// If the record exceeds 2 GiB, which the limit on a message's size forbids.
     #[inline]
-    pub fn push(&mut self, timestamp_ms: i64, key: Option<&[u8]>, value: &[u8]) {
+    pub fn push(&mut self, record: &Record<'_>) {
+        let timestamp_ms = record.timestamp_ms;
         if self.records == 0 {
             self.first_timestamp_ms = timestamp_ms;
         }
@@ -111,17 +112,19 @@ impl<'a> BatchEncoder<'a> {
         // Readers add the delta to the first timestamp and wrap as well.
         let timestamp_delta = zigzag(timestamp_ms.wrapping_sub(self.first_timestamp_ms));
         let offset_delta = zigzag(i64::from(self.records));
-        let key_len = zigzag(key.map_or(-1, |key| key.len() as i64));
-        let value_len = zigzag(value.len() as i64);
-        let key = key.unwrap_or_default();
+        let key_len = zigzag(record.key.map_or(-1, |key| key.len() as i64));
+        let value_len = zigzag(record.payload.map_or(-1, |payload| payload.len() as i64));
+        let (key, payload) = (record.key.unwrap_or_default(), record.payload.unwrap_or_default());
+        // The block begins with the count of headers; without one that is 0.
+        let headers = record.headers.block();
         let len = 1
             + varint_len(timestamp_delta)
             + varint_len(offset_delta)
             + varint_len(key_len)
             + key.len()
             + varint_len(value_len)
-            + value.len()
-            + 1;
+            + payload.len()
+            + headers.len().max(1);
         assert!(len <= i32::MAX as usize, "a record of {len} bytes");
 
         let mut fields = Fields::new();
@@ -130,7 +133,7 @@ impl<'a> BatchEncoder<'a> {
         fields.varint(timestamp_delta);
         fields.varint(offset_delta);
         fields.varint(key_len);
-        self.out.reserve(record_size_bound(Some(key.len()), value.len()));
+        self.out.reserve(record_size_bound(record));
         if key.is_empty() {
             fields.varint(value_len);
             fields.append_to(self.out);
@@ -139,8 +142,12 @@ impl<'a> BatchEncoder<'a> {
             self.out.extend_from_slice(key);
             self.out.put_unsigned_varint(value_len as u32);
         }
-        self.out.extend_from_slice(value);
-        self.out.push(0);
+        self.out.extend_from_slice(payload);
+        if headers.is_empty() {
+            self.out.push(0);
+        } else {
+            self.out.extend_from_slice(headers);
+        }
         self.records += 1;
     }
 

@@ -11,6 +11,7 @@ use super::file::{Mapping, Queue};
 use super::layout::{self, NULL_KEY, SLOT_HEADER, SlotHeader, state};
 use super::prefetch;
 use super::segments::{self, Division};
+use crate::record::Record;
 use crate::seeded_bug::{Bug, is_seeded};
 use crate::topic_name;
 use space::Space;
@@ -28,11 +29,9 @@ pub struct Slot<'a> {
     /// The partition that the writer wishes for, or a negative number of [`layout`].
     pub partition: i32,
     /// When `log()` took it, milliseconds since 1970.
-    pub timestamp_ms: i64,
-    /// Its key.
-    pub key: Option<&'a [u8]>,
-    /// Its payload.
-    pub payload: &'a [u8],
+    pub logged_ms: i64,
+    /// The record.
+    pub record: Record<'a>,
 }
 
 /// A slot that is not what a slot must be. The records from there on cannot be found.
@@ -214,7 +213,8 @@ impl Reader {
             let at = start.add(key_len.unwrap_or(0) + headers_len);
             (key, std::slice::from_raw_parts(at, payload_len))
         };
-        Slot { position, topic, partition, timestamp_ms, key, payload }
+        let record = Record::new(timestamp_ms, key, Some(payload));
+        Slot { position, topic, partition, logged_ms: timestamp_ms, record }
     }
 
     /// Says that the header of the record at `position` and the first `len` bytes behind it will be looked at

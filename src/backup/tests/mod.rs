@@ -72,14 +72,16 @@ pub(super) fn lines(topic: &str, numbers: impl IntoIterator<Item = u64>) -> Line
     for number in numbers {
         let payload = number.to_string();
         let payload = payload.as_bytes();
-        lines.push(&Line { timestamp_ms: TIME, topic, key: Some(b"k"), payload });
+        lines.push(&Line::new(TIME, topic, Some(b"k"), Some(payload)));
     }
     lines
 }
 
 fn payloads(chunk: &Chunk) -> Vec<String> {
     (0..chunk.len())
-        .map(|index| String::from_utf8_lossy(chunk.get(index).unwrap().payload).into_owned())
+        .map(|index| {
+            String::from_utf8_lossy(chunk.get(index).unwrap().payload.unwrap()).into_owned()
+        })
         .collect()
 }
 

@@ -2,6 +2,7 @@
 
 use super::super::journal::{Journal, Progress};
 use super::*;
+use crate::record::Record;
 
 const ORIGINAL: &str = "2016-03-01 10:20:30\tt\tk\toriginal \\t with\ttab\n";
 
@@ -13,10 +14,7 @@ fn lines_of_others_are_never_replayed_as_lkfk_s_own() {
     dir.append("t", &lines("t", [1])).unwrap();
     // The very same line, written by a failed_cb.
     let mut copy = Vec::new();
-    format::put(
-        &mut copy,
-        &Line { timestamp_ms: TIME, topic: "t", key: Some(b"k"), payload: b"1" },
-    );
+    format::put(&mut copy, &Line::new(TIME, "t", Some(b"k"), Some(b"1")));
     dir.append_others("t", &copy).unwrap();
     dir.append("t", &lines("t", [2])).unwrap();
     let before = scratch.text("t");
@@ -54,13 +52,14 @@ fn messages_that_log_refused_are_replayed_with_all_alone() {
     let scratch = Scratch::new("refused");
     let mut dir = scratch.dir(1 << 20);
     let mut refused = Lines::default();
-    refused.push_refused(&Line { timestamp_ms: TIME, topic: "t", key: None, payload: b"a\tb\\" });
+    refused.push_refused(&Line::new(TIME, "t", None, Some(b"a\tb\\")));
     dir.append("t", &lines("t", [1])).unwrap();
     dir.append("t", &refused).unwrap();
     assert_eq!(drain(&mut scratch.backlog(Which::Own), "t"), ["1"]);
     let mut all = scratch.backlog(Which::All);
     let chunk = all.read("t", &HashSet::new()).unwrap().unwrap();
-    assert_eq!((chunk.get(0).unwrap().key, chunk.get(0).unwrap().payload), (None, &b"a\tb\\"[..]));
+    let record = chunk.get(0).unwrap();
+    assert_eq!((record.key, record.payload), (None, Some(&b"a\tb\\"[..])));
 }
 
 #[test]
@@ -69,12 +68,12 @@ fn time_and_keys_come_back_as_log_took_them() {
     let keys: [Option<&[u8]>; 4] = [None, Some(b""), Some(b"\\N"), Some(b"\t\n\0\xff")];
     let mut some = Lines::default();
     for key in keys {
-        some.push(&Line { timestamp_ms: TIME, topic: "t", key, payload: b"\r\n\x0b" });
+        some.push(&Line::new(TIME, "t", key, Some(b"\r\n\x0b")));
     }
     scratch.dir(1 << 20).append("t", &some).unwrap();
     let chunk = scratch.backlog(Which::Own).read("t", &HashSet::new()).unwrap().unwrap();
     for (index, key) in keys.into_iter().enumerate() {
-        let replayed = Replayed { timestamp_ms: TIME, key, payload: b"\r\n\x0b" };
+        let replayed = Record::new(TIME, key, Some(b"\r\n\x0b"));
         assert_eq!(chunk.get(index), Some(replayed));
     }
 }
@@ -252,8 +251,8 @@ fn dsk_07_copies_and_edited_files_are_not_lkfk_s_own() {
 fn a_file_that_a_person_wants_sent_is_sent_whoever_wrote_it_with_its_escapes_undone() {
     let scratch = Scratch::new("redo");
     let mut some = Lines::default();
-    some.push(&Line { timestamp_ms: TIME, topic: "t", key: None, payload: b"a\tb\\c" });
-    some.push(&Line { timestamp_ms: TIME, topic: "t", key: Some(b""), payload: b"d" });
+    some.push(&Line::new(TIME, "t", None, Some(b"a\tb\\c")));
+    some.push(&Line::new(TIME, "t", Some(b""), Some(b"d")));
     scratch.dir(1 << 20).append("t", &some).unwrap();
     // From another host, say.
     std::fs::copy(scratch.0.join("t"), scratch.0.join("t~redo")).unwrap();
@@ -263,7 +262,8 @@ fn a_file_that_a_person_wants_sent_is_sent_whoever_wrote_it_with_its_escapes_und
     let chunk = backlog.read("t", &HashSet::new()).unwrap().unwrap();
     let second = chunk.get(0).unwrap().timestamp_ms;
     assert_eq!(second, TIME - TIME % 1000);
-    assert_eq!((chunk.get(0).unwrap().key, chunk.get(0).unwrap().payload), (None, &b"a\tb\\c"[..]));
+    let first = chunk.get(0).unwrap();
+    assert_eq!((first.key, first.payload), (None, Some(&b"a\tb\\c"[..])));
     assert_eq!(chunk.get(1).unwrap().key, Some(&b""[..]));
     backlog.commit(&chunk, None, &[1]).unwrap();
     assert_eq!(scratch.names(), ["t~bad"]);

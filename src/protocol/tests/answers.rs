@@ -18,6 +18,7 @@ use crate::protocol::produce::{
 };
 use crate::protocol::record_batch::{BATCH_OVERHEAD, record_size_bound};
 use crate::protocol::sasl::{self, SaslAuthenticateResponse, SaslHandshakeResponse};
+use crate::record::Record;
 
 proptest! {
     #[test]
@@ -209,7 +210,7 @@ fn a_leader_the_broker_does_not_know_is_no_hint() {
 fn answers_for_as_many_partitions_as_a_request_can_hold_are_read() {
     use theirs::produce_response::{PartitionProduceResponse, TopicProduceResponse};
     // The smallest record in the smallest batch, in a request of 1 MiB.
-    let most = (1 << 20) / (BATCH_OVERHEAD + record_size_bound(None, 0));
+    let most = (1 << 20) / (BATCH_OVERHEAD + record_size_bound(&Record::new(0, None, None)));
     let topic = |name: String, partitions| {
         TopicProduceResponse::default()
             .with_name(theirs::TopicName(name.into()))

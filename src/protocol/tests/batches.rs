@@ -1,18 +1,37 @@
 //! Record batches, read back by kafka-protocol.
 
 use kafka_protocol::records::{
-    BatchDecodeInfo, Compression, Record, RecordBatchDecoder, TimestampType,
+    self as theirs, BatchDecodeInfo, Compression, RecordBatchDecoder, TimestampType,
 };
-use proptest::collection::vec;
+use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 
 use crate::protocol::record_batch::{
     BATCH_OVERHEAD, BatchEncoder, BatchSummary, ProducerStamp, record_size_bound,
 };
+use crate::record::{Headers, HeadersBuf, Record};
 
-/// A timestamp, a key and a value.
-type Pushed = (i64, Option<Vec<u8>>, Vec<u8>);
+/// A record that owns its bytes.
+#[derive(Debug, Clone)]
+struct Pushed {
+    timestamp_ms: i64,
+    key: Option<Vec<u8>>,
+    payload: Option<Vec<u8>>,
+    headers: Vec<u8>,
+}
+
+impl Pushed {
+    fn new(timestamp_ms: i64, key: Option<Vec<u8>>, payload: Option<Vec<u8>>) -> Pushed {
+        Pushed { timestamp_ms, key, payload, headers: Vec::new() }
+    }
+
+    fn record(&self) -> Record<'_> {
+        let headers = Headers::check(&self.headers).unwrap();
+        let record = Record::new(self.timestamp_ms, self.key.as_deref(), self.payload.as_deref());
+        Record { headers, ..record }
+    }
+}
 
 const NOW: i64 = 1_760_000_000_000;
 
@@ -27,16 +46,13 @@ proptest! {
 }
 
 #[test]
-fn null_and_empty_keys_and_empty_payloads_stay_apart() {
-    check_round_trip(
-        &[
-            (NOW, None, vec![]),
-            (NOW, Some(vec![]), vec![]),
-            (NOW, None, b"payload".to_vec()),
-            (NOW, Some(b"key".to_vec()), vec![]),
-        ],
-        ProducerStamp::NONE,
-    );
+fn null_and_empty_keys_and_payloads_stay_apart() {
+    let bytes = [None, Some(vec![]), Some(b"bytes".to_vec())];
+    let records: Vec<Pushed> = bytes
+        .iter()
+        .flat_map(|key| bytes.iter().map(|payload| Pushed::new(NOW, key.clone(), payload.clone())))
+        .collect();
+    check_round_trip(&records, ProducerStamp::NONE);
 }
 
 #[test]
@@ -44,9 +60,9 @@ fn large_keys_and_payloads_read_back() {
     let large = vec![0x5a; 1 << 20];
     check_round_trip(
         &[
-            (NOW, None, large.clone()),
-            (NOW + 1, Some(large.clone()), large.clone()),
-            (NOW + 2, Some(large), vec![]),
+            Pushed::new(NOW, None, Some(large.clone())),
+            Pushed::new(NOW + 1, Some(large.clone()), Some(large.clone())),
+            Pushed::new(NOW + 2, Some(large), Some(vec![])),
         ],
         ProducerStamp::NONE,
     );
@@ -55,7 +71,8 @@ fn large_keys_and_payloads_read_back() {
 #[test]
 fn timestamps_may_go_backwards_and_lie_far_apart() {
     let timestamps = [NOW, NOW - 1, NOW - 86_400_000, 0, -1, NOW + 3_600_000, i64::MAX / 2];
-    let records: Vec<Pushed> = timestamps.map(|timestamp| (timestamp, None, vec![1])).to_vec();
+    let records: Vec<Pushed> =
+        timestamps.map(|timestamp| Pushed::new(timestamp, None, Some(vec![1]))).to_vec();
     check_round_trip(&records, ProducerStamp::NONE);
 }
 
@@ -63,8 +80,8 @@ fn timestamps_may_go_backwards_and_lie_far_apart() {
 fn timestamps_at_the_ends_of_their_range_make_a_valid_batch() {
     let mut out = Vec::new();
     let mut batch = BatchEncoder::begin(&mut out, ProducerStamp::NONE);
-    batch.push(i64::MAX, None, b"");
-    batch.push(i64::MIN, None, b"");
+    batch.push(&Record::new(i64::MAX, None, Some(b"")));
+    batch.push(&Record::new(i64::MIN, None, Some(b"")));
     batch.finish();
     // i64::MIN - i64::MAX is 1 once it has wrapped: one byte of zigzag.
     assert_eq!(out[BATCH_OVERHEAD + 7..], [12, 0, 2, 2, 1, 0, 0]);
@@ -78,9 +95,9 @@ fn fields_of_the_batch_header_are_where_brokers_look_for_them() {
         &mut out,
         ProducerStamp { producer_id: 0x0102_0304_0506_0708, epoch: 0x090a, base_sequence: 11 },
     );
-    batch.push(1000, Some(b"k"), b"v");
-    batch.push(1300, None, b"v");
-    batch.push(900, None, b"v");
+    batch.push(&Record::new(1000, Some(b"k"), Some(b"v")));
+    batch.push(&Record::new(1300, None, Some(b"v")));
+    batch.push(&Record::new(900, None, Some(b"v")));
     batch.finish();
 
     let field = |range: std::ops::Range<usize>| &out[range];
@@ -129,21 +146,17 @@ fn a_batch_without_records_leaves_nothing_behind() {
 /// Encodes the records behind other bytes, reads them back, and checks each of them, the summary
 /// and that the bound held.
 fn check_round_trip(records: &[Pushed], producer: ProducerStamp) {
-    let bound: usize = records
-        .iter()
-        .map(|(_, key, value)| record_size_bound(key.as_ref().map(Vec::len), value.len()))
-        .sum();
+    let bound: usize = records.iter().map(|pushed| record_size_bound(&pushed.record())).sum();
     let mut out = Vec::with_capacity(6 + BATCH_OVERHEAD + bound);
     let capacity = out.capacity();
     out.extend_from_slice(b"before");
 
     let mut batch = BatchEncoder::begin(&mut out, producer);
-    for (index, (timestamp, key, value)) in records.iter().enumerate() {
+    for (index, pushed) in records.iter().enumerate() {
         assert_eq!(batch.records(), index);
         let before = batch.len();
-        batch.push(*timestamp, key.as_deref(), value);
-        let bound = record_size_bound(key.as_ref().map(Vec::len), value.len());
-        assert!(batch.len() - before <= bound);
+        batch.push(&pushed.record());
+        assert!(batch.len() - before <= record_size_bound(&pushed.record()));
     }
     let len = batch.len();
     let summary = batch.finish();
@@ -163,14 +176,15 @@ fn check_round_trip(records: &[Pushed], producer: ProducerStamp) {
     assert_eq!(info.producer_epoch, producer.epoch);
     assert_eq!(info.base_sequence, producer.base_sequence);
 
-    for (index, (read, (timestamp, key, value))) in read_back(bytes).iter().zip(records).enumerate()
-    {
+    for (index, (read, pushed)) in read_back(bytes).iter().zip(records).enumerate() {
         assert_eq!(read.offset, index as i64);
         assert_eq!(read.sequence, producer.base_sequence.wrapping_add(index as i32));
-        assert_eq!(read.timestamp, *timestamp);
-        assert_eq!(read.key.as_deref(), key.as_deref());
-        assert_eq!(read.value.as_deref(), Some(&value[..]));
-        assert!(read.headers.is_empty());
+        let record = pushed.record();
+        assert_eq!(read.timestamp, record.timestamp_ms);
+        assert_eq!(read.key.as_deref(), record.key);
+        assert_eq!(read.value.as_deref(), record.payload);
+        let headers = read.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref()));
+        assert!(headers.eq(record.headers.iter()));
     }
 }
 
@@ -180,7 +194,7 @@ fn batch_info(bytes: &[u8]) -> BatchDecodeInfo {
     info
 }
 
-fn read_back(bytes: &[u8]) -> Vec<Record> {
+fn read_back(bytes: &[u8]) -> Vec<theirs::Record> {
     let mut rest = bytes;
     let set = RecordBatchDecoder::decode(&mut rest).unwrap();
     assert!(rest.is_empty());
@@ -192,5 +206,13 @@ fn any_record() -> impl Strategy<Value = Pushed> {
     let timestamp =
         prop_oneof![4 => NOW - 5000..NOW + 5000, 1 => i64::MIN / 4..i64::MAX / 4, 1 => Just(-1)];
     let bytes = prop_oneof![4 => vec(any::<u8>(), 0..200), 1 => vec(any::<u8>(), 0..20_000)];
-    (timestamp, option::of(vec(any::<u8>(), 0..300)), bytes)
+    // The reader keeps one value a name, so that names do not repeat here.
+    let headers = btree_map(".{0,9}", option::of(vec(any::<u8>(), 0..20)), 0..4);
+    (timestamp, option::of(vec(any::<u8>(), 0..300)), option::of(bytes), headers).prop_map(
+        |(timestamp_ms, key, payload, headers)| {
+            let mut block = HeadersBuf::default();
+            headers.iter().for_each(|(name, value)| block.push(name, value.as_deref()));
+            Pushed { timestamp_ms, key, payload, headers: block.into_block() }
+        },
+    )
 }

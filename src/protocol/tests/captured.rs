@@ -9,6 +9,7 @@ use crate::protocol::message_set::{MessageFormat, MessageSetEncoder};
 use crate::protocol::metadata::MetadataResponse;
 use crate::protocol::primitives::{DecodeError, Reader};
 use crate::protocol::produce::{ProduceResponse, ProducedTopicRef};
+use crate::record::Record;
 
 /// From an answer to Fetch v0 of 0.8.2.2.
 const STORED_IN_0_8: &str = "
@@ -68,9 +69,9 @@ fn message_sets_are_those_that_brokers_store() {
     for (format, bytes, [first, second, third]) in stored {
         let mut out = Vec::new();
         let mut set = MessageSetEncoder::begin(&mut out, format);
-        set.push(first, Some(b"k1"), b"first");
-        set.push(second, None, b"second");
-        set.push(third, Some(b""), b"third");
+        set.push(&Record::new(first, Some(b"k1"), Some(b"first")));
+        set.push(&Record::new(second, None, Some(b"second")));
+        set.push(&Record::new(third, Some(b""), Some(b"third")));
         set.finish();
         assert_eq!(out, hex(bytes), "{format:?}");
     }

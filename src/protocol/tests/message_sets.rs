@@ -8,9 +8,14 @@ use super::message_reader::{self, Message};
 use crate::protocol::message_set::{MessageFormat, MessageSetEncoder, message_size_bound};
 use crate::protocol::produce;
 use crate::protocol::record_batch::{BatchSummary, record_size_bound};
+use crate::record::Record;
 
 /// A timestamp, a key and a value.
-type Pushed = (i64, Option<Vec<u8>>, Vec<u8>);
+type Pushed = (i64, Option<Vec<u8>>, Option<Vec<u8>>);
+
+fn record((timestamp_ms, key, payload): &Pushed) -> Record<'_> {
+    Record::new(*timestamp_ms, key.as_deref(), payload.as_deref())
+}
 
 const NOW: i64 = 1_760_000_000_000;
 const FORMATS: [MessageFormat; 2] = [MessageFormat::V0, MessageFormat::V1];
@@ -26,14 +31,16 @@ proptest! {
 }
 
 #[test]
-fn null_and_empty_keys_and_empty_payloads_stay_apart() {
+fn null_and_empty_keys_and_payloads_stay_apart() {
     for format in FORMATS {
         check_round_trip(
             &[
-                (NOW, None, vec![]),
-                (NOW, Some(vec![]), vec![]),
-                (NOW, None, b"payload".to_vec()),
-                (NOW, Some(b"key".to_vec()), vec![]),
+                (NOW, None, Some(vec![])),
+                (NOW, Some(vec![]), Some(vec![])),
+                (NOW, None, Some(b"payload".to_vec())),
+                (NOW, Some(b"key".to_vec()), Some(vec![])),
+                (NOW, None, None),
+                (NOW, Some(b"key".to_vec()), None),
             ],
             format,
         );
@@ -46,9 +53,9 @@ fn large_keys_and_payloads_read_back() {
     for format in FORMATS {
         check_round_trip(
             &[
-                (NOW, None, large.clone()),
-                (NOW + 1, Some(large.clone()), large.clone()),
-                (NOW + 2, Some(large.clone()), vec![]),
+                (NOW, None, Some(large.clone())),
+                (NOW + 1, Some(large.clone()), Some(large.clone())),
+                (NOW + 2, Some(large.clone()), Some(vec![])),
             ],
             format,
         );
@@ -59,8 +66,8 @@ fn large_keys_and_payloads_read_back() {
 fn fields_of_a_message_are_where_brokers_look_for_them() {
     let mut out = Vec::new();
     let mut set = MessageSetEncoder::begin(&mut out, MessageFormat::V1);
-    set.push(0x0102_0304_0506_0708, Some(b"k"), b"value");
-    set.push(0, None, b"");
+    set.push(&Record::new(0x0102_0304_0506_0708, Some(b"k"), Some(b"value")));
+    set.push(&Record::new(0, None, Some(b"")));
     set.finish();
     let checksum = crc32fast::hash(&out[16..40]).to_be_bytes();
     let first = [
@@ -81,7 +88,7 @@ fn fields_of_a_message_are_where_brokers_look_for_them() {
 
     out.clear();
     let mut set = MessageSetEncoder::begin(&mut out, MessageFormat::V0);
-    set.push(0x0102_0304_0506_0708, Some(b"k"), b"v");
+    set.push(&Record::new(0x0102_0304_0506_0708, Some(b"k"), Some(b"v")));
     set.finish();
     assert_eq!(out[8..12], [0, 0, 0, 16]);
     assert_eq!(out[16..], [0, 0, 0, 0, 0, 1, b'k', 0, 0, 0, 1, b'v']);
@@ -109,26 +116,24 @@ fn each_version_of_produce_carries_one_format() {
 /// A record is measured before it is known in which format it will be sent.
 #[test]
 fn the_bound_of_a_message_holds_for_a_record_of_a_batch_too() {
-    for key_len in [None, Some(0), Some(7)] {
-        assert!(message_size_bound(key_len, 11) >= record_size_bound(key_len, 11));
+    for key in [None, Some(&b""[..]), Some(b"a key")] {
+        let record = Record::new(0, key, Some(b"a payload"));
+        assert!(message_size_bound(&record) >= record_size_bound(&record));
     }
 }
 
 /// Encodes the messages behind other bytes, reads them back, and checks each of them, the summary
 /// and that the bound held.
 fn check_round_trip(messages: &[Pushed], format: MessageFormat) {
-    let bound: usize = messages
-        .iter()
-        .map(|(_, key, value)| message_size_bound(key.as_ref().map(Vec::len), value.len()))
-        .sum();
+    let bound: usize = messages.iter().map(|message| message_size_bound(&record(message))).sum();
     let mut out = Vec::with_capacity(6 + bound);
     let capacity = out.capacity();
     out.extend_from_slice(b"before");
 
     let mut set = MessageSetEncoder::begin(&mut out, format);
-    for (index, (timestamp, key, value)) in messages.iter().enumerate() {
+    for (index, message) in messages.iter().enumerate() {
         assert_eq!(set.records(), index);
-        set.push(*timestamp, key.as_deref(), value);
+        set.push(&record(message));
     }
     let len = set.len();
     assert_eq!(set.finish(), BatchSummary { records: messages.len(), len });
@@ -141,12 +146,12 @@ fn check_round_trip(messages: &[Pushed], format: MessageFormat) {
         magic: u8::from(format == MessageFormat::V1),
         timestamp: (format == MessageFormat::V1).then_some(*timestamp),
         key: key.clone(),
-        value: Some(value.clone()),
+        value: value.clone(),
     });
     assert!(message_reader::read(bytes).into_iter().eq(expected));
 }
 
 fn any_message() -> impl Strategy<Value = Pushed> {
     let bytes = prop_oneof![4 => vec(any::<u8>(), 0..200), 1 => vec(any::<u8>(), 0..20_000)];
-    (any::<i64>(), option::of(vec(any::<u8>(), 0..300)), bytes)
+    (any::<i64>(), option::of(vec(any::<u8>(), 0..300)), option::of(bytes))
 }

@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 
-use crate::protocol::primitives::{DecodeFault, Form, Put, Reader, varint_len};
+use crate::protocol::primitives::{DecodeFault, Form, Put, Reader};
+use crate::varint::varint_len;
 
 const FORMS: [Form; 2] = [Form::Classic, Form::Flexible];
 

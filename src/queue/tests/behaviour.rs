@@ -18,11 +18,20 @@ fn records_come_out_as_they_went_in() {
     writer.push(b, 8, Some(b""), b"\0\n\xff").unwrap();
     writer.push(a, 9, Some(b"key"), &[b'x'; 5_000]).unwrap();
     let slot = reader.read().unwrap().unwrap();
-    assert_eq!((slot.timestamp_ms, slot.key, slot.payload), (7, None, &b""[..]));
+    assert_eq!(
+        (slot.logged_ms, slot.record.key, slot.record.payload.unwrap()),
+        (7, None, &b""[..])
+    );
     let slot = reader.read().unwrap().unwrap();
-    assert_eq!((slot.timestamp_ms, slot.key, slot.payload), (8, Some(&b""[..]), &b"\0\n\xff"[..]));
+    assert_eq!(
+        (slot.logged_ms, slot.record.key, slot.record.payload.unwrap()),
+        (8, Some(&b""[..]), &b"\0\n\xff"[..])
+    );
     let slot = reader.read().unwrap().unwrap();
-    assert_eq!((slot.key, slot.payload), (Some(&b"key"[..]), &[b'x'; 5_000][..]));
+    assert_eq!(
+        (slot.record.key, slot.record.payload.unwrap()),
+        (Some(&b"key"[..]), &[b'x'; 5_000][..])
+    );
     assert_eq!(reader.read(), Ok(None));
     assert_eq!(reader.read_count(), Some(3));
     assert_eq!(reader.topic(a).unwrap(), "a");
@@ -46,12 +55,12 @@ fn a_record_keeps_its_slot_until_it_is_done_and_slots_are_freed_in_any_order() {
     reader.release();
     assert_eq!(queue.waiting(), 2);
     assert_eq!(reader.head(), taken[0].0);
-    assert_eq!(reader.get(taken[0].0).unwrap().payload, b"1");
+    assert_eq!(reader.get(taken[0].0).unwrap().record.payload, Some(&b"1"[..]));
     writer.push(topic, 0, None, b"4").unwrap();
     reader.done(taken[0].0);
     reader.release();
     assert_eq!(reader.head(), taken[2].0);
-    assert_eq!(reader.get(taken[2].0).unwrap().payload, b"3");
+    assert_eq!(reader.get(taken[2].0).unwrap().record.payload, Some(&b"3"[..]));
 }
 
 #[test]
@@ -122,7 +131,7 @@ fn what_little_waits_lies_at_the_start_of_the_file_also_after_a_backlog() {
         for n in 0..30_000 {
             writer.push(topic, 0, None, &[1; 400]).unwrap();
             let slot = reader.read().unwrap().unwrap();
-            let at = slot.payload.as_ptr() as usize - queue.map.data() as usize;
+            let at = slot.record.payload.unwrap().as_ptr() as usize - queue.map.data() as usize;
             held.push_back(slot.position);
             while held.len() > waiting {
                 reader.done(held.pop_front().unwrap());
@@ -205,7 +214,7 @@ fn a_queue_is_never_made_in_the_place_of_another() {
     assert!(error.to_string().contains("cannot rename"), "{error}");
     drop((writer, first));
     let adopted = Queue::adopt(scratch.dir(), "q.queue").unwrap();
-    assert_eq!(adopted.reader().read().unwrap().unwrap().payload, b"kept");
+    assert_eq!(adopted.reader().read().unwrap().unwrap().record.payload, Some(&b"kept"[..]));
     assert!(recovery::list(&scratch.dir(), "q").unwrap() == ["q.queue"], "nothing else is left");
 }
 
@@ -224,12 +233,12 @@ fn positions_near_their_largest_values_work() {
             let payload = round.to_le_bytes().repeat(1 + (round % 100) as usize * 3);
             writer.push(topic, 0, None, &payload).unwrap();
             let slot = reader.read().unwrap().unwrap();
-            assert_eq!(slot.payload, payload);
+            assert_eq!(slot.record.payload.unwrap(), payload);
             held.push_back((slot.position, payload));
             assert_eq!(reader.read_count(), Some(near - 1_000 + round + 1));
             while held.len() > 10 {
                 let (position, payload) = held.pop_front().unwrap();
-                assert_eq!(reader.get(position).unwrap().payload, payload);
+                assert_eq!(reader.get(position).unwrap().record.payload.unwrap(), payload);
                 reader.done(position);
             }
             reader.release();
@@ -355,8 +364,11 @@ fn two_threads_pass_records_without_loss_or_reordering() {
         let mut held = Vec::new();
         while expected < total {
             if let Some(slot) = reader.read().unwrap() {
-                assert_eq!(slot.key, Some(&expected.to_le_bytes()[..]));
-                assert_eq!(slot.payload, vec![expected as u8; (expected % 300) as usize]);
+                assert_eq!(slot.record.key, Some(&expected.to_le_bytes()[..]));
+                assert_eq!(
+                    slot.record.payload.unwrap(),
+                    vec![expected as u8; (expected % 300) as usize]
+                );
                 held.push(slot.position);
                 expected += 1;
             }
@@ -395,7 +407,7 @@ fn a_record_that_has_to_wait_holds_the_space_of_its_own_segment_and_no_more() {
     assert_eq!(queue.waiting(), 5);
     assert!(reader.bytes_in_use() <= 12 * 4096 && writer.bytes_in_use() <= 12 * 4096);
     for (position, payload) in &waiting {
-        assert_eq!(reader.get(*position).unwrap().payload, payload);
+        assert_eq!(reader.get(*position).unwrap().record.payload.unwrap(), payload);
     }
     // Whoever comes next finds what waits, and nothing else.
     drop((writer, reader));

@@ -32,8 +32,8 @@ fn adopt_and_drain(scratch: &Scratch) -> Result<(Vec<Taken>, Option<Damage>), Qu
     let damage = loop {
         match reader.read() {
             Ok(Some(slot)) => {
-                let key = slot.key.map(<[u8]>::to_vec);
-                taken.push((slot.position, slot.topic, key, slot.payload.to_vec()));
+                let key = slot.record.key.map(<[u8]>::to_vec);
+                taken.push((slot.position, slot.topic, key, slot.record.payload.unwrap().to_vec()));
             }
             Ok(None) => break None,
             Err(damage) => {
@@ -151,7 +151,7 @@ fn read_with_entry(entry: usize, place: u32) -> (usize, &'static str) {
     let mut whole = 0;
     let damage = loop {
         match reader.read() {
-            Ok(Some(slot)) => assert_eq!(slot.payload, [whole as u8; 1_000]),
+            Ok(Some(slot)) => assert_eq!(slot.record.payload.unwrap(), [whole as u8; 1_000]),
             Ok(None) => return (whole, ""),
             Err(damage) => break damage,
         }
@@ -201,7 +201,7 @@ fn a_reader_goes_on_with_new_records_after_it_gave_up_damaged_ones() {
     assert_eq!(reader.abandon_rest(), writer.tail() - broken);
     writer.push(topic, 0, None, b"new").unwrap();
     let new = reader.read().unwrap().unwrap();
-    assert_eq!(new.payload, b"new");
+    assert_eq!(new.record.payload.unwrap(), b"new");
     let new = new.position;
     reader.done(new);
     reader.release();

@@ -47,8 +47,8 @@ type Taken = (u64, u16, Option<Vec<u8>>, Vec<u8>);
 fn drain(reader: &mut Reader) -> Result<Vec<Taken>, Damage> {
     let mut taken = Vec::new();
     while let Some(slot) = reader.read()? {
-        let key = slot.key.map(<[u8]>::to_vec);
-        taken.push((slot.position, slot.topic, key, slot.payload.to_vec()));
+        let key = slot.record.key.map(<[u8]>::to_vec);
+        taken.push((slot.position, slot.topic, key, slot.record.payload.unwrap().to_vec()));
     }
     Ok(taken)
 }

@@ -118,9 +118,9 @@ fn follow(actions: Vec<Action>) -> Result<(), TestCaseError> {
                     (
                         slot.position,
                         Record {
-                            number: slot.timestamp_ms,
-                            key: slot.key.map(<[u8]>::to_vec),
-                            payload: slot.payload.to_vec(),
+                            number: slot.logged_ms,
+                            key: slot.record.key.map(<[u8]>::to_vec),
+                            payload: slot.record.payload.unwrap().to_vec(),
                         },
                     )
                 });
@@ -151,8 +151,8 @@ fn follow(actions: Vec<Action>) -> Result<(), TestCaseError> {
         }
         for (position, record) in &model.read {
             let slot = reader.get(*position).unwrap();
-            prop_assert_eq!(slot.payload, &record.payload[..]);
-            prop_assert_eq!(slot.timestamp_ms, record.number);
+            prop_assert_eq!(slot.record.payload.unwrap(), &record.payload[..]);
+            prop_assert_eq!(slot.logged_ms, record.number);
         }
         let waiting = (model.unread.len() + model.read.len()) as u64;
         prop_assert_eq!(queue.waiting(), waiting);

@@ -86,7 +86,7 @@ fn batches_that_were_sent_are_found_with_their_bounds_and_not_read_again() {
     let OpenBatch { topic, partition, stamp, .. } = open[0];
     let sent = ProducerStamp { producer_id: ID, epoch: 0, base_sequence: 40 };
     assert_eq!((topic, partition, stamp), (0, 3, sent));
-    assert_eq!(reader.get(file.positions[4]).unwrap().payload, b"4");
+    assert_eq!(reader.get(file.positions[4]).unwrap().record.payload.unwrap(), b"4");
     assert_eq!(file.read(&mut reader), [0, 3, 5]);
 }
 
@@ -171,7 +171,7 @@ fn a_record_that_goes_to_another_partition_leaves_its_numbers_behind() {
     let mut reader = file.adopt();
     assert!(reader.take_open_batches().is_empty());
     let again = reader.read().unwrap().unwrap();
-    assert_eq!((again.payload, again.partition), (&b"0"[..], 5));
+    assert_eq!((again.record.payload.unwrap(), again.partition), (&b"0"[..], 5));
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn damage_in_the_middle_costs_the_batches_behind_it_and_that_across_it() {
     unsafe { queue.map.data().add(broken as usize).cast::<u32>().write(12) };
     let mut reader = file.adopt();
     assert_eq!(file.indices(&reader.take_open_batches()), [vec![0, 1]]);
-    let read = reader.read().unwrap().unwrap().payload.to_vec();
+    let read = reader.read().unwrap().unwrap().record.payload.unwrap().to_vec();
     assert_eq!(read, b"2");
     assert_eq!(reader.read().unwrap_err().position, broken);
     reader.abandon_rest();
