@@ -2,7 +2,8 @@
 //! that made it, so that with `lua_code_cache off` every request's VM finds it running.
 
 use crate::config::{Config, ConfigError, Value};
-use crate::driver::{Driver, Events, StartError};
+use crate::driver::lua::LuaPorts;
+use crate::driver::{Driver, StartError};
 use crate::ffi::{self, Handle};
 use crate::termination;
 use std::sync::{Mutex, MutexGuard};
@@ -103,8 +104,8 @@ pub fn waiting() -> u64 {
 }
 
 /// What Lua callbacks exchange with the driver; `None` before `init()`.
-pub fn with_events<T>(use_events: impl FnOnce(&Events) -> T) -> Option<T> {
-    with(|worker| use_events(&worker.driver.shared().events))
+pub fn with_lua<T>(use_ports: impl FnOnce(&LuaPorts) -> T) -> Option<T> {
+    with(|worker| use_ports(&worker.driver.shared().lua))
 }
 
 /// True when the user's configuration has a partitioner, which only the VM that called `init()` can run.

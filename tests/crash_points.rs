@@ -68,7 +68,7 @@ fn part_of_the_worker() {
         [worker, messages, waits].map(|number| number.parse::<usize>().unwrap());
     let config = Config::parse(&options(directory, port, manner), "/nowhere").unwrap();
     let mut accepted = File::create(directory.join(format!("accepted.{worker}"))).unwrap();
-    let (mut driver, mut writer) = Driver::start(config, "crash").unwrap();
+    let (driver, mut writer) = Driver::start(config, "crash").unwrap();
     let mut number = 0;
     let deadline = Instant::now() + PATIENCE;
     while number < messages {
@@ -100,7 +100,7 @@ fn part_of_the_worker() {
         && !(driver.is_done(writer.tail()) && queues(directory) <= waits && is_replayed())
     {
         if Instant::now() > deadline {
-            let lines: Vec<_> = std::iter::from_fn(|| driver.shared().lines.take()).collect();
+            let lines: Vec<_> = std::iter::from_fn(|| driver.shared().log.take()).collect();
             panic!("{} queues left: {lines:?}", queues(directory));
         }
         std::thread::sleep(Duration::from_millis(1));

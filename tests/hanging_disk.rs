@@ -14,7 +14,7 @@ use broker::{Broker, Lie};
 use lkfk::config::{Config, Value};
 use lkfk::crash_points::{Held, hold};
 use lkfk::driver::Driver;
-use lkfk::driver::events::Append;
+use lkfk::driver::lua::Append;
 use lkfk::queue::Writer;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -131,7 +131,7 @@ fn dsk_08_other_messages_are_delivered_while_the_backup_hangs_and_it_is_said() {
     eventually("delivered", || scene.count(|stats| &stats.succ_msg_cnt) == 300);
     let mut lines = Vec::new();
     eventually("said", || {
-        lines.extend(std::iter::from_fn(|| scene.driver.shared().lines.take()));
+        lines.extend(std::iter::from_fn(|| scene.driver.shared().log.take()));
         lines.iter().any(|(_, line)| line.contains("a write to the backup has taken"))
     });
     assert_eq!(scene.count(|stats| &stats.fail_msg_cnt), 0);
@@ -181,21 +181,21 @@ fn dsk_08_a_worker_ends_in_time_while_the_backup_hangs_and_leaves_its_queue() {
 fn dsk_08_what_a_callback_handled_before_the_end_is_not_written_again() {
     let mut scene = Scene::new(&[("failed_cb", Value::Other("function"))]);
     scene.log(UNKNOWN, 0..10);
-    let events = &scene.driver.shared().events;
+    let lua = &scene.driver.shared().lua;
     // What a failed_cb does that writes to kfk.fp.
     for _ in 0..10 {
         let mut failure = None;
         eventually("handed over", || {
-            failure = events.take_failure();
+            failure = lua.failures.take();
             failure.is_some()
         });
         let failure = failure.unwrap();
         let line = String::from_utf8(failure.payload).unwrap() + "\n";
-        assert!(events.append(UNKNOWN, Append::Others(line.into_bytes())));
-        events.give_verdict(failure.id, true);
+        assert!(lua.appends.put(UNKNOWN, Append::Others(line.into_bytes())));
+        lua.give_verdict(failure.id, true);
     }
     scene.driver.shared().signal();
-    events.end();
+    lua.end_callbacks();
     let disk = scene.disk.take();
     let stopped = std::thread::scope(|scope| {
         scope.spawn(|| {

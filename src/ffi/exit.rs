@@ -31,7 +31,7 @@ pub unsafe extern "C" fn lkfk_next_line(
     // SAFETY: the caller's promise, see above; the copy is bounded by both lengths.
     guard(|| unsafe {
         let handle = &*handle;
-        let Some((nginx_level, text)) = handle.shared.lines.take() else { return -1 };
+        let Some((nginx_level, text)) = handle.shared.log.take() else { return -1 };
         let len = text.len().min(size).min(i32::MAX as usize);
         line.cast::<u8>().copy_from_nonoverlapping(text.as_ptr(), len);
         *level = nginx_level as i32;
@@ -48,7 +48,7 @@ pub unsafe extern "C" fn lkfk_stop(handle: *const Handle) {
     guard(|| {
         worker::stop();
         // SAFETY: the caller's promise, see above.
-        let lines = unsafe { &(&*handle).shared.lines };
+        let lines = unsafe { &(&*handle).shared.log };
         while let Some((level, text)) = lines.take() {
             write_line(level.name(), "[lkfk] ", text.as_bytes());
         }

@@ -1,8 +1,8 @@
-//! What `lua/lkfk/callbacks.lua` and `stats.lua` need of the driver's [`Events`](crate::driver::Events).
+//! What `lua/lkfk/callbacks.lua` and `stats.lua` need of the driver's [`LuaPorts`](crate::driver::lua::LuaPorts).
 
 use crate::backup::Lines;
 use crate::backup::format::Line;
-use crate::driver::events::Append;
+use crate::driver::lua::Append;
 use crate::producer::RecordId;
 use crate::{topic_name, worker};
 use mlua::{Lua, LuaString, MultiValue, Table};
@@ -25,7 +25,7 @@ pub(super) fn add_to(lua: &Lua, core: &Table) -> mlua::Result<()> {
 
 /// `core.next_failure() -> { id=, topic=, key=, str=, err=, code= } | nil`
 fn next_failure(lua: &Lua, (): ()) -> mlua::Result<Option<Table>> {
-    let Some(failure) = worker::with_events(|events| events.take_failure()).flatten() else {
+    let Some(failure) = worker::with_lua(|lua| lua.failures.take()).flatten() else {
         return Ok(None);
     };
     let msg = lua.create_table()?;
@@ -42,13 +42,13 @@ fn next_failure(lua: &Lua, (): ()) -> mlua::Result<Option<Table>> {
 
 /// `core.failure_done(id, handled)`
 fn failure_done(_: &Lua, (id, handled): (f64, bool)) -> mlua::Result<()> {
-    worker::with_events(|events| events.give_verdict(RecordId(id as u64), handled));
+    worker::with_lua(|lua| lua.give_verdict(RecordId(id as u64), handled));
     Ok(())
 }
 
 /// `core.next_question() -> id, partition_count, key | nil`
 fn next_question(lua: &Lua, (): ()) -> mlua::Result<MultiValue> {
-    let Some(question) = worker::with_events(|events| events.take_question()).flatten() else {
+    let Some(question) = worker::with_lua(|lua| lua.questions.take()).flatten() else {
         return Ok(MultiValue::new());
     };
     let key = match question.key {
@@ -62,13 +62,13 @@ fn next_question(lua: &Lua, (): ()) -> mlua::Result<MultiValue> {
 
 /// `core.answer(id, partition | nil)`
 fn answer(_: &Lua, (id, partition): (f64, Option<u32>)) -> mlua::Result<()> {
-    worker::with_events(|events| events.give_answer(RecordId(id as u64), partition));
+    worker::with_lua(|lua| lua.questions.answer((RecordId(id as u64), partition)));
     Ok(())
 }
 
 /// `core.end_callbacks()`: no timer will run any more.
 fn end_callbacks(_: &Lua, (): ()) -> mlua::Result<()> {
-    worker::with_events(|events| events.end());
+    worker::with_lua(|lua| lua.end_callbacks());
     worker::signal();
     Ok(())
 }
@@ -100,7 +100,7 @@ fn append(_: &Lua, (topic, text): (LuaString, LuaString)) -> mlua::Result<bool> 
         return Ok(false);
     };
     let text = Append::Others(text.as_bytes().to_vec());
-    let taken = worker::with_events(|events| events.append(topic, text));
+    let taken = worker::with_lua(|lua| lua.appends.put(topic, text));
     worker::signal();
     Ok(taken == Some(true))
 }
@@ -125,20 +125,20 @@ fn back_up(
         key.as_deref(),
         Some(&payload),
     ));
-    let taken = worker::with_events(|events| events.append(topic, Append::Own(lines)));
+    let taken = worker::with_lua(|lua| lua.appends.put(topic, Append::Own(lines)));
     worker::signal();
     Ok(taken == Some(true))
 }
 
 /// `core.partition_count(topic number) -> count | nil`
 fn partition_count(_: &Lua, topic: usize) -> mlua::Result<Option<u32>> {
-    Ok(worker::with_events(|events| events.partition_count(topic)).flatten())
+    Ok(worker::with_lua(|lua| lua.topics.partition_count(topic)).flatten())
 }
 
 /// `core.waiting_by_partition() -> { ["<topic><partition>"] = messages }`
 fn waiting_by_partition(lua: &Lua, (): ()) -> mlua::Result<Table> {
     let table = lua.create_table()?;
-    let rows = worker::with_events(|events| events.waiting()).unwrap_or_default();
+    let rows = worker::with_lua(|lua| lua.topics.waiting()).unwrap_or_default();
     for (topic, partition, count) in rows {
         table.set(format!("{topic}{partition}"), count)?;
     }

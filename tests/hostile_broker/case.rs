@@ -187,7 +187,7 @@ impl Case {
     }
 
     fn take_lines(&mut self) {
-        while let Some((level, line)) = self.driver.shared().lines.take() {
+        while let Some((level, line)) = self.driver.shared().log.take() {
             assert!(level != Level::Error || !line.contains("fault"), "{line}");
             assert!(!line.contains("internal fault") && !line.contains("panic"), "{line}");
             assert!(!line.contains(scram::PASSWORD), "{line}");

@@ -1,15 +1,17 @@
-//! Messages that could not be delivered, on their way from the queue to the backup files. Lines of them are made
-//! here and written on the disk thread. They keep their place in the queue until that is done; when the disk takes
-//! none, they wait and it is tried again.
+//! Messages that could not be delivered go from the queue to the backup files. Their lines are made here and written
+//! on the disk thread. They keep their place in the queue until that is done; when the disk takes none, they wait and
+//! it is tried again.
 //!
 //! # Invariants
 //! - One write is under way at a time, to one file. Nobody here waits for it, but at the end of a run.
 //! - A message is done with only after its line is written.
 
-use super::disk::{Disk, Tool};
-use super::events::Append;
-use super::sources::Sources;
-use super::{Level, Shared};
+use super::super::context::{Context, Shared};
+use super::super::lua::Append;
+use super::super::lua::log::Level;
+use super::super::records::amount::Amount;
+use super::super::records::queues::Queues;
+use super::disk::Offloaded;
 use crate::backup::format::Line;
 use crate::backup::{BackupDir, BackupError, Lines};
 use crate::producer::{Record, RecordId, Time};
@@ -31,10 +33,10 @@ const STUCK: Duration = Duration::from_millis(250);
 const TOGETHER: Duration = Duration::from_millis(50);
 
 /// The backup files, which are here or on the disk thread.
-pub(super) type Backup = Tool<BackupDir, Written>;
+pub(in crate::driver) type Backup = Offloaded<BackupDir, Written>;
 
 /// What came of a write.
-pub(super) struct Written {
+pub(in crate::driver) struct Written {
     topic: String,
     text: Append,
     result: Result<(), BackupError>,
@@ -57,32 +59,8 @@ enum UnderWay {
     Append,
 }
 
-/// Messages and their bytes.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Amount {
-    pub records: u64,
-    pub bytes: u64,
-}
-
-impl Amount {
-    pub fn of(records: &[Record]) -> Amount {
-        let bytes = records.iter().map(|record| u64::from(record.bytes)).sum();
-        Amount { records: records.len() as u64, bytes }
-    }
-
-    pub fn add(&mut self, other: Amount) {
-        self.records += other.records;
-        self.bytes += other.bytes;
-    }
-
-    pub fn subtract(&mut self, other: Amount) {
-        self.records -= other.records;
-        self.bytes -= other.bytes;
-    }
-}
-
 /// The messages that wait for the backup.
-pub(super) struct Spill<'a> {
+pub(in crate::driver) struct Spill<'a> {
     backup: &'a mut Backup,
     /// In the order in which they came; first those that the disk did not take.
     waiting: VecDeque<Group>,
@@ -142,13 +120,13 @@ impl<'a> Spill<'a> {
     }
 
     /// When there is something to do. The end of a write wakes the driver by itself.
-    pub fn retry_at(&self, shared: &Shared) -> Time {
+    pub fn deadline(&self, shared: &Shared) -> Time {
         if self.under_way.is_some() {
             return Time::NEVER;
         }
         let resumes = |topic: &str| self.paused.get(topic).copied().unwrap_or(Time(0));
         let waiting = self.waiting.iter().map(|group| resumes(&group.topic));
-        let appends = shared.events.append_topic().map(|topic| resumes(&topic));
+        let appends = shared.lua.appends.next_topic().map(|topic| resumes(&topic));
         waiting.chain(appends).min().unwrap_or(Time::NEVER)
     }
 
@@ -157,55 +135,55 @@ impl<'a> Spill<'a> {
     }
 
     /// Takes what came of the write that was under way, and begins the next one.
-    pub fn turn(&mut self, now: Time, sources: &mut Sources, shared: &Shared, disk: &Disk) {
+    pub fn turn(&mut self, cx: &Context<'_>, queues: &mut Queues) {
         if let Some(written) = self.backup.result() {
-            self.settle(now, written, sources, shared);
+            self.take_result(cx, written, queues);
         }
         if self.under_way.is_some() {
-            self.tell_if_slow(now, shared);
-            return;
+            return self.tell_if_slow(cx);
         }
-        self.paused.retain(|_, until| *until > now);
+        self.paused.retain(|_, until| *until > cx.now);
         // In turns, so that none of the two waits for an end of the other.
-        if !self.appended && self.write_append(now, shared, disk) {
+        if !self.appended && self.write_append(cx) {
             return;
         }
-        if !self.write_messages(now, sources, disk) {
-            self.write_append(now, shared, disk);
+        if !self.write_messages(cx, queues) {
+            self.write_append(cx);
         }
     }
 
     /// Begins to write what a user's failed_cb wrote through kfk.fp, or `log()` refused, if there is something.
-    fn write_append(&mut self, now: Time, shared: &Shared, disk: &Disk) -> bool {
-        if let Some(topic) = shared.events.append_topic()
-            && !self.is_paused(&topic, now)
-            && let Some((topic, text)) = shared.events.take_append()
+    fn write_append(&mut self, cx: &Context<'_>) -> bool {
+        let appends = &cx.shared.lua.appends;
+        if let Some(topic) = appends.next_topic()
+            && !self.is_paused(&topic, cx.now)
+            && let Some((topic, text)) = appends.take()
         {
             self.appended = true;
-            self.write(now, topic, text, UnderWay::Append, disk);
+            self.write(cx, topic, text, UnderWay::Append);
             return true;
         }
         false
     }
 
     /// Begins to write a chunk of messages, if there are some.
-    fn write_messages(&mut self, now: Time, sources: &Sources, disk: &Disk) -> bool {
-        let Some((topic, lines, groups)) = self.take_chunk(now, sources) else { return false };
+    fn write_messages(&mut self, cx: &Context<'_>, queues: &Queues) -> bool {
+        let Some((topic, lines, groups)) = self.take_chunk(cx.now, queues) else { return false };
         self.appended = false;
-        self.write(now, topic, Append::Own(lines), UnderWay::Messages(groups), disk);
+        self.write(cx, topic, Append::Own(lines), UnderWay::Messages(groups));
         true
     }
 
-    fn write(&mut self, now: Time, topic: String, text: Append, what: UnderWay, disk: &Disk) {
+    fn write(&mut self, cx: &Context<'_>, topic: String, text: Append, what: UnderWay) {
         self.under_way = Some(what);
-        self.backup.send(now, disk, move |backup| {
+        self.backup.send(cx.now, cx.disk, move |backup| {
             let result = append(backup, &topic, &text);
             Written { topic, text, result }
         });
     }
 
     /// The oldest messages of a topic whose file may take them, and their lines.
-    fn take_chunk(&mut self, now: Time, sources: &Sources) -> Option<(String, Lines, Vec<Group>)> {
+    fn take_chunk(&mut self, now: Time, queues: &Queues) -> Option<(String, Lines, Vec<Group>)> {
         let limit = chunk_limit(self.backup.here()?);
         let mut topics = self.waiting.iter().map(|group| &group.topic);
         let topic = topics.find(|topic| !self.is_paused(topic, now))?.clone();
@@ -220,8 +198,7 @@ impl<'a> Spill<'a> {
                 && lines.count() < CHUNK_LINES
                 && let Some(record) = group.records.get(count)
             {
-                // As in encode::produce: a slot in use is whole, or the thread starts over.
-                let slot = sources.get(record.id).expect("a slot in use is whole");
+                let slot = queues.in_use(record.id);
                 lines.push(&Line { logged_ms: slot.logged_ms, topic: &topic, record: slot.record });
                 count += 1;
             }
@@ -235,22 +212,22 @@ impl<'a> Spill<'a> {
         Some((topic, lines, groups))
     }
 
-    fn settle(&mut self, now: Time, written: Written, sources: &mut Sources, shared: &Shared) {
+    fn take_result(&mut self, cx: &Context<'_>, written: Written, queues: &mut Queues) {
         let Written { topic, text, result } = written;
         let under_way = self.under_way.take();
+        let stats = &cx.shared.stats;
         if let Err(error) = result {
-            stats::add(&shared.stats.backup_refused_cnt, 1);
-            self.paused.insert(topic.clone(), now + PAUSE);
+            stats::add(&stats.backup_refused_cnt, 1);
+            self.paused.insert(topic.clone(), cx.now + PAUSE);
             let Some(UnderWay::Messages(groups)) = under_way else {
-                shared.lines.put(now, Level::Error, "append", &topic, error);
-                shared.events.put_append_back(topic, text);
-                return;
+                cx.log(Level::Error, "append", &topic, error);
+                return cx.shared.lua.appends.put_back(topic, text);
             };
             let text = format_args!(
                 "{error}; {} messages that could not be delivered wait in the queue for it",
                 self.amount.records
             );
-            shared.lines.put(now, Level::Error, "backup", &topic, text);
+            cx.log(Level::Error, "backup", &topic, text);
             for group in groups.into_iter().rev() {
                 self.waiting.push_front(group);
             }
@@ -263,8 +240,7 @@ impl<'a> Spill<'a> {
             self.lines = lines;
         }
         let Some(UnderWay::Messages(groups)) = under_way else {
-            shared.events.append_written();
-            return;
+            return cx.shared.lua.appends.set_written();
         };
         crate::crash_points::crash_point("spilled");
         let path = self.backup.here().map(|backup| backup.path().to_owned()).unwrap_or_default();
@@ -272,18 +248,18 @@ impl<'a> Spill<'a> {
             self.amount.subtract(Amount::of(&records));
             let count = records.len() as u64;
             for record in records {
-                sources.done(record.id);
+                queues.done(record.id);
             }
-            stats::add(&shared.stats.fail_msg_cnt, count);
-            stats::add(&shared.stats.fail_in_doubt_cnt, if in_doubt { count } else { 0 });
+            stats::add(&stats.fail_msg_cnt, count);
+            stats::add(&stats.fail_in_doubt_cnt, if in_doubt { count } else { 0 });
             let path = path.display();
             let text = format_args!("topic {topic}: {reason}; messages go to {path}/{topic}");
-            shared.lines.put(now, Level::Error, "spill", &topic, text);
+            cx.log(Level::Error, "spill", &topic, text);
         }
     }
 
-    fn tell_if_slow(&self, now: Time, shared: &Shared) {
-        let taken = self.backup.away_since().map_or(Duration::ZERO, |since| now.since(since));
+    fn tell_if_slow(&self, cx: &Context<'_>) {
+        let taken = self.backup.away_since().map_or(Duration::ZERO, |since| cx.now.since(since));
         if taken >= SLOW {
             let text = format_args!(
                 "a write to the backup has taken {} s so far; {} messages that could not be delivered wait in the \
@@ -291,25 +267,25 @@ impl<'a> Spill<'a> {
                 taken.as_secs(),
                 self.amount.records
             );
-            shared.lines.put(now, Level::Warn, "slow disk", "", text);
+            cx.log(Level::Warn, "slow disk", "", text);
         }
     }
 
     /// Waits for the write that is under way, if one is: its messages would be written again otherwise.
-    pub fn finish(&mut self, now: Time, sources: &mut Sources, shared: &Shared) {
-        if let Some(written) = self.backup.wait() {
-            self.settle(now, written, sources, shared);
+    pub async fn finish(&mut self, cx: &Context<'_>, queues: &mut Queues) {
+        if let Some(written) = self.backup.wait().await {
+            self.take_result(cx, written, queues);
         }
     }
 
-    /// Gives up the oldest messages whose disk is full, hangs, or does not keep up, until `records` and `bytes` of
-    /// those that `may_go` are gone. Those in doubt stay: they may be in Kafka, but that is not known. Returns how many went.
+    /// Drops the oldest messages whose disk is full, hangs, or does not keep up, until as much as is `wanted` of those
+    /// that `may_go` is gone. Those in doubt stay: they may be in Kafka, but that is not known. Returns how many went.
     pub fn drop_oldest(
         &mut self,
         now: Time,
-        Amount { records, bytes }: Amount,
+        wanted: Amount,
         may_go: impl Fn(RecordId) -> bool,
-        sources: &mut Sources,
+        queues: &mut Queues,
     ) -> u64 {
         let mut gone = Amount::default();
         let hangs = self.backup.away_since().is_some_and(|since| now.since(since) >= STUCK);
@@ -320,11 +296,10 @@ impl<'a> Spill<'a> {
         };
         for group in self.waiting.iter_mut().filter(stuck) {
             group.records.retain(|record| {
-                let goes = (gone.records < records || gone.bytes < bytes) && may_go(record.id);
+                let goes = gone.is_short_of(wanted) && may_go(record.id);
                 if goes {
-                    gone.records += 1;
-                    gone.bytes += u64::from(record.bytes);
-                    sources.done(record.id);
+                    gone.add(Amount::of(&[*record]));
+                    queues.done(record.id);
                 }
                 !goes
             });
@@ -355,6 +330,7 @@ pub(super) fn append(
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::records::name::{self, OWN};
     use super::*;
     use crate::backup::Limits;
     use crate::queue::{Queue, QueueDir};
@@ -362,22 +338,23 @@ mod tests {
 
     #[test]
     fn drop_oldest_takes_what_the_disk_does_not_and_nothing_in_doubt() {
-        let path = std::env::temp_dir().join(format!("lkfk-spill-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        let dir = Arc::new(QueueDir::open(&path).unwrap());
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path();
+        let dir = Arc::new(QueueDir::open(path).unwrap());
         let queue = Arc::new(Queue::create(dir, "spill", 0, 0).unwrap());
         let mut writer = queue.writer(100, 100);
         let topic = writer.topic("t").unwrap();
-        let mut sources = Sources::new(queue);
+        let mut queues = Queues::new(queue);
         let mut record = || {
             writer.push(topic, 0, None, b"payload").unwrap();
-            let position = sources.own().reader.read().unwrap().unwrap().position;
-            let id = Sources::name(0, position);
+            let own = queues.source(OWN).unwrap();
+            let position = own.reader.read().unwrap().unwrap().position;
+            let id = name::of_slot(OWN, position);
             Record { id, born: Time(0), bytes: 50, key_hash: None, partition: None }
         };
         let groups = [0, 1, 2, 3].map(|_| vec![record(), record()]);
         let limits = Limits { file: 1 << 20, total: 1 << 20 };
-        let mut backup = Tool::new(BackupDir::open(&path, limits).unwrap());
+        let mut backup = Offloaded::new(BackupDir::open(path, limits).unwrap());
         let mut spill = Spill::new(&mut backup);
         let [in_doubt, old, also_old, new] = groups;
         let (long_ago, just_now) = (Time(0), Time(STUCK.as_micros() as u64));
@@ -389,7 +366,7 @@ mod tests {
         add(long_ago, also_old, false);
         add(just_now, new, false);
         let mut drop_oldest = |now, records| {
-            spill.drop_oldest(now, Amount { records, bytes: 0 }, |_| true, &mut sources)
+            spill.drop_oldest(now, Amount { records, bytes: 0 }, |_| true, &mut queues)
         };
         let dropped = [
             drop_oldest(Time(just_now.0 - 1), 1),
@@ -401,8 +378,7 @@ mod tests {
         // Whatever their age, when the disk takes nothing.
         spill.paused.insert("t".into(), Time(just_now.0 + 1));
         let dropped =
-            spill.drop_oldest(just_now, Amount { records: 1, bytes: 0 }, |_| true, &mut sources);
+            spill.drop_oldest(just_now, Amount { records: 1, bytes: 0 }, |_| true, &mut queues);
         assert_eq!(dropped, 1);
-        std::fs::remove_dir_all(&path).unwrap();
     }
 }

@@ -1,19 +1,123 @@
-//! What is left in a queue when its worker exits: messages that were never sent go to the backup files. Those
-//! that were sent and have no answer keep their stamps, in a queue file for the next worker: on disk, since
-//! the machine may be stopped as well.
+//! What is left in the queues when their worker exits: its own, and those that it has adopted. Messages that were
+//! never sent go to the backup files. Those that were sent and have no answer keep their stamps, in a queue file for
+//! the next worker: below backpath, since the machine or the container may be stopped as well.
+//!
+//! Runs on the disk thread, when nobody reads the queues any more.
 
-use super::spill::{CHUNK_LINES, chunk_limit};
+use super::super::context::{Shared, wall_ms};
+use super::super::lua::log::Level;
+use super::spill::{self, CHUNK_LINES, chunk_limit};
 use crate::backup::format::Line;
 use crate::backup::{BackupDir, BackupError, Lines};
 use crate::queue::layout::SLOT_HEADER;
 use crate::queue::stamps::{OpenBatch, Stamp};
 use crate::queue::{Damage, PushError, Queue, QueueDir, QueueError, Reader};
+use crate::stats;
 use std::collections::HashMap;
+use std::fmt::Display;
+use std::path::PathBuf;
 use std::sync::Arc;
+
+/// The end of a producer.
+pub(in crate::driver) struct ProducerExit {
+    pub shared: Arc<Shared>,
+    /// The worker's own queue first.
+    pub queues: Vec<Arc<Queue>>,
+    pub backpath: PathBuf,
+    /// Names for queue files that nobody else has.
+    pub file_name: Box<dyn FnMut() -> String + Send>,
+}
+
+impl ProducerExit {
+    /// Saves all that can be saved, and says so in the log. A queue of which something could not be saved keeps its
+    /// file.
+    pub fn save(mut self, backup: &mut BackupDir) {
+        self.write_appends(backup);
+        let (mut saved, mut open) = (0, 0);
+        for queue in std::mem::take(&mut self.queues) {
+            let mut spill = ExitSpill::new(queue.reader(), backup);
+            let result = spill.save();
+            saved += spill.saved();
+            open += spill.open();
+            let carried = self.carry_over(&queue, &mut spill);
+            if let Err(error) = &result {
+                self.log(Level::Error, "save", queue.path().display(), error);
+            }
+            if result.is_err() || !self.is_gone(&queue, carried) {
+                let path = queue.path();
+                let text = format_args!("messages are left in {}", path.display());
+                self.log(Level::Error, "left", path.display(), text);
+            }
+        }
+        self.report(saved, open);
+    }
+
+    fn log(&self, level: Level, kind: &'static str, subject: impl Display, text: impl Display) {
+        self.shared.log.put(self.shared.now(), level, kind, subject, text);
+    }
+
+    /// Writes what the event loop had left for backup files.
+    fn write_appends(&self, backup: &mut BackupDir) {
+        while let Some((topic, text)) = self.shared.lua.appends.take() {
+            if let Err(error) = spill::append(backup, &topic, &text) {
+                let text =
+                    format_args!("topic {topic}: lines for its backup file are lost: {error}");
+                self.log(Level::Error, "append", &topic, text);
+            }
+        }
+    }
+
+    /// Copies open batches to where the next worker finds them, unless the queue lies there already, under a name.
+    fn carry_over(&mut self, queue: &Queue, spill: &mut ExitSpill<'_>) -> Result<(), CarryError> {
+        let lies_there = || queue.dir().path() == QueueDir::path_below(&self.backpath);
+        if spill.open() == 0 || queue.has_a_name() && lies_there() {
+            return Ok(());
+        }
+        let dir = Arc::new(QueueDir::open(&self.backpath)?);
+        spill.carry_over(dir, &(self.file_name)(), wall_ms())
+    }
+
+    /// Removes the queue's file once nothing is left in it; false when that failed.
+    fn is_gone(&self, queue: &Queue, carried: Result<(), CarryError>) -> bool {
+        if let Err(error) = carried {
+            let path = queue.path();
+            let text = format_args!(
+                "messages that were sent and not acknowledged stay in {}, since they cannot be carried over to \
+                 backpath: {error}",
+                path.display()
+            );
+            self.log(Level::Warn, "carry", path.display(), text);
+            return true;
+        }
+        if queue.waiting() > 0 {
+            // In place, for the next worker.
+            return true;
+        }
+        crate::crash_points::crash_point("queue to be removed");
+        !queue.has_a_name() || queue.remove().is_ok()
+    }
+
+    fn report(&self, saved: u64, open: u64) {
+        if saved > 0 {
+            stats::add(&self.shared.stats.fail_msg_cnt, saved);
+            let text = format_args!(
+                "exit: {saved} messages were not acknowledged in time and went to {}",
+                self.backpath.display()
+            );
+            self.log(Level::Warn, "exit", "", text);
+        }
+        if open > 0 {
+            let text = format_args!(
+                "exit: {open} messages were sent and not acknowledged; the next worker repeats them"
+            );
+            self.log(Level::Warn, "open", "", text);
+        }
+    }
+}
 
 /// Why the rest of a queue could not be saved whole.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum RestError {
+enum SaveError {
     /// The backup took no more.
     #[error(transparent)]
     Backup(#[from] BackupError),
@@ -25,9 +129,8 @@ pub(super) enum RestError {
     NoTopic(u64),
 }
 
-/// Everything that is left in a queue, on its way to the backup files in one go: at exit, when there is
-/// nobody any more who could deliver it.
-pub(super) struct Rest<'a> {
+/// Everything that is left in one queue, written to the backup files in one go.
+struct ExitSpill<'a> {
     reader: Reader,
     backup: &'a mut BackupDir,
     /// Lines and positions per topic, until a chunk is full.
@@ -36,9 +139,9 @@ pub(super) struct Rest<'a> {
     open: Vec<OpenBatch>,
 }
 
-impl<'a> Rest<'a> {
-    pub fn new(reader: Reader, backup: &'a mut BackupDir) -> Rest<'a> {
-        Rest { reader, backup, chunks: HashMap::new(), saved: 0, open: Vec::new() }
+impl<'a> ExitSpill<'a> {
+    pub fn new(reader: Reader, backup: &'a mut BackupDir) -> ExitSpill<'a> {
+        ExitSpill { reader, backup, chunks: HashMap::new(), saved: 0, open: Vec::new() }
     }
 
     /// Messages saved so far.
@@ -46,15 +149,15 @@ impl<'a> Rest<'a> {
         self.saved
     }
 
-    /// Messages that were sent, and whose fate is open: only who finds their stamps can send them again without
-    /// doubling them.
+    /// Messages that were sent, and of which no answer tells what became of them: only who finds their stamps can send
+    /// them again without duplicates.
     pub fn open(&self) -> u64 {
         self.open.iter().map(|batch| batch.positions.len() as u64).sum()
     }
 
     /// Saves all that is whole, was not sent with a stamp, and that its topic's file takes; the error is the
     /// last one met. Each message is marked done once its line is written.
-    pub fn save(&mut self) -> Result<(), RestError> {
+    pub fn save(&mut self) -> Result<(), SaveError> {
         let mut result = Ok(());
         self.open = self.reader.take_open_batches();
         while let Some((position, topic)) = match self.reader.read() {
@@ -65,7 +168,7 @@ impl<'a> Rest<'a> {
             }
         } {
             let Some(name) = self.reader.topic(topic).map(str::to_owned) else {
-                result = Err(RestError::NoTopic(position));
+                result = Err(SaveError::NoTopic(position));
                 continue;
             };
             let slot = self.reader.get(position)?;
@@ -88,7 +191,7 @@ impl<'a> Rest<'a> {
         result
     }
 
-    fn write(&mut self, topic: u16) -> Result<(), RestError> {
+    fn write(&mut self, topic: u16) -> Result<(), SaveError> {
         let Some((lines, positions)) = self.chunks.remove(&topic) else { return Ok(()) };
         let name = self.reader.topic(topic).map(str::to_owned).unwrap_or_default();
         self.backup.append(&name, &lines)?;
@@ -103,7 +206,7 @@ impl<'a> Rest<'a> {
 
     /// Copies the open batches, stamps and all, to a queue file of their own in `dir`, where they outlive the
     /// machine, and marks them done here. Killed in between it leaves them in both files: they are repeated
-    /// twice, and the broker drops the doubles all the same.
+    /// twice, and the broker drops the duplicates all the same.
     pub fn carry_over(
         &mut self,
         dir: Arc<QueueDir>,
@@ -161,7 +264,7 @@ impl<'a> Rest<'a> {
 
 /// Why open batches stay where they are.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum CarryError {
+enum CarryError {
     /// There is no file to be made.
     #[error(transparent)]
     Queue(#[from] QueueError),

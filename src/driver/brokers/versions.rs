@@ -24,7 +24,7 @@ use std::time::Duration;
 const REMEMBERED: usize = 1024;
 
 /// The memory.
-pub(super) struct OldBrokers {
+pub(in crate::driver) struct BrokerVersions {
     /// What is assumed of all brokers, when none is to be asked.
     assumed: Option<Versions>,
     /// Brokers want authentication, which the old ones have not, before they answer any other question.
@@ -43,11 +43,11 @@ enum Standing {
     Old { until: Time },
 }
 
-impl OldBrokers {
+impl BrokerVersions {
     /// With the options that the configuration has for this.
-    pub fn new(config: &Config) -> OldBrokers {
+    pub fn new(config: &Config) -> BrokerVersions {
         let fallback = config.broker_version_fallback.versions();
-        OldBrokers {
+        BrokerVersions {
             assumed: (!config.api_version_request).then_some(fallback),
             authenticated: config.credentials().is_some(),
             memory: Duration::from_millis(config.api_version_fallback_ms),
@@ -112,11 +112,11 @@ mod tests {
 
     const HOUR: Time = Time(3_600_000_000);
 
-    fn old_brokers(entries: &[(&str, Value)]) -> OldBrokers {
+    fn broker_versions(entries: &[(&str, Value)]) -> BrokerVersions {
         let broker = ("metadata_broker_list", Value::Text(b"b:1".to_vec()));
         let entries = entries.iter().cloned().chain([broker]);
         let entries: Vec<_> = entries.map(|(key, value)| (key.to_owned(), value)).collect();
-        OldBrokers::new(&Config::parse(&entries, "/prefix").unwrap())
+        BrokerVersions::new(&Config::parse(&entries, "/prefix").unwrap())
     }
 
     fn closed() -> NetError {
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_broker_that_closes_is_tried_as_0_8_and_then_remembered_for_a_while() {
-        let mut known = old_brokers(&[]);
+        let mut known = broker_versions(&[]);
         assert_eq!(known.handshake(Time(0), "b:1"), Handshake::Ask);
         known.handle_failure("b:1", &closed());
         assert_eq!(known.handshake(Time(1), "b:1"), Handshake::Recognise);
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_modern_broker_that_closed_while_it_restarted_is_asked_again() {
-        let mut known = old_brokers(&[]);
+        let mut known = broker_versions(&[]);
         known.handle_failure("b:1", &closed());
         known.handle_failure("b:1", &NetError::NotOld);
         assert_eq!(known.handshake(Time(2), "b:1"), Handshake::Ask);
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn an_old_broker_that_was_upgraded_is_asked_with_its_second_connection() {
-        let mut known = old_brokers(&[]);
+        let mut known = broker_versions(&[]);
         known.handle_ready(Time(0), "b:1", Origin::Recognised);
         assert_eq!(known.handshake(Time(1), "b:1"), Handshake::Recognise);
         known.handle_failure("b:1", &NetError::NotOld);
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_broker_that_is_down_stays_what_it_was() {
-        let mut known = old_brokers(&[]);
+        let mut known = broker_versions(&[]);
         let refused = NetError::Connect {
             address: crate::config::HostPort { host: "b".into(), port: 1 },
             peer: "127.0.0.1:1".parse().unwrap(),
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_broker_that_told_its_versions_and_then_closed_is_asked_for_them_alone() {
-        let mut known = old_brokers(&[]);
+        let mut known = broker_versions(&[]);
         known.handle_failure("b:1", &NetError::ClosedOnMetadata);
         assert_eq!(known.handshake(Time(1), "b:1"), Handshake::AskAlone);
         known.handle_failure(
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn without_api_version_request_the_fallback_is_used_at_once() {
-        let mut known = old_brokers(&[
+        let mut known = broker_versions(&[
             ("api_version_request", Value::Bool(false)),
             ("broker_version_fallback", Value::Text(b"0.10.0".to_vec())),
         ]);
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn without_memory_an_old_broker_is_asked_each_time() {
-        let mut known = old_brokers(&[("api_version_fallback_ms", Value::Int(0))]);
+        let mut known = broker_versions(&[("api_version_fallback_ms", Value::Int(0))]);
         known.handle_failure("b:1", &closed());
         assert_eq!(known.handshake(Time(1), "b:1"), Handshake::Recognise);
         known.handle_ready(Time(1), "b:1", Origin::Recognised);
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn the_memory_is_bounded() {
-        let mut known = old_brokers(&[]);
+        let mut known = broker_versions(&[]);
         for port in 0..10_000 {
             known.handle_ready(Time(0), &format!("b:{port}"), Origin::Told);
         }

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 /// What is known of a line of the chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// Not sent, on its way, or failed: it stays in its file.
+    /// Not sent, in flight, or failed: it stays in its file.
     Open,
     /// Acknowledged.
     Sent,
@@ -19,7 +19,7 @@ pub(super) enum State {
 }
 
 /// The chunk in hand.
-pub(super) struct Current {
+pub(super) struct ChunkProgress {
     pub topic: TopicId,
     states: Vec<State>,
     /// Lines to be handed to the producer.
@@ -36,9 +36,9 @@ pub(super) struct Current {
     pub failure: Option<Reason>,
 }
 
-impl Current {
-    pub fn new(topic: TopicId, lines: usize) -> Current {
-        Current {
+impl ChunkProgress {
+    pub fn new(topic: TopicId, lines: usize) -> ChunkProgress {
+        ChunkProgress {
             topic,
             states: vec![State::Open; lines],
             unsent: (0..lines).collect(),
@@ -60,7 +60,7 @@ impl Current {
     }
 
     /// What became of a line; `alone`: it was the only record of its batch.
-    pub fn settle(&mut self, index: usize, fate: Fate, alone: bool) {
+    pub fn complete(&mut self, index: usize, fate: Fate, alone: bool) {
         self.out = self.out.saturating_sub(1);
         match fate {
             Fate::Delivered => self.states[index] = State::Sent,
@@ -132,43 +132,43 @@ mod tests {
         Fate::Failed { reason: Reason::Broker(code), in_doubt: false }
     }
 
-    fn handed_over(current: &mut Current) {
-        current.out = current.unsent.len();
-        current.unsent.clear();
+    fn handed_over(progress: &mut ChunkProgress) {
+        progress.out = progress.unsent.len();
+        progress.unsent.clear();
     }
 
     #[test]
     fn dsk_06_lines_refused_together_are_poison_only_when_they_are_refused_alone() {
-        let mut current = Current::new(TopicId(0), 3);
-        handed_over(&mut current);
+        let mut progress = ChunkProgress::new(TopicId(0), 3);
+        handed_over(&mut progress);
         for index in 0..3 {
-            current.settle(index, refused(ErrorCode::INVALID_RECORD), false);
+            progress.complete(index, refused(ErrorCode::INVALID_RECORD), false);
         }
-        assert_eq!(current.states, [State::Open; 3]);
-        assert!(current.is_idle() && !current.is_over());
-        current.one_by_one = true;
-        current.out = 3;
-        current.alone.clear();
-        current.settle(0, Fate::Delivered, true);
-        current.settle(1, refused(ErrorCode::INVALID_RECORD), true);
+        assert_eq!(progress.states, [State::Open; 3]);
+        assert!(progress.is_idle() && !progress.is_over());
+        progress.one_by_one = true;
+        progress.out = 3;
+        progress.alone.clear();
+        progress.complete(0, Fate::Delivered, true);
+        progress.complete(1, refused(ErrorCode::INVALID_RECORD), true);
         // Shared its batch with new messages: nobody knows whose fault it was.
-        current.settle(2, refused(ErrorCode::INVALID_RECORD), false);
-        assert_eq!(current.states, [State::Sent, State::Refused, State::Open]);
-        assert!(current.is_over());
+        progress.complete(2, refused(ErrorCode::INVALID_RECORD), false);
+        assert_eq!(progress.states, [State::Sent, State::Refused, State::Open]);
+        assert!(progress.is_over());
     }
 
     #[test]
     fn errors_that_may_pass_leave_the_lines_in_their_file_and_hand_nothing_more_over() {
         let timed_out = Fate::Failed { reason: Reason::TimedOut, in_doubt: true };
         for fate in [timed_out, refused(ErrorCode::TOPIC_AUTHORIZATION_FAILED)] {
-            let mut current = Current::new(TopicId(0), 10);
-            current.unsent.drain(..2);
-            current.out = 2;
-            current.settle(0, fate, true);
-            assert!(current.unsent.is_empty() && !current.is_over());
-            current.settle(1, Fate::Delivered, true);
-            assert_eq!(current.states[..3], [State::Open, State::Sent, State::Open]);
-            assert!(current.is_over());
+            let mut progress = ChunkProgress::new(TopicId(0), 10);
+            progress.unsent.drain(..2);
+            progress.out = 2;
+            progress.complete(0, fate, true);
+            assert!(progress.unsent.is_empty() && !progress.is_over());
+            progress.complete(1, Fate::Delivered, true);
+            assert_eq!(progress.states[..3], [State::Open, State::Sent, State::Open]);
+            assert!(progress.is_over());
         }
     }
 }

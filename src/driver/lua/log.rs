@@ -1,5 +1,5 @@
-//! Log lines on their way from the driver thread to nginx's log. The thread never touches nginx's memory:
-//! it leaves lines here, and a timer on the event loop takes them to `ngx.log`.
+//! Log lines from the driver thread for nginx's log. The thread never touches nginx's memory: it leaves lines here,
+//! and the event loop takes them to `ngx.log`.
 //!
 //! Lines are limited three ways: one per kind and subject in a while (the next one says how many were left
 //! out), a bounded number waiting, and a bounded length. Foreign bytes are escaped.
@@ -7,8 +7,8 @@
 use crate::producer::Time;
 use std::collections::{HashMap, VecDeque};
 use std::fmt::{self, Write};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 /// Lines that may wait for the event loop.
@@ -35,21 +35,21 @@ pub enum Level {
     Info = 7,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Limit {
     quiet_until: Time,
     left_out: u64,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<(Level, String)>,
     limits: HashMap<(&'static str, String), Limit>,
 }
 
 /// The lines. Shared between the driver thread and the event loop; held only to push or pop.
-#[derive(Default)]
-pub struct Lines {
+#[derive(Debug, Default)]
+pub struct LogBuffer {
     state: Mutex<State>,
     dropped: AtomicU64,
 }
@@ -66,7 +66,7 @@ impl Level {
     }
 }
 
-impl Lines {
+impl LogBuffer {
     /// Leaves a line, unless one of the same `kind` about the same `subject` was left a short while ago.
     pub fn put(
         &self,
@@ -76,37 +76,47 @@ impl Lines {
         subject: impl fmt::Display,
         text: impl fmt::Display,
     ) {
-        // A panic while the lock was held leaves nothing half-done that matters here.
-        let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let key = (kind, clean(subject, LONGEST_SUBJECT));
+        let Some(left_out) = self.pass(now, key) else { return };
+        // Formatted before the lock is taken again, which nginx's thread may be waiting for.
+        let more =
+            if left_out > 0 { format!(" ({left_out} more like this)") } else { String::new() };
+        let line = clean(text, LONGEST - more.len()) + &more;
+        let mut state = self.state();
+        if state.waiting.len() >= WAITING {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        state.waiting.push_back((level, line));
+    }
+
+    /// Whether a line of this kind about this subject is due, and how many were left out since the last one.
+    fn pass(&self, now: Time, key: (&'static str, String)) -> Option<u64> {
+        let mut state = self.state();
         if state.limits.len() >= REMEMBERED && !state.limits.contains_key(&key) {
             state.limits.retain(|_, limit| limit.quiet_until > now);
             if state.limits.len() >= REMEMBERED {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
-                return;
+                return None;
             }
         }
         let limit = state.limits.entry(key).or_default();
         if now < limit.quiet_until {
             limit.left_out += 1;
-            return;
+            return None;
         }
-        let left_out = std::mem::take(&mut limit.left_out);
         limit.quiet_until = now + PAUSE;
-        if state.waiting.len() >= WAITING {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        let more =
-            if left_out > 0 { format!(" ({left_out} more like this)") } else { String::new() };
-        let line = clean(text, LONGEST - more.len()) + &more;
-        state.waiting.push_back((level, line));
+        Some(std::mem::take(&mut limit.left_out))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic while the lock was held leaves nothing half-done that matters here.
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Takes the oldest line.
     pub fn take(&self) -> Option<(Level, String)> {
-        let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        state.waiting.pop_front()
+        self.state().waiting.pop_front()
     }
 
     /// Lines that came too fast to be kept, those of the same kind and subject not counted.
@@ -156,13 +166,13 @@ fn turns_writing_round(c: char) -> bool {
 mod tests {
     use super::*;
 
-    fn taken(lines: &Lines) -> Vec<String> {
+    fn taken(lines: &LogBuffer) -> Vec<String> {
         std::iter::from_fn(|| lines.take()).map(|(_, line)| line).collect()
     }
 
     #[test]
     fn a_kind_speaks_once_in_a_while_about_a_subject_and_then_says_how_often_it_was_silent() {
-        let lines = Lines::default();
+        let lines = LogBuffer::default();
         for second in 0..=31 {
             lines.put(Time(second * 1_000_000), Level::Warn, "down", "b1", "b1 is down");
         }
@@ -172,7 +182,7 @@ mod tests {
 
     #[test]
     fn foreign_bytes_are_escaped_and_long_lines_cut() {
-        let lines = Lines::default();
+        let lines = LogBuffer::default();
         lines.put(Time(0), Level::Warn, "x", 1, "a\nb\x1b[31m");
         lines.put(Time(0), Level::Warn, "x", 2, "ä".repeat(1000));
         lines.put(Time(0), Level::Warn, "x", 3, "a\u{202e}b\u{2028}");
@@ -184,7 +194,7 @@ mod tests {
 
     #[test]
     fn waiting_and_remembered_lines_are_bounded() {
-        let lines = Lines::default();
+        let lines = LogBuffer::default();
         for subject in 0..5_000 {
             lines.put(Time(0), Level::Warn, "x", subject, "text");
         }

@@ -1,19 +1,18 @@
 //! Requests from the producer's lists and the queue's bytes. A payload is copied once, from the queue into
 //! the request; a repetition encodes it anew, so a record costs memory only while it is being written.
 
-use super::sources::Sources;
+use super::super::lookup::Records;
+use super::super::records::new_record::on_the_wire;
 use crate::config::Config;
 use crate::net::Expected;
-use crate::net::frame_pool::FramePool;
 use crate::producer::{Producer, Sent};
 use crate::protocol::api_versions::Versions;
 use crate::protocol::header::{ApiKey, MAX_FRAME, finish_frame, put_request_header};
 use crate::protocol::init_producer_id::put_init_producer_id_request;
-use crate::protocol::message_set::{MessageFormat, MessageSetEncoder, message_size_bound};
+use crate::protocol::message_set::{MessageFormat, MessageSetEncoder};
 use crate::protocol::metadata::put_metadata_request;
 use crate::protocol::produce::{ProduceEncoder, TopicRef};
 use crate::protocol::record_batch::{BATCH_OVERHEAD, BatchEncoder, ProducerStamp};
-use crate::record::Record;
 
 /// First version of Produce that names topics by id.
 const PRODUCE_BY_TOPIC_ID: i16 = 13;
@@ -23,17 +22,6 @@ const PREFETCH_AHEAD: usize = 4;
 
 /// Room for headers and names around the batches.
 const ENVELOPE: usize = 512;
-
-/// Upper bound of what a record takes in a request. Which version that will be is not known when a
-/// record comes; a message set takes more than a batch.
-pub(super) fn record_size_bound(record: &Record<'_>) -> usize {
-    message_size_bound(record) + record.headers.block().len()
-}
-
-/// The record as it goes on the wire.
-pub(super) fn sent<'a>(config: &Config, record: Record<'a>) -> Record<'a> {
-    Record { key: record.key.filter(|_| config.send_key), ..record }
-}
 
 /// An InitProducerId request in `version`, and the answer it gets.
 pub(super) fn init_producer_id(
@@ -74,14 +62,14 @@ pub(super) fn metadata(
     (frame, Some(Expected { correlation_id, api, version, largest }))
 }
 
-/// A Produce request with the batches of `sent`, and the answer it gets.
+/// A Produce request with the batches of `sent`, in a buffer of `frame_of` so many bytes, and the answer it gets.
 pub(super) fn produce(
     config: &Config,
     versions: Versions,
     correlation_id: i32,
     producer: &Producer,
-    sources: &Sources,
-    frames: &FramePool,
+    lookup: Records<'_>,
+    frame_of: impl FnOnce(usize) -> Vec<u8>,
     sent: &[Sent],
 ) -> (Vec<u8>, Option<Expected>) {
     let ids_known = sent.iter().all(|sent| sent.topic_id != [0; 16]);
@@ -89,7 +77,7 @@ pub(super) fn produce(
     let version =
         if ids_known { versions.produce } else { versions.produce.min(PRODUCE_BY_TOPIC_ID - 1) };
     let bytes: usize = sent.iter().map(|sent| BATCH_OVERHEAD + sent.batch.bytes).sum();
-    let mut frame = frames.take(bytes + ENVELOPE);
+    let mut frame = frame_of(bytes + ENVELOPE);
     let by_topic: Vec<&[Sent]> = sent.chunk_by(|a, b| a.topic == b.topic).collect();
     let mut encoder = ProduceEncoder::begin(
         &mut frame,
@@ -109,13 +97,9 @@ pub(super) fn produce(
                 let list = &sent.batch.records;
                 let records = list.iter().enumerate().map(|(n, record)| {
                     if let Some(later) = list.get(n + PREFETCH_AHEAD) {
-                        sources.prefetch(later.id, later.bytes as usize);
+                        lookup.prefetch(later.id, later.bytes as usize);
                     }
-                    // A record that the producer holds is not done, so its slot is as it was when it was
-                    // read. If not, the file was damaged under us: the thread starts over from the queue,
-                    // which reports it.
-                    let slot = sources.get(record.id).expect("a slot in use is whole");
-                    self::sent(config, slot.record)
+                    on_the_wire(config, lookup.in_use(record.id))
                 });
                 match MessageFormat::of_produce(version) {
                     None => {

@@ -1,8 +1,10 @@
 //! Messages whose partition the user's partitioner has yet to choose: they were logged before the number of
 //! partitions was known. Later messages of the topic wait behind them, so that none overtakes.
 
-use super::events::{Events, Question};
-use super::sources::Sources;
+use super::super::context::Context;
+use super::super::lua::Question;
+use super::amount::Amount;
+use super::queues::Queues;
 use crate::producer::{NewRecord, Producer, Record, RecordId, Time, TopicId};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -24,20 +26,32 @@ struct Held {
 
 /// The messages that wait for their partition, per topic.
 #[derive(Default)]
-pub(super) struct Asking {
+pub(in crate::driver) struct Partitioning {
     held: BTreeMap<TopicId, VecDeque<Held>>,
 }
 
-impl Asking {
-    /// Takes `record` over when its partition is to be asked for (`ask`) or an earlier one of its topic
-    /// waits; gives it back otherwise.
-    pub fn hold(&mut self, record: NewRecord, ask: bool) -> Option<NewRecord> {
+/// True while there is somebody who chooses partitions.
+pub(in crate::driver) fn is_asked(cx: &Context<'_>) -> bool {
+    cx.config.partitioner.0 && !cx.shared.lua.callbacks_ended()
+}
+
+/// Tells the event loop how many partitions the topics of the own queue have, for its partitioner.
+pub(in crate::driver) fn publish_counts(cx: &Context<'_>, queues: &Queues, producer: &Producer) {
+    if cx.config.partitioner.0 {
+        let count = |topic: &TopicId| producer.partition_count(*topic).unwrap_or(0);
+        cx.shared.lua.topics.set_partition_counts(queues.own().topics.iter().map(count));
+    }
+}
+
+impl Partitioning {
+    /// Hands `record` to the producer, unless its partition is to be asked for (`ask`) or an earlier record of its
+    /// topic waits for that.
+    pub fn hand_over(&mut self, now: Time, record: NewRecord, ask: bool, producer: &mut Producer) {
         if !ask && !self.held.contains_key(&record.topic) {
-            return Some(record);
+            return producer.handle_record(now, record);
         }
         let choice = if ask { Choice::Open } else { Choice::Made };
         self.held.entry(record.topic).or_default().push_back(Held { record, choice });
-        None
     }
 
     pub fn is_empty(&self) -> bool {
@@ -45,33 +59,30 @@ impl Asking {
     }
 
     /// When the oldest message has waited for `timeout`.
-    pub fn expiry(&self, timeout: Duration) -> Time {
+    pub fn deadline(&self, timeout: Duration) -> Time {
         let oldest = self.held.values().filter_map(|held| held.front());
         oldest.map(|held| held.record.born + timeout).min().unwrap_or(Time::NEVER)
     }
 
-    /// Takes the oldest messages out that `may_go`, of topics of which nothing is known and asking failed, up
-    /// to `records` and `bytes` of them.
+    /// Takes the oldest messages out that `may_go`, of topics of which nothing is known and asking failed, until they
+    /// are as much as is `wanted`.
     pub fn evict(
         &mut self,
-        records: u64,
-        bytes: u64,
+        wanted: Amount,
         producer: &Producer,
         may_go: impl Fn(RecordId) -> bool,
     ) -> Vec<(TopicId, Vec<Record>)> {
-        let (mut count, mut size) = (0, 0);
+        let mut gone = Amount::default();
         let mut all = Vec::new();
         for (topic, held) in self.held.iter_mut().filter(|(topic, _)| producer.is_unknown(**topic))
         {
             let mut taken = Vec::new();
             held.retain(|Held { record, choice }| {
-                let goes = (count < records || size < bytes)
-                    && *choice != Choice::Asked
-                    && may_go(record.id);
+                let goes =
+                    gone.is_short_of(wanted) && *choice != Choice::Asked && may_go(record.id);
                 if goes {
-                    count += 1;
-                    size += u64::from(record.bytes);
                     let NewRecord { id, born, bytes, key_hash, partition, .. } = *record;
+                    gone.add(Amount { records: 1, bytes: u64::from(bytes) });
                     taken.push(Record { id, born, bytes, key_hash, partition });
                 }
                 !goes
@@ -85,23 +96,26 @@ impl Asking {
     }
 
     /// Takes answers, asks what can be asked, and hands on, in order, what has its partition. What has waited
-    /// for `timeout` is handed on without one, for the producer to fail it.
-    pub fn turn(
+    /// for its time is handed on without one, for the producer to fail it. `key_of` finds a record's key.
+    pub fn turn<'k>(
         &mut self,
-        now: Time,
-        timeout: Duration,
-        events: &Events,
-        sources: &Sources,
+        cx: &Context<'_>,
         producer: &mut Producer,
+        key_of: impl Fn(RecordId) -> Option<&'k [u8]>,
     ) {
         if self.held.is_empty() {
             return;
         }
-        let answers: BTreeMap<RecordId, Option<u32>> = events.take_answers().into_iter().collect();
-        let mut room = events.questions_room();
+        // With nobody to ask, what waits for an answer goes on without one.
+        let nobody = cx.shared.callbacks_ended();
+        let timeout = if nobody { Duration::ZERO } else { cx.message_timeout() };
+        let questions = &cx.shared.lua.questions;
+        let answers: BTreeMap<RecordId, Option<u32>> =
+            questions.take_answers(|_| true).into_iter().collect();
+        let mut room = questions.room();
         for (topic, held) in &mut self.held {
             let partitions = producer.partition_count(*topic);
-            let expired = |held: &Held| held.record.born + timeout <= now;
+            let expired = |held: &Held| held.record.born + timeout <= cx.now;
             // Nothing can have changed for a topic of which still nothing is known.
             if partitions.is_none() && !held.front().is_some_and(expired) {
                 continue;
@@ -120,10 +134,8 @@ impl Asking {
                     && room > 0
                     && let Some(partitions) = partitions
                 {
-                    // As in encode::produce: a slot in use is whole, or the thread starts over.
-                    let slot = sources.get(held.record.id).expect("a slot in use is whole");
-                    let key = slot.record.key.map(<[u8]>::to_vec);
-                    events.put_question(Question { id: held.record.id, key, partitions });
+                    let id = held.record.id;
+                    questions.put(Question { id, key: key_of(id).map(<[u8]>::to_vec), partitions });
                     held.choice = Choice::Asked;
                     room -= 1;
                 }
@@ -131,7 +143,7 @@ impl Asking {
             while held.front().is_some_and(|held| held.choice == Choice::Made)
                 && let Some(held) = held.pop_front()
             {
-                producer.handle_record(now, held.record);
+                producer.handle_record(cx.now, held.record);
             }
         }
         self.held.retain(|_, held| !held.is_empty());

@@ -1,0 +1,299 @@
+//! The connections of one producer: opened and closed as the producer asks, requests encoded and sent, answers handed
+//! back. What happens on a connection comes back as an event, its end included.
+
+use super::super::context::Context;
+use super::super::lookup::Records;
+use super::super::lua::log::Level;
+use super::super::records::queues::Queues;
+use super::super::reports;
+use super::super::undelivered::replay::Replay;
+use super::encode;
+use super::versions::BrokerVersions;
+use crate::config::{Config, HostPort};
+use crate::crash_points::crash_point;
+use crate::net::frame_pool::FramePool;
+use crate::net::{self, Authenticator, Event, NetError};
+use crate::producer::{Action, CloseReason, ConnId, Producer, RequestId};
+use crate::protocol::api_versions::Versions;
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::init_producer_id::InitProducerIdResponse;
+use crate::queue::stamps::Stamp;
+use crate::stats;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::task::AbortHandle;
+
+/// Events handled in one turn.
+const EVENTS_A_TURN: usize = 256;
+
+/// All connections, and what they share.
+pub(in crate::driver) struct Connections {
+    open: HashMap<ConnId, Connection>,
+    frames: FramePool,
+    large_answers: Arc<Semaphore>,
+    authenticator: Option<Arc<Authenticator>>,
+    versions: BrokerVersions,
+    events_in: UnboundedSender<Event>,
+    events: UnboundedReceiver<Event>,
+    /// Metadata came since it was last asked for.
+    fresh_metadata: bool,
+}
+
+/// A connection as the driver sees it. Its task ends with it.
+struct Connection {
+    outgoing: UnboundedSender<net::Outgoing>,
+    task: AbortHandle,
+    address: String,
+    versions: Option<Versions>,
+    next_correlation_id: i32,
+}
+
+impl Connections {
+    pub fn new(config: &Config) -> Connections {
+        let (events_in, events) = mpsc::unbounded_channel();
+        Connections {
+            open: HashMap::new(),
+            frames: FramePool::default(),
+            large_answers: Arc::new(Semaphore::new(1)),
+            authenticator: config.credentials().map(Authenticator::new).map(Arc::new),
+            versions: BrokerVersions::new(config),
+            events_in,
+            events,
+            fresh_metadata: false,
+        }
+    }
+
+    /// Waits for an event, for [`handle`](Self::handle).
+    pub async fn next_event(&mut self) -> Option<Event> {
+        self.events.recv().await
+    }
+
+    /// Handles what has happened, up to a bound; true when there is more.
+    pub fn turn(&mut self, cx: &Context<'_>, producer: &mut Producer) -> bool {
+        for _ in 0..EVENTS_A_TURN {
+            let Ok(event) = self.events.try_recv() else { return false };
+            self.handle(cx, producer, event);
+        }
+        true
+    }
+
+    /// True once after metadata came.
+    pub fn take_fresh_metadata(&mut self) -> bool {
+        std::mem::take(&mut self.fresh_metadata)
+    }
+
+    pub fn handle(&mut self, cx: &Context<'_>, producer: &mut Producer, event: Event) {
+        let now = cx.now;
+        match event {
+            Event::Ready { conn, versions, origin, peer } => {
+                let conn = ConnId(conn);
+                let Some(connection) = self.open.get_mut(&conn) else { return };
+                connection.versions = Some(versions);
+                let address = &connection.address;
+                self.versions.handle_ready(now, address, origin);
+                let as_whom = self.authenticator.as_ref().map(|authenticator| {
+                    let credentials = authenticator.credentials();
+                    format!(", {} as {}", credentials.mechanism.name(), credentials.username)
+                });
+                let text = format_args!(
+                    "broker {address} connected ({peer}, Produce v{}{origin}{})",
+                    versions.produce,
+                    as_whom.unwrap_or_default(),
+                );
+                cx.log(Level::Notice, "connected", address, text);
+                stats::add(&cx.shared.stats.connections_opened, 1);
+                producer.handle_connected(now, conn);
+            }
+            Event::Written { conn, request } => {
+                producer.handle_written(now, ConnId(conn), RequestId(request));
+            }
+            Event::Produced { conn, request, response, .. } => {
+                reports::tell_errors(cx, producer, &response);
+                producer.handle_produced(now, ConnId(conn), RequestId(request), &response);
+            }
+            Event::Metadata { conn, request, response, .. } => {
+                producer.handle_metadata(now, ConnId(conn), RequestId(request), &response);
+                self.fresh_metadata = true;
+            }
+            Event::ProducerId { conn, request, response } => {
+                producer.handle_producer_id(now, ConnId(conn), RequestId(request), &response);
+            }
+            Event::Closed { conn, error } => self.handle_closed(cx, producer, ConnId(conn), &error),
+        }
+    }
+
+    fn handle_closed(
+        &mut self,
+        cx: &Context<'_>,
+        producer: &mut Producer,
+        conn: ConnId,
+        error: &NetError,
+    ) {
+        let Some(connection) = self.open.remove(&conn) else { return };
+        let address = &connection.address;
+        if connection.versions.is_none() {
+            self.versions.handle_failure(address, error);
+        }
+        cx.log(Level::Warn, "closed", address, format_args!("broker {address}: {error}"));
+        if matches!(error, NetError::Sasl(error) if error.is_refusal()) {
+            producer.handle_refused(cx.now, conn);
+        } else {
+            producer.handle_closed(cx.now, conn);
+        }
+    }
+
+    /// Does what the producer asks for.
+    pub fn act(
+        &mut self,
+        cx: &Context<'_>,
+        action: Action,
+        producer: &mut Producer,
+        queues: &mut Queues,
+        replay: &Replay,
+    ) {
+        match action {
+            Action::Connect { conn, address, .. } => self.connect(cx, conn, address),
+            Action::Close { conn, reason } => self.close(cx, conn, reason),
+            Action::Metadata { conn, request } => self.send_metadata(cx, producer, conn, request),
+            Action::InitProducerId { conn, request } => {
+                self.send_init_producer_id(cx, producer, conn, request);
+            }
+            Action::Produce { conn, request } => {
+                self.send_produce(cx, producer, queues, replay, conn, request);
+            }
+        }
+    }
+
+    fn connect(&mut self, cx: &Context<'_>, conn: ConnId, address: HostPort) {
+        let (outgoing, from_us) = mpsc::unbounded_channel();
+        let name = address.to_string();
+        let settings = net::Settings {
+            client_id: cx.config.client_id.clone(),
+            setup_timeout: Duration::from_millis(cx.config.socket_connection_setup_timeout_ms),
+            keepalive: cx.config.socket_keepalive_enable,
+            frames: self.frames.clone(),
+            handshake: self.versions.handshake(cx.now, &name),
+            authenticator: self.authenticator.clone(),
+            large_answers: self.large_answers.clone(),
+            address,
+        };
+        let task = tokio::spawn(net::run(conn.0, settings, from_us, self.events_in.clone()));
+        let connection = Connection {
+            outgoing,
+            task: task.abort_handle(),
+            address: name,
+            versions: None,
+            next_correlation_id: net::handshake::FIRST_CORRELATION_ID,
+        };
+        self.open.insert(conn, connection);
+    }
+
+    fn close(&mut self, cx: &Context<'_>, conn: ConnId, reason: CloseReason) {
+        let Some(connection) = self.open.remove(&conn) else { return };
+        let (level, kind) = match reason {
+            CloseReason::NotNeeded => (Level::Info, "not needed"),
+            CloseReason::RequestTimeout => (Level::Warn, "request timeout"),
+        };
+        let address = &connection.address;
+        cx.log(level, kind, address, format_args!("broker {address}: {reason}, connection closed"));
+    }
+
+    fn send_metadata(
+        &mut self,
+        cx: &Context<'_>,
+        producer: &Producer,
+        conn: ConnId,
+        request: RequestId,
+    ) {
+        let Some(connection) = self.open.get_mut(&conn) else { return };
+        let topics = producer.asked_topics();
+        connection.send(request, |correlation_id, versions| {
+            encode::metadata(cx.config, versions, correlation_id, &topics)
+        });
+    }
+
+    fn send_init_producer_id(
+        &mut self,
+        cx: &Context<'_>,
+        producer: &mut Producer,
+        conn: ConnId,
+        request: RequestId,
+    ) {
+        let Some(connection) = self.open.get_mut(&conn) else { return };
+        let offered = connection.versions.and_then(|versions| versions.init_producer_id);
+        let Some(version) = offered else {
+            let response = InitProducerIdResponse {
+                throttle_ms: 0,
+                error: ErrorCode::UNSUPPORTED_VERSION,
+                producer_id: -1,
+                epoch: -1,
+            };
+            return producer.handle_producer_id(cx.now, conn, request, &response);
+        };
+        connection.send(request, |correlation_id, _| {
+            encode::init_producer_id(cx.config, version, correlation_id)
+        });
+    }
+
+    fn send_produce(
+        &mut self,
+        cx: &Context<'_>,
+        producer: &Producer,
+        queues: &mut Queues,
+        replay: &Replay,
+        conn: ConnId,
+        request: RequestId,
+    ) {
+        let Some(connection) = self.open.get_mut(&conn) else { return };
+        let sent = producer.request(conn, request);
+        // On record before it is sent, so that whoever finds the file repeats what the broker knows.
+        for sent in sent {
+            let Some(stamp) = sent.batch.stamp else { continue };
+            let records = &sent.batch.records;
+            for (index, record) in records.iter().enumerate() {
+                if index == 1 {
+                    crash_point("batch half stamped");
+                }
+                let stamp = Stamp::of_record(stamp, sent.partition, index, records.len());
+                queues.stamp(record.id, &stamp);
+            }
+            crash_point("batch stamped");
+        }
+        let lookup = Records { queues, replay };
+        let bytes = connection.send(request, |correlation_id, versions| {
+            let frame = |bytes| self.frames.take(bytes);
+            encode::produce(cx.config, versions, correlation_id, producer, lookup, frame, sent)
+        });
+        crash_point("batch sent");
+        stats::add(&cx.shared.stats.request_bytes_sent, bytes as u64);
+    }
+}
+
+impl Connection {
+    /// Encodes a request and hands it to the connection; returns its size.
+    fn send(
+        &mut self,
+        request: RequestId,
+        encode: impl FnOnce(i32, Versions) -> (Vec<u8>, Option<net::Expected>),
+    ) -> usize {
+        let Some(versions) = self.versions else { return 0 };
+        let correlation_id = self.next_correlation_id;
+        self.next_correlation_id = match correlation_id.checked_add(1) {
+            Some(next) => next,
+            None => net::handshake::FIRST_CORRELATION_ID,
+        };
+        let (frame, answer) = encode(correlation_id, versions);
+        let bytes = frame.len();
+        let _ = self.outgoing.send(net::Outgoing { frame, request: request.0, answer });
+        bytes
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

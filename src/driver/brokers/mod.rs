@@ -1,0 +1,5 @@
+//! The driver's side of the network: connections to brokers, what they are asked, and which releases they are.
+
+pub(super) mod connections;
+pub(super) mod encode;
+pub(super) mod versions;

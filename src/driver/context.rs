@@ -1,0 +1,119 @@
+//! What the components of a producer's event loop are given: the time, the configuration, and what is shared.
+
+use super::lua::LuaPorts;
+use super::lua::log::{Level, LogBuffer};
+use super::undelivered::disk::Disk;
+use crate::config::Config;
+use crate::producer::Time;
+use crate::stats::Stats;
+use rustix::fd::OwnedFd;
+use std::fmt::Display;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// What nginx's event loop and the driver thread share of one producer, besides its queue.
+pub struct Shared {
+    /// Values for `kfk.stats()`.
+    pub stats: Stats,
+    /// Lines for `ngx.log`.
+    pub log: LogBuffer,
+    /// What goes to Lua callbacks and comes from them.
+    pub lua: LuaPorts,
+    /// Wakes the producer's event loop.
+    pub wake: OwnedFd,
+    /// Position up to which everything is to be sent without lingering.
+    pub(super) flush: AtomicU64,
+    /// Set once when the worker begins to leave: nothing of others' is begun any more.
+    leaving: AtomicBool,
+    /// Set once to end the producer; from then on the deadline counts.
+    stopping: AtomicBool,
+    /// When a stopping producer gives up, microseconds on its clock.
+    stop_by: AtomicU64,
+    /// Zero of that clock.
+    start: Instant,
+}
+
+impl Shared {
+    #[allow(clippy::disallowed_methods, reason = "the driver reads the clock for the layers below")]
+    pub(super) fn new(wake: OwnedFd) -> Shared {
+        Shared {
+            stats: Stats::default(),
+            log: LogBuffer::default(),
+            lua: LuaPorts::default(),
+            wake,
+            flush: AtomicU64::new(0),
+            leaving: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            stop_by: AtomicU64::new(u64::MAX),
+            start: Instant::now(),
+        }
+    }
+
+    /// Microseconds since the producer was started.
+    pub(super) fn now(&self) -> Time {
+        Time(self.start.elapsed().as_micros() as u64)
+    }
+
+    /// Wakes the producer's event loop. Never blocks: a full eventfd is a wake-up already.
+    pub fn signal(&self) {
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    /// True while queues of dead workers and backup files are this worker's business.
+    pub(super) fn looks_after_others(&self) -> bool {
+        !self.leaving.load(Ordering::Acquire) && !self.is_stopping()
+    }
+
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Ordering::Release);
+        self.signal();
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// When a stopping producer gives up.
+    pub(super) fn stop_by(&self) -> Time {
+        Time(self.stop_by.load(Ordering::Relaxed))
+    }
+
+    /// Ends the producer within `limit` from now, which may be called again with less.
+    pub(super) fn stop_within(&self, limit: Duration) {
+        self.stop_by.store((self.now() + limit).0, Ordering::Relaxed);
+        self.stopping.store(true, Ordering::Release);
+        self.signal();
+    }
+
+    /// True once the event loop begins no callbacks any more.
+    pub(super) fn callbacks_ended(&self) -> bool {
+        self.is_stopping() || self.lua.callbacks_ended()
+    }
+}
+
+/// What a component is given in each turn.
+#[derive(Clone, Copy)]
+pub(super) struct Context<'a> {
+    pub now: Time,
+    pub config: &'a Config,
+    pub shared: &'a Shared,
+    pub disk: &'a Disk,
+}
+
+impl Context<'_> {
+    /// Leaves a log line; see [`LogBuffer::put`].
+    pub fn log(&self, level: Level, kind: &'static str, subject: impl Display, text: impl Display) {
+        self.shared.log.put(self.now, level, kind, subject, text);
+    }
+
+    /// How long a message may wait for its delivery.
+    pub fn message_timeout(&self) -> Duration {
+        Duration::from_millis(self.config.message_timeout_ms)
+    }
+}
+
+/// Milliseconds since 1970.
+#[allow(clippy::disallowed_methods, reason = "the driver reads the clock for the layers below")]
+pub(super) fn wall_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}

@@ -1,0 +1,160 @@
+//! A running producer, seen from nginx's thread: started in a worker, stopped within a bound.
+
+use super::context::{Shared, wall_ms};
+use super::lua::log::Level;
+use super::records::adoption::QueueDirs;
+use super::task::{Finished, ProducerTask};
+use super::thread;
+use super::undelivered::disk::Offloaded;
+use crate::backup::{BackupDir, BackupError, Limits};
+use crate::config::Config;
+use crate::producer::Time;
+use crate::queue::{Queue, QueueDir, QueueError, Writer};
+use rustix::event::{EventfdFlags, eventfd};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// What writing the rest to the backup may take at exit, beyond the limit of [`Driver::begin_stop`].
+const SPILL_GRACE: Duration = Duration::from_secs(5);
+/// How often somebody who waits for the end of a producer looks whether there is less time.
+const HURRY_EVERY: Duration = Duration::from_millis(50);
+
+/// Why a producer could not be started. Nothing runs and no file is left when this is returned.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The queue file.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// The backup directory.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// The system has no thread or descriptor for us.
+    #[error("{0}: {1}")]
+    System(&'static str, std::io::Error),
+}
+
+/// A running producer, seen from nginx's thread.
+pub struct Driver {
+    shared: Arc<Shared>,
+    queue: Arc<Queue>,
+    finished: Arc<Finished>,
+}
+
+impl Driver {
+    /// Makes queue and backup directory, and starts the producer on the driver thread of this process. `instance` tells
+    /// nginx instances on one host apart. Returns the producer and its queue's writing end.
+    pub fn start(config: Config, instance: &str) -> Result<(Driver, Writer), StartError> {
+        let limits = Limits { file: config.backup_max_bytes, total: config.backup_total_bytes };
+        let backup = BackupDir::open(&config.backpath, limits)?;
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|errno| StartError::System("eventfd", errno.into()))?;
+        let shared = Arc::new(Shared::new(wake));
+        let queue = Arc::new(make_queue(&config, instance, &shared)?);
+        queue.populate();
+        // Another worker's queue may lie in the other of the two places.
+        let parents = [&config.queue_path, &config.backpath].map(Clone::clone);
+        let dirs = QueueDirs::new(queue.dir().clone(), &parents);
+        let writer = queue.writer(config.queue_buffering_max_messages, config.message_max_bytes);
+        let finished = Arc::new(Finished::default());
+        let task = ProducerTask {
+            config,
+            shared: shared.clone(),
+            queue: queue.clone(),
+            dirs,
+            instance: instance.to_owned(),
+            backup: Offloaded::new(backup),
+            finished: finished.clone(),
+        };
+        match thread::run(task) {
+            Ok(()) => Ok((Driver { shared, queue, finished }, writer)),
+            Err(error) => {
+                // The file is empty; if it cannot be removed the next start will find that out.
+                let _ = queue.remove();
+                Err(StartError::System("cannot start a thread", error))
+            }
+        }
+    }
+
+    /// What is shared with the driver thread.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// The worker begins to leave: others adopt queues and send backup files again from now on, perhaps by another
+    /// configuration than ours.
+    pub fn leave(&self) {
+        self.shared.leave();
+    }
+
+    /// Sends everything up to `position` without lingering.
+    pub fn flush(&self, position: u64) {
+        self.shared.flush.fetch_max(position, Ordering::Release);
+        self.shared.signal();
+    }
+
+    /// True when everything up to `position` was delivered or is in a backup file.
+    pub fn is_done(&self, position: u64) -> bool {
+        self.queue.head() >= position
+    }
+
+    /// Begins the end: what is queued is flushed for at most `limit`, and the rest is written to the backup. Returns at
+    /// once.
+    pub fn begin_stop(&self, limit: Duration) {
+        self.shared.stop_within(limit);
+    }
+
+    /// Waits for the end that [`begin_stop`](Self::begin_stop) began. `hurry` is asked meanwhile whether less time is
+    /// left, and how much. Returns false when the producer did not end in time; its queue file then keeps what is left.
+    pub fn wait(&self, hurry: impl Fn() -> Option<Duration>) -> bool {
+        loop {
+            if self.finished.wait(HURRY_EVERY) {
+                return true;
+            }
+            let now = self.shared.now();
+            if now >= self.shared.stop_by() + SPILL_GRACE {
+                return false;
+            }
+            if let Some(left) = hurry()
+                && now + left < self.shared.stop_by()
+            {
+                self.shared.stop_within(left);
+            }
+        }
+    }
+
+    /// [`begin_stop`](Self::begin_stop), then [`wait`](Self::wait).
+    pub fn stop(&self, limit: Duration, hurry: impl Fn() -> Option<Duration>) -> bool {
+        self.begin_stop(limit);
+        self.wait(hurry)
+    }
+}
+
+/// Makes the worker's queue file, below `backpath` when `queue_path` cannot hold it.
+fn make_queue(config: &Config, instance: &str, shared: &Shared) -> Result<Queue, StartError> {
+    let bytes = config.queue_buffering_max_kbytes * 1024;
+    let make = |parent: &Path| -> Result<Queue, QueueError> {
+        let dir = Arc::new(QueueDir::open(parent)?);
+        Queue::create(dir, &queue_file_name(instance, shared.now()), bytes, wall_ms())
+    };
+    match make(&config.queue_path) {
+        Ok(queue) => Ok(queue),
+        Err(error @ QueueError::FileSizeLimit { .. }) => Err(error.into()),
+        Err(error) => {
+            let Ok(queue) = make(&config.backpath) else { return Err(error.into()) };
+            let text = format_args!("{error}; the queue lies in backpath instead, which is slower");
+            shared.log.put(shared.now(), Level::Warn, "queue_path", "", text);
+            Ok(queue)
+        }
+    }
+}
+
+/// A name that no other queue file has, ever: process ids repeat, in containers at each start.
+pub(super) fn queue_file_name(instance: &str, now: Time) -> String {
+    use std::sync::atomic::AtomicU64;
+    static MADE: AtomicU64 = AtomicU64::new(0);
+    let made = MADE.fetch_add(1, Ordering::Relaxed);
+    let moment = (now.0 << 20) ^ (made << 52) ^ wall_ms() as u64;
+    format!("{instance}-{}-{moment:x}", std::process::id())
+}

@@ -1,0 +1,34 @@
+//! What the producer is told of a record, wherever it comes from.
+
+use crate::config::Config;
+use crate::producer::{NewRecord, RecordId, Time, TopicId, partitioner};
+use crate::protocol::message_set::message_size_bound;
+use crate::record::Record;
+
+/// What the producer is to know of a record. Its topic, and a partition that somebody chose, are still to be named.
+pub(in crate::driver) fn new_record(
+    config: &Config,
+    id: RecordId,
+    born: Time,
+    record: Record<'_>,
+) -> NewRecord {
+    NewRecord {
+        id,
+        topic: TopicId(0),
+        partition: None,
+        key_hash: record.key.map(partitioner::key_hash),
+        bytes: size_bound(&on_the_wire(config, record)) as u32,
+        born,
+    }
+}
+
+/// The record as it goes on the wire.
+pub(in crate::driver) fn on_the_wire<'a>(config: &Config, record: Record<'a>) -> Record<'a> {
+    Record { key: record.key.filter(|_| config.send_key), ..record }
+}
+
+/// Upper bound of what a record takes in a request. Which version that will be is not known when a record comes; a
+/// message set takes more than a batch, which alone has headers.
+fn size_bound(record: &Record<'_>) -> usize {
+    message_size_bound(record) + record.headers.block().len()
+}

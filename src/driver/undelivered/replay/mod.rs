@@ -1,0 +1,480 @@
+//! Sending backup files again. A chunk of lines of one topic at a time goes through the producer like records
+//! of a queue; what became of it is noted on disk before the next one is read. Reading and noting are jobs of the
+//! [disk thread](super::disk).
+//!
+//! Invariants: a line is done with only after Kafka acknowledged it, or alone was refused for good. What fails
+//! otherwise stays in its file and is tried again after a pause; it never becomes a new line of the backup.
+//! New messages are not held up: lines come at `replay_rate`, and only for topics that can be delivered.
+
+mod pace;
+mod progress;
+
+use super::super::context::{Context, Shared, wall_ms};
+use super::super::lua::log::Level;
+use super::super::records::name;
+use super::super::records::new_record::new_record;
+use super::super::records::partitioning::{self, Partitioning};
+use super::disk::Offloaded;
+use crate::backup::backlog::{Place, Which};
+use crate::backup::{Backlog, BackupError, Chunk};
+use crate::config::{Config, Replay as Setting};
+use crate::producer::{Fate, NewRecord, Outcome, Producer, RecordId, Time};
+use crate::protocol::error_code::ErrorCode;
+use crate::record::Record;
+use crate::stats;
+use pace::Pace;
+use progress::{ChunkProgress, State};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
+
+/// Time between looks at the directory.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Time between requests for metadata for the sake of lines that wait.
+const REFRESH_EVERY: Duration = Duration::from_secs(5);
+/// Pause after a line of a topic failed; doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// What is known of a topic whose lines wait.
+#[derive(Default)]
+struct Topic {
+    not_before: Time,
+    pause: Duration,
+    /// Lines that are done with behind one that is not.
+    settled: HashSet<Place>,
+    sent: u64,
+}
+
+/// What came of a job with the files.
+enum Answer {
+    /// Bytes that wait, by topic; `None` when another process replays.
+    Waiting(Result<Option<BTreeMap<String, u64>>, BackupError>),
+    /// The next lines of a topic, if there are some.
+    Read { topic: String, settled: HashSet<Place>, chunk: Result<Option<Chunk>, BackupError> },
+    /// What became of a chunk is noted; how many of its lines were moved aside.
+    Noted {
+        chunk: Chunk,
+        progress: ChunkProgress,
+        open: Option<usize>,
+        moved: Result<usize, BackupError>,
+    },
+}
+
+/// The chunk in hand.
+struct InHand {
+    chunk: Chunk,
+    /// Number of its first line among all. Numbers are never used twice, so a late answer names nobody.
+    first: u64,
+    progress: ChunkProgress,
+}
+
+/// The replay's state.
+pub(in crate::driver) struct Replay {
+    backlog: Option<Offloaded<Backlog, Answer>>,
+    /// The job that it is away with is to note what became of a chunk.
+    noting: bool,
+    pace: Pace,
+    look_at: Time,
+    /// When metadata is asked for again for the sake of topics that cannot be delivered.
+    refresh_at: Time,
+    /// Bytes that wait, by topic, at the last look.
+    waiting: BTreeMap<String, u64>,
+    topics: HashMap<String, Topic>,
+    last_topic: String,
+    /// The number of the next chunk's first line.
+    next_line: u64,
+    in_hand: Option<InHand>,
+}
+
+impl Replay {
+    pub fn new(config: &Config, shared: &Shared) -> Replay {
+        let which = match config.replay {
+            Setting::Off => None,
+            Setting::Own => Some(Which::Own),
+            Setting::All => Some(Which::All),
+        };
+        let open = |which| Backlog::open(&config.backpath, which, config.message_max_bytes);
+        let backlog = which.map(open).transpose().unwrap_or_else(|error| {
+            shared.log.put(shared.now(), Level::Error, "replay", "", error);
+            None
+        });
+        Self::with_backlog(shared.now(), config, backlog)
+    }
+
+    fn with_backlog(now: Time, config: &Config, backlog: Option<Backlog>) -> Replay {
+        Replay {
+            backlog: backlog.map(Offloaded::new),
+            noting: false,
+            pace: Pace::new(now, config.replay_rate),
+            look_at: Time(0),
+            refresh_at: Time(0),
+            waiting: BTreeMap::new(),
+            topics: HashMap::new(),
+            last_topic: String::new(),
+            next_line: 0,
+            in_hand: None,
+        }
+    }
+
+    /// When there is something to do. A producer that is `stopping` begins nothing any more. The end of a job wakes
+    /// the driver by itself.
+    pub fn deadline(&self, stopping: bool) -> Time {
+        match &self.in_hand {
+            _ if !self.backlog.as_ref().is_some_and(Offloaded::is_here) => Time::NEVER,
+            None if stopping => Time::NEVER,
+            None => self.look_at,
+            Some(InHand { progress, .. }) if progress.is_over() => Time(0),
+            // What goes alone goes when these are answered.
+            Some(InHand { progress, .. }) if !progress.has_unsent() && progress.out > 0 => {
+                Time::NEVER
+            }
+            Some(_) => self.pace.next_lot(),
+        }
+    }
+
+    /// The record of a line of the chunk in hand, if it is one.
+    pub fn get(&self, id: RecordId) -> Option<Record<'_>> {
+        let InHand { chunk, first, .. } = self.in_hand.as_ref()?;
+        chunk.get(name::line_after(id, *first)?)
+    }
+
+    /// Takes its own lines out of an outcome; gives back what is left of it.
+    pub fn take(&mut self, cx: &Context<'_>, mut outcome: Outcome) -> Outcome {
+        let Some(InHand { chunk, first, progress }) = &mut self.in_hand else { return outcome };
+        let alone = outcome.records.len() == 1;
+        let fate = outcome.fate;
+        outcome.records.retain(|record| {
+            let line = name::line_after(record.id, *first).filter(|line| *line < chunk.len());
+            let Some(line) = line else { return true };
+            progress.complete(line, fate, alone);
+            if fate == Fate::Delivered {
+                stats::add(&cx.shared.stats.replayed_cnt, 1);
+            }
+            false
+        });
+        outcome
+    }
+
+    /// A message of the topic could not be delivered: its lines wait for a moment.
+    pub fn topic_failed(&mut self, now: Time, topic: &str) {
+        if self.waiting.contains_key(topic) {
+            let topic = self.topics.entry(topic.to_owned()).or_default();
+            topic.not_before = topic.not_before.max(now + FIRST_PAUSE);
+        }
+    }
+
+    /// Does what there is to do.
+    pub fn turn(
+        &mut self,
+        cx: &Context<'_>,
+        producer: &mut Producer,
+        partitioning: &mut Partitioning,
+    ) {
+        let leaving = !cx.shared.looks_after_others();
+        let Some(backlog) = &mut self.backlog else { return };
+        // After a chunk, and after each look: what cannot be delivered is not tried at every turn.
+        let begin = match backlog.result() {
+            Some(answer) => self.take_answer(cx, producer, answer),
+            None => false,
+        };
+        if let Some(in_hand) = &mut self.in_hand {
+            if leaving {
+                in_hand.progress.stop();
+            }
+            self.feed(cx, producer, partitioning);
+            if self.in_hand.as_ref().is_some_and(|in_hand| in_hand.progress.is_over()) {
+                self.note(cx);
+            }
+            return;
+        }
+        let Some(backlog) = self.backlog.as_mut().and_then(Offloaded::here) else { return };
+        if leaving {
+            // Another worker's turn.
+            return backlog.unlock();
+        }
+        if cx.now >= self.look_at {
+            self.look(cx);
+        } else if begin {
+            self.begin_chunk(cx, producer);
+        }
+    }
+
+    /// True when another chunk may be begun.
+    fn take_answer(&mut self, cx: &Context<'_>, producer: &mut Producer, answer: Answer) -> bool {
+        match answer {
+            Answer::Waiting(waiting) => self.take_waiting(cx, producer, waiting),
+            Answer::Read { topic, settled, chunk } => {
+                self.topics.entry(topic.clone()).or_default().settled = settled;
+                self.take_chunk(cx, producer, topic, chunk);
+            }
+            Answer::Noted { chunk, progress, open, moved } => {
+                self.noting = false;
+                self.take_note(cx, &chunk, &progress, open, moved);
+            }
+        }
+        self.in_hand.is_none()
+    }
+
+    /// Has the lock taken, and what waits counted.
+    fn look(&mut self, cx: &Context<'_>) {
+        let Some(backlog) = &mut self.backlog else { return };
+        let now_s = wall_ms() / 1000;
+        backlog.send(cx.now, cx.disk, move |backlog| {
+            let locked = backlog.lock();
+            Answer::Waiting(match locked {
+                Ok(true) => backlog.waiting(now_s).map(Some),
+                Ok(false) => Ok(None),
+                Err(error) => Err(error),
+            })
+        });
+    }
+
+    fn take_waiting(
+        &mut self,
+        cx: &Context<'_>,
+        producer: &mut Producer,
+        waiting: Result<Option<BTreeMap<String, u64>>, BackupError>,
+    ) {
+        self.look_at = cx.now + LOOK_EVERY;
+        self.waiting = match waiting {
+            Ok(waiting) => waiting.unwrap_or_default(),
+            // What is known of the topics holds at the next look.
+            Err(error) => {
+                self.waiting.clear();
+                self.publish_waiting(cx.shared);
+                return cx.log(Level::Error, "replay", "", error);
+            }
+        };
+        let allowed = &cx.config.topics;
+        self.waiting.retain(|topic, _| allowed.is_empty() || allowed.contains(topic));
+        self.topics.retain(|topic, _| self.waiting.contains_key(topic));
+        self.report(cx);
+        self.publish_waiting(cx.shared);
+        // Whether they can be delivered is known once metadata was asked for.
+        let mut all = true;
+        for topic in self.waiting.keys() {
+            let id = producer.topic(cx.now, topic);
+            all &= producer.is_deliverable(cx.now, id);
+        }
+        if !all && cx.now >= self.refresh_at {
+            self.refresh_at = cx.now + REFRESH_EVERY;
+            producer.refresh_metadata(cx.now);
+        }
+    }
+
+    /// Logs what a look has found.
+    fn report(&mut self, cx: &Context<'_>) {
+        let Some(backlog) = self.backlog.as_mut().and_then(Offloaded::here) else { return };
+        if self.waiting.is_empty() {
+            backlog.unlock();
+        }
+        for error in backlog.troubles() {
+            cx.log(Level::Error, "replay", "", error);
+        }
+        for name in backlog.left_alone() {
+            let text = format_args!(
+                "backup file {name} holds lines of another topic and is not replayed; it was \
+                 renamed, perhaps"
+            );
+            cx.log(Level::Warn, "left alone", name, text);
+        }
+    }
+
+    fn publish_waiting(&self, shared: &Shared) {
+        stats::set(&shared.stats.replay_waiting_bytes, self.waiting.values().sum());
+    }
+
+    /// Has lines of the next topic read that can be delivered.
+    fn begin_chunk(&mut self, cx: &Context<'_>, producer: &mut Producer) {
+        let names: Vec<&String> = self.waiting.keys().collect();
+        let turn = names.partition_point(|name| **name <= self.last_topic);
+        for name in names[turn..].iter().chain(&names[..turn]) {
+            let id = producer.topic(cx.now, name);
+            let topic = self.topics.entry((*name).clone()).or_default();
+            if topic.not_before > cx.now || !producer.is_deliverable(cx.now, id) {
+                continue;
+            }
+            let Some(backlog) = &mut self.backlog else { return };
+            let (topic, settled) = ((*name).clone(), std::mem::take(&mut topic.settled));
+            backlog.send(cx.now, cx.disk, move |backlog| {
+                let chunk = backlog.read(&topic, &settled);
+                Answer::Read { topic, settled, chunk }
+            });
+            return;
+        }
+    }
+
+    /// Begins with the lines that were read, if there are some.
+    fn take_chunk(
+        &mut self,
+        cx: &Context<'_>,
+        producer: &mut Producer,
+        name: String,
+        chunk: Result<Option<Chunk>, BackupError>,
+    ) {
+        let topic = self.topics.entry(name.clone()).or_default();
+        let chunk = match chunk {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => {
+                let sent = std::mem::take(&mut topic.sent);
+                if sent > 0 {
+                    let text = format_args!(
+                        "topic {name}: {sent} messages of its backup files were sent again"
+                    );
+                    cx.log(Level::Notice, "replayed", &name, text);
+                }
+                // Until the next look.
+                self.waiting.remove(&name);
+                return self.publish_waiting(cx.shared);
+            }
+            Err(error) => {
+                topic.wait_longer(cx.now);
+                return cx.log(Level::Error, "replay", &name, error);
+            }
+        };
+        let text = format_args!("topic {name}: {} is sent again", chunk.file_name());
+        cx.log(Level::Notice, "replay", &name, text);
+        let progress = ChunkProgress::new(producer.topic(cx.now, &name), chunk.len());
+        self.last_topic = name;
+        let first = self.next_line;
+        self.next_line += chunk.len() as u64;
+        self.in_hand = Some(InHand { chunk, first, progress });
+    }
+
+    /// Hands lines to the producer, as many as the rate allows.
+    fn feed(&mut self, cx: &Context<'_>, producer: &mut Producer, partitioning: &mut Partitioning) {
+        let most = self.pace.allowance(cx.now);
+        let Some(InHand { chunk, first, progress }) = &mut self.in_hand else { return };
+        let lines = progress.next_lines(most);
+        if lines.is_empty() {
+            return;
+        }
+        // Another configuration than the one that wrote them may have nobody to ask.
+        let ask = partitioning::is_asked(cx);
+        for &line in &lines {
+            let Some(record) = chunk.get(line) else { continue };
+            let id = name::of_line(*first + line as u64);
+            let topic = progress.topic;
+            let record = NewRecord { topic, ..new_record(cx.config, id, cx.now, record) };
+            progress.out += 1;
+            partitioning.hand_over(cx.now, record, ask, producer);
+        }
+        if !progress.has_unsent() {
+            // The next chunk waits for these.
+            producer.handle_flush(cx.now);
+        }
+        self.pace.spend(lines.len());
+    }
+
+    /// Has noted what became of the chunk in hand, so far, and lets go of it.
+    fn note(&mut self, cx: &Context<'_>) {
+        let (Some(InHand { chunk, progress, .. }), Some(backlog)) =
+            (self.in_hand.take(), &mut self.backlog)
+        else {
+            return;
+        };
+        self.noting = true;
+        backlog.send(cx.now, cx.disk, move |backlog| {
+            let open = progress.numbers(State::Open).next();
+            let refused: Vec<usize> = progress.numbers(State::Refused).collect();
+            let moved = backlog.commit(&chunk, open, &refused);
+            Answer::Noted { chunk, progress, open, moved }
+        });
+    }
+
+    fn take_note(
+        &mut self,
+        cx: &Context<'_>,
+        chunk: &Chunk,
+        progress: &ChunkProgress,
+        open: Option<usize>,
+        moved: Result<usize, BackupError>,
+    ) {
+        let name = chunk.topic();
+        let topic = self.topics.entry(name.to_owned()).or_default();
+        let places = |state| progress.numbers(state).filter_map(|index| chunk.place(index));
+        topic.sent += progress.numbers(State::Sent).count() as u64;
+        topic.settled.extend(places(State::Sent));
+        match moved {
+            Ok(moved) => {
+                topic.settled.extend(places(State::Refused));
+                if moved > 0 {
+                    stats::add(&cx.shared.stats.replay_poison_cnt, moved as u64);
+                    tell_poison(cx, chunk, moved, progress.refusal);
+                }
+                if open.is_none() {
+                    topic.settled.retain(|place| !chunk.is_past(place));
+                    topic.pause = Duration::ZERO;
+                } else {
+                    topic.wait_longer(cx.now);
+                }
+            }
+            Err(error) => {
+                topic.wait_longer(cx.now);
+                cx.log(Level::Error, "replay", name, error);
+            }
+        }
+        if let Some(reason) = progress.failure {
+            let text = format_args!("topic {name}: {reason}; its backup lines are sent later");
+            cx.log(Level::Warn, "replay failed", name, text);
+        }
+    }
+
+    /// At the end: has noted what became of the chunk in hand, and waits for that.
+    pub async fn finish(&mut self, cx: &Context<'_>) {
+        if self.backlog.as_ref().is_some_and(Offloaded::is_here) {
+            self.note(cx);
+        }
+        if self.noting
+            && let Some(backlog) = &mut self.backlog
+            && let Some(Answer::Noted { chunk, progress, open, moved }) = backlog.wait().await
+        {
+            self.take_note(cx, &chunk, &progress, open, moved);
+        }
+    }
+}
+
+impl Topic {
+    fn wait_longer(&mut self, now: Time) {
+        self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        self.not_before = now + self.pause;
+    }
+}
+
+fn tell_poison(cx: &Context<'_>, chunk: &Chunk, moved: usize, refusal: Option<ErrorCode>) {
+    let (topic, file) = (chunk.topic(), chunk.file_name());
+    let reason = refusal.map_or("not lines, or damaged, or too large".into(), |e| e.to_string());
+    let text = format_args!(
+        "{moved} lines of {file} cannot be sent, see {topic}~bad in backpath: {reason}"
+    );
+    cx.log(Level::Error, "poison", topic, text);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backup::Lines;
+    use crate::backup::format::Line;
+    use crate::backup::{BackupDir, Limits};
+    use crate::producer::TopicId;
+
+    #[test]
+    fn a_producer_that_stops_is_not_kept_awake_by_what_it_will_not_begin() {
+        let scratch = tempfile::tempdir().unwrap();
+        let limits = Limits { file: 1 << 20, total: 1 << 20 };
+        let mut lines = Lines::default();
+        lines.push(&Line::new(0, "t", None, Some(b"payload")));
+        BackupDir::open(scratch.path(), limits).unwrap().append("t", &lines).unwrap();
+        let mut backlog = Backlog::open(scratch.path(), Which::Own, 1000).unwrap();
+        assert!(backlog.lock().unwrap());
+        backlog.waiting(0).unwrap();
+        let chunk = backlog.read("t", &HashSet::new()).unwrap().unwrap();
+        let mut replay = Replay::with_backlog(Time(0), &Config::default(), Some(backlog));
+        replay.look_at = Time(5);
+        assert_eq!(replay.deadline(false), Time(5));
+        assert_eq!(replay.deadline(true), Time::NEVER);
+        let progress = ChunkProgress::new(TopicId(0), 1);
+        replay.in_hand = Some(InHand { chunk, first: 0, progress });
+        assert!(replay.deadline(true) < Time::NEVER);
+    }
+}
