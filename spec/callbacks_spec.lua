@@ -1,6 +1,7 @@
 -- failed_cb and partitioner: what they are given, when they run, and what their faults do.
 
 local harness = require "spec.harness"
+local process = require "spec.harness.process"
 
 local kafka = harness.kafka
 local DEAD = { "127.0.0.1:1" }
@@ -282,6 +283,42 @@ describe("failed_cb", function()
         io.stdout:write(("        longest gap %d ms\n"):format(found.gap * 1000))
         assert.is_true(found.gap > 0 and found.gap < 0.1, found.gap)
         assert.same({}, nginx:backup("cb-many"))
+    end)
+
+    it("#pending FLT-05: handles a message or leaves it in the backup, also in a reload", function()
+        local nginx = start({ metadata_broker_list = DEAD, message_timeout_ms = 300 }, [[
+            failed_cb = function(_, msg)
+                ngx.sleep(0.005)
+                local file = assert(io.open(ngx.config.prefix() .. "/handled", "a"))
+                file:write(msg.str, "\n")
+                file:close()
+            end
+        ]])
+        log(nginx, "cb-reload", 1, 200)
+        local function handled()
+            local list = {}
+            for number in (process.read(nginx.prefix .. "/handled") or ""):gmatch("%d+") do
+                list[#list + 1] = tonumber(number)
+            end
+            return list
+        end
+        harness.eventually(5, function()
+            assert.is_true(#handled() > 10)
+        end)
+        nginx:reload()
+        harness.eventually(10, function()
+            assert.equal(1, #nginx:queue_files())
+        end)
+        nginx:stop()
+        local kept, all = handled(), {}
+        for _, line in ipairs(nginx:backup("cb-reload")) do
+            kept[#kept + 1] = tonumber(line.payload)
+        end
+        table.sort(kept)
+        for i = 1, 200 do
+            all[i] = i
+        end
+        assert.same(all, kept)
     end)
 
     it("is given what log() could not take, after log() has returned", function()

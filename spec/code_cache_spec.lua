@@ -1,4 +1,5 @@
--- lua_code_cache off: each request is a new Lua VM, and the producer outlives them all.
+-- lua_code_cache off: each request is a new Lua VM, and the producer outlives them all. It outlives
+-- the module, too, where that is loaded anew in a living VM.
 
 local harness = require "spec.harness"
 
@@ -66,3 +67,45 @@ describe("with lua_code_cache off", function()
         check(nginx, topic)
     end)
 end)
+
+
+-- As some frameworks do after a change of the code.
+local LOAD_ANEW = [[
+    for name in pairs(package.loaded) do
+        if name:find("^lkfk") then package.loaded[name] = nil end
+    end
+    kfk = require "lkfk.kfk"
+    for _ = 1, 3 do collectgarbage() end
+    %s
+    return kfk.log(..., nil, 2)
+]]
+
+
+local INIT = "assert(kfk.init(require('spec_conf')))"
+
+
+for init, name in pairs { [""] = "", [INIT] = ", and init() called again" } do
+    it("#pending FLT-10: the producer goes on when the module is loaded anew" .. name, function()
+        local topic = kafka:topic("cache-anew" .. #name, 1)
+        local nginx = harness.nginx {
+            init = ([[
+                package.loaded.spec_conf = {
+                    metadata_broker_list = { %q }, queue_path = queue_path, backpath = backpath,
+                    queue_buffering_max_ms = 5, message_timeout_ms = 60000,
+                    exit_timeout_ms = 20000, -- longer than a request to nginx may take
+                }
+            ]]):format(kafka.bootstrap),
+            init_worker = "assert(require('lkfk.kfk').init(require('spec_conf')))",
+        }
+        -- There is something to wait for.
+        kafka:pause()
+        assert.is_true(nginx:run("return kfk.log(..., nil, 1)", topic))
+        assert.is_true(nginx:run(LOAD_ANEW:format(init), topic))
+        kafka:resume()
+        assert.is_true(nginx:run("return kfk.flush(9)"))
+        assert.same({ "1", "2" }, kafka:payloads(topic))
+        nginx:stop()
+        assert.same({}, nginx:queue_files())
+        assert.is_nil(nginx:error_log():match("[^\n]*%[error%][^\n]*"))
+    end)
+end

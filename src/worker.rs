@@ -5,7 +5,7 @@ use crate::config::{Config, ConfigError, Value};
 use crate::driver::lua::LuaPorts;
 use crate::driver::{Driver, StartError};
 use crate::ffi::{self, Handle};
-use crate::termination;
+use crate::nginx::termination;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 

@@ -1,15 +1,15 @@
 //! The driver thread: one in a worker, on which each producer is a task. It is started with the first producer and
 //! ends with the last one.
 //!
-//! All signals are blocked in it, since nginx's handlers expect to run on nginx's thread, and it may run on
-//! every processor, since nginx may have pinned the worker to one. Nothing here runs before the fork: the
-//! thread would not survive it.
+//! All signals are blocked in it, since nginx's handlers expect to run on nginx's thread, and it may run on every
+//! processor that nginx's master may run on, since nginx may have pinned the worker to one. Nothing here runs before the
+//! fork: the thread would not survive it.
 
 #![allow(clippy::disallowed_methods, reason = "this is where the driver thread is started")]
 
 use super::task::ProducerTask;
 use super::undelivered::disk::{Disk, DiskThreads};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use crate::nginx::affinity;
 use std::io;
 use std::sync::Mutex;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
@@ -66,7 +66,7 @@ fn spawn(live: impl FnOnce() + Send + 'static) -> io::Result<()> {
         libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
     }
     let thread = std::thread::Builder::new().name("lkfk".into()).spawn(|| {
-        leave_the_workers_processor();
+        affinity::run_where_the_master_may();
         live();
     });
     // SAFETY: `before` is what the first call stored.
@@ -75,15 +75,6 @@ fn spawn(live: impl FnOnce() + Send + 'static) -> io::Result<()> {
     }
     // Nobody joins it: a producer says itself when it has ended.
     thread.map(drop)
-}
-
-fn leave_the_workers_processor() {
-    let mut everywhere = CpuSet::new();
-    for cpu in 0..CpuSet::MAX_CPU {
-        everywhere.set(cpu);
-    }
-    // Where this is forbidden the thread shares nginx's processor.
-    let _ = sched_setaffinity(None, &everywhere);
 }
 
 /// Runs producers until the last one has ended and no other was given meanwhile.
