@@ -47,7 +47,7 @@ impl Asking {
     /// When the oldest message has waited for `timeout`.
     pub fn expiry(&self, timeout: Duration) -> Time {
         let oldest = self.held.values().filter_map(|held| held.front());
-        oldest.map(|held| held.record.born + timeout).min().unwrap_or(Time::NEVER)
+        oldest.map(|held| held.record.record.born + timeout).min().unwrap_or(Time::NEVER)
     }
 
     /// Takes the oldest messages out that `may_go`, of topics of which nothing is known and asking failed, up
@@ -64,15 +64,14 @@ impl Asking {
         for (topic, held) in self.held.iter_mut().filter(|(topic, _)| producer.is_unknown(**topic))
         {
             let mut taken = Vec::new();
-            held.retain(|Held { record, choice }| {
+            held.retain(|Held { record: NewRecord { record, .. }, choice }| {
                 let goes = (count < records || size < bytes)
                     && *choice != Choice::Asked
                     && may_go(record.id);
                 if goes {
                     count += 1;
                     size += u64::from(record.bytes);
-                    let NewRecord { id, born, bytes, key_hash, partition, .. } = *record;
-                    taken.push(Record { id, born, bytes, key_hash, partition });
+                    taken.push(*record);
                 }
                 !goes
             });
@@ -101,7 +100,7 @@ impl Asking {
         let mut room = events.questions_room();
         for (topic, held) in &mut self.held {
             let partitions = producer.partition_count(*topic);
-            let expired = |held: &Held| held.record.born + timeout <= now;
+            let expired = |held: &Held| held.record.record.born + timeout <= now;
             // Nothing can have changed for a topic of which still nothing is known.
             if partitions.is_none() && !held.front().is_some_and(expired) {
                 continue;
@@ -111,9 +110,9 @@ impl Asking {
                     held.choice = Choice::Made;
                 }
                 if held.choice == Choice::Asked
-                    && let Some(partition) = answers.get(&held.record.id)
+                    && let Some(partition) = answers.get(&held.record.record.id)
                 {
-                    held.record.partition = *partition;
+                    held.record.record.partition = *partition;
                     held.choice = Choice::Made;
                 }
                 if held.choice == Choice::Open
@@ -121,9 +120,9 @@ impl Asking {
                     && let Some(partitions) = partitions
                 {
                     // As in encode::produce: a slot in use is whole, or the thread starts over.
-                    let slot = sources.get(held.record.id).expect("a slot in use is whole");
+                    let slot = sources.get(held.record.record.id).expect("a slot in use is whole");
                     let key = slot.record.key.map(<[u8]>::to_vec);
-                    events.put_question(Question { id: held.record.id, key, partitions });
+                    events.put_question(Question { id: held.record.record.id, key, partitions });
                     held.choice = Choice::Asked;
                     room -= 1;
                 }

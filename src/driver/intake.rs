@@ -3,7 +3,7 @@
 use super::sources::Sources;
 use super::{Level, RECORDS_A_TURN, Run, encode, wall_ms};
 use crate::config::Config;
-use crate::producer::{NewRecord, RecordId, Time, TopicId, partitioner};
+use crate::producer::{self, NewRecord, RecordId, Time, TopicId, partitioner};
 use crate::queue::layout::ASK_PARTITION;
 use crate::record::Record;
 
@@ -91,7 +91,7 @@ impl Run<'_> {
             }
             let id = Sources::name(number, slot.position);
             let born = now.of_stamp(earliest, now_ms, slot.logged_ms);
-            let record = NewRecord {
+            let record = producer::Record {
                 partition: u32::try_from(slot.partition).ok(),
                 ..new_record(self.config, id, born, slot.record)
             };
@@ -102,7 +102,7 @@ impl Run<'_> {
             let topic = slot.topic;
             match self.topic(now, number, topic) {
                 Some(topic) => {
-                    if let Some(record) = self.asking.hold(NewRecord { topic, ..record }, ask) {
+                    if let Some(record) = self.asking.hold(NewRecord { topic, record }, ask) {
                         self.producer.handle_record(now, record);
                     }
                 }
@@ -130,16 +130,15 @@ impl Run<'_> {
     }
 }
 
-/// What the producer is to know of a record. Its topic, and a partition that somebody chose, are still to be named.
+/// What the producer is to know of a record. A partition that somebody chose is still to be named.
 pub(super) fn new_record(
     config: &Config,
     id: RecordId,
     born: Time,
     record: Record<'_>,
-) -> NewRecord {
-    NewRecord {
+) -> producer::Record {
+    producer::Record {
         id,
-        topic: TopicId(0),
         partition: None,
         key_hash: record.key.map(partitioner::key_hash),
         bytes: encode::record_size_bound(&encode::sent(config, record)) as u32,

@@ -28,7 +28,7 @@ pub use thread::{Driver, StartError};
 use crate::config::Config;
 use crate::net::frame_pool::FramePool;
 use crate::net::{Authenticator, Event};
-use crate::producer::{ConnId, Fate, Mark, Outcome, Producer, Rules, Time};
+use crate::producer::{ConnId, Delivery, Mark, Outcome, Producer, Rules, Time};
 use crate::queue::Queue;
 use crate::stats::{self, Stats};
 use asking::Asking;
@@ -341,8 +341,8 @@ impl<'a> Run<'a> {
         if outcome.records.is_empty() {
             return;
         }
-        match outcome.fate {
-            Fate::Delivered => {
+        match outcome.delivery {
+            Delivery::Delivered { .. } => {
                 for (n, record) in outcome.records.iter().enumerate() {
                     if let Some(later) = outcome.records.get(n + PREFETCH_AHEAD) {
                         self.sources.prefetch(later.id, 0);
@@ -351,7 +351,7 @@ impl<'a> Run<'a> {
                 }
                 stats::add(&self.shared.stats.succ_msg_cnt, outcome.records.len() as u64);
             }
-            Fate::Failed { reason, in_doubt } => {
+            Delivery::Failed { reason, in_doubt } => {
                 if !in_doubt {
                     // Not in the log: whoever finds the file is not to take them for sent, and some for done.
                     for record in &outcome.records {

@@ -16,7 +16,7 @@ use super::{Level, Run, Shared, wall_ms};
 use crate::backup::backlog::{Place, Which};
 use crate::backup::{Backlog, BackupError, Chunk};
 use crate::config::{Config, Replay as Setting};
-use crate::producer::{Fate, NewRecord, Outcome, Time};
+use crate::producer::{NewRecord, Outcome, Time};
 use crate::protocol::error_code::ErrorCode;
 use crate::stats;
 use fates::{Current, State};
@@ -117,11 +117,11 @@ impl Replay {
     pub fn take(&mut self, mut outcome: Outcome, sources: &Sources, shared: &Shared) -> Outcome {
         let Some(current) = &mut self.current else { return outcome };
         let alone = outcome.records.len() == 1;
-        let fate = outcome.fate;
+        let fate = outcome.delivery;
         outcome.records.retain(|record| {
             let Some(index) = sources.replay_index(record.id) else { return true };
             current.settle(index, fate, alone);
-            if fate == Fate::Delivered {
+            if fate.is_delivered() {
                 stats::add(&shared.stats.replayed_cnt, 1);
             }
             false
@@ -320,7 +320,7 @@ impl Run<'_> {
             let Some(line) = source.chunk.get(index) else { continue };
             let record = NewRecord {
                 topic: current.topic,
-                ..new_record(self.config, source.name(index), now, line)
+                record: new_record(self.config, source.name(index), now, line),
             };
             current.out += 1;
             if let Some(record) = self.asking.hold(record, ask) {

@@ -3,7 +3,7 @@
 //! Invariants: a line is [sent](State::Sent) only once it is acknowledged, and [refused](State::Refused) only when it
 //! was refused for good in a batch of its own. After any other failure nothing more of the chunk is handed over.
 
-use crate::producer::{Fate, Reason, TopicId};
+use crate::producer::{Delivery, Reason, TopicId};
 use crate::protocol::error_code::ErrorCode;
 use std::collections::VecDeque;
 
@@ -60,11 +60,11 @@ impl Current {
     }
 
     /// What became of a line; `alone`: it was the only record of its batch.
-    pub fn settle(&mut self, index: usize, fate: Fate, alone: bool) {
+    pub fn settle(&mut self, index: usize, fate: Delivery, alone: bool) {
         self.out = self.out.saturating_sub(1);
         match fate {
-            Fate::Delivered => self.states[index] = State::Sent,
-            Fate::Failed { reason: Reason::Broker(code), .. } if is_poison(code) => {
+            Delivery::Delivered { .. } => self.states[index] = State::Sent,
+            Delivery::Failed { reason: Reason::Broker(code), .. } if is_poison(code) => {
                 self.refusal = Some(code);
                 if alone {
                     self.states[index] = State::Refused;
@@ -76,7 +76,7 @@ impl Current {
                     self.fail(Reason::Broker(code));
                 }
             }
-            Fate::Failed { reason, .. } => self.fail(reason),
+            Delivery::Failed { reason, .. } => self.fail(reason),
         }
     }
 
@@ -128,8 +128,8 @@ fn is_poison(code: ErrorCode) -> bool {
 mod tests {
     use super::*;
 
-    fn refused(code: ErrorCode) -> Fate {
-        Fate::Failed { reason: Reason::Broker(code), in_doubt: false }
+    fn refused(code: ErrorCode) -> Delivery {
+        Delivery::Failed { reason: Reason::Broker(code), in_doubt: false }
     }
 
     fn handed_over(current: &mut Current) {
@@ -149,7 +149,7 @@ mod tests {
         current.one_by_one = true;
         current.out = 3;
         current.alone.clear();
-        current.settle(0, Fate::Delivered, true);
+        current.settle(0, Delivery::UNPLACED, true);
         current.settle(1, refused(ErrorCode::INVALID_RECORD), true);
         // Shared its batch with new messages: nobody knows whose fault it was.
         current.settle(2, refused(ErrorCode::INVALID_RECORD), false);
@@ -159,14 +159,14 @@ mod tests {
 
     #[test]
     fn errors_that_may_pass_leave_the_lines_in_their_file_and_hand_nothing_more_over() {
-        let timed_out = Fate::Failed { reason: Reason::TimedOut, in_doubt: true };
+        let timed_out = Delivery::Failed { reason: Reason::TimedOut, in_doubt: true };
         for fate in [timed_out, refused(ErrorCode::TOPIC_AUTHORIZATION_FAILED)] {
             let mut current = Current::new(TopicId(0), 10);
             current.unsent.drain(..2);
             current.out = 2;
             current.settle(0, fate, true);
             assert!(current.unsent.is_empty() && !current.is_over());
-            current.settle(1, Fate::Delivered, true);
+            current.settle(1, Delivery::UNPLACED, true);
             assert_eq!(current.states[..3], [State::Open, State::Sent, State::Open]);
             assert!(current.is_over());
         }
