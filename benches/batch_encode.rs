@@ -38,7 +38,7 @@ fn batch_encode(criterion: &mut Criterion) {
             || Vec::with_capacity(hint + 256),
             |out| {
                 let mut request = ProduceEncoder::begin(out, 12, 1, "lkfk", -1, 5000, 1);
-                request.topic(TopicRef { name: "access-log", id: [0; 16] }, 1);
+                request.topic(TopicRef { name: "access-log", id: uuid::Uuid::nil() }, 1);
                 request.partition(0, hint, |out| encode(out, None, black_box(&payload)));
                 request.finish();
             },

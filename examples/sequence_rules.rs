@@ -124,7 +124,7 @@ impl Broker {
             30_000,
             1,
         );
-        request.topic(TopicRef { name: &self.topic, id: [0; 16] }, 1);
+        request.topic(TopicRef { name: &self.topic, id: uuid::Uuid::nil() }, 1);
         let stamp = ProducerStamp {
             producer_id: numbers.producer_id,
             epoch: numbers.epoch,

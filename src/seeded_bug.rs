@@ -19,7 +19,7 @@ pub(crate) enum Bug {
     KeepEpoch,
     /// Batches that come back stand in the order of their return.
     PutBackUnordered,
-    /// What may be in the log is given up for its age.
+    /// What may be in the log expires.
     ExpireInDoubt,
     /// Doubt is forgotten when a connection breaks.
     ForgetDoubt,
@@ -27,7 +27,7 @@ pub(crate) enum Bug {
     LoseOnDisconnect,
     /// "Not enough replicas" counts as success.
     RefusalIsSuccess,
-    /// Two batches are on the way without idempotence.
+    /// Two batches are in flight without idempotence.
     TwoInFlight,
     /// Records are reported twice.
     ReportTwice,
@@ -45,7 +45,7 @@ pub(crate) enum Bug {
     TrustRefusal,
     /// A batch that may be in the log is cut in two.
     SplitInDoubt,
-    /// What was given up keeps its stamp.
+    /// What failed keeps its stamp.
     KeepFailedStamp,
     /// The wall clock is taken to be right.
     TrustWallClock,

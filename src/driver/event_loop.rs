@@ -19,7 +19,7 @@ use super::undelivered::failed_callback::FailedCallback;
 use super::undelivered::replay::Replay;
 use super::undelivered::spill::{Backup, Spill};
 use crate::config::Config;
-use crate::producer::{Fate, Mark, Outcome, Producer, Reason, Record, Rules, Time, TopicId};
+use crate::producer::{Delivery, Mark, Outcome, Producer, Reason, Record, Rules, Time, TopicId};
 use crate::queue::Queue;
 use crate::stats;
 use std::os::fd::AsFd;
@@ -193,8 +193,8 @@ impl<'a> EventLoop<'a> {
         if outcome.records.is_empty() {
             return;
         }
-        match outcome.fate {
-            Fate::Delivered => {
+        match outcome.delivery {
+            Delivery::Delivered { .. } => {
                 for (n, record) in outcome.records.iter().enumerate() {
                     if let Some(later) = outcome.records.get(n + PREFETCH_AHEAD) {
                         self.queues.prefetch(later.id, 0);
@@ -203,7 +203,7 @@ impl<'a> EventLoop<'a> {
                 }
                 stats::add(&cx.shared.stats.succ_msg_cnt, outcome.records.len() as u64);
             }
-            Fate::Failed { reason, in_doubt } => {
+            Delivery::Failed { reason, in_doubt } => {
                 self.fail(cx, outcome.topic, outcome.records, reason, in_doubt);
             }
         }

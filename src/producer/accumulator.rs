@@ -2,15 +2,16 @@
 //! records.
 //!
 //! Invariants: batches leave in the order they were made. Without idempotence none is sent while one of the
-//! partition is on the way, so that a repetition cannot overtake; with it, see [`idempotence`](super::idempotence).
+//! partition is in flight, so that a repetition cannot overtake; with it, see [`idempotence`](super::idempotence).
 //! No batch in the queue is empty. The records of a batch lie in one queue file, since whoever finds the file has
 //! to find the batch whole.
 
-use super::Rules;
-use super::batch::{Batch, Record};
-use super::idempotence::{self, Identity, Sequence, is_older};
-use super::timer::Scheduled;
-use super::{BrokerId, Time};
+use super::batch::{Batch, InLog, Record};
+use super::identity::Identity;
+use super::ids::BrokerId;
+use super::rules::Rules;
+use super::sequence::{self, Sequence, is_older};
+use super::timer::{Scheduled, Time};
 use crate::protocol::record_batch::{BATCH_OVERHEAD, ProducerStamp};
 use crate::seeded_bug::{Bug, is_seeded};
 use std::collections::VecDeque;
@@ -28,7 +29,7 @@ pub(super) struct Partition {
     in_flight: Vec<Option<ProducerStamp>>,
     /// Where they went.
     sent_to: Option<BrokerId>,
-    /// What is on the way is there for another time.
+    /// What is in flight was sent before.
     repeating: bool,
     /// The numbers of its batches.
     pub sequence: Sequence,
@@ -75,7 +76,7 @@ impl Partition {
         closed_one
     }
 
-    /// Puts batches that were on the way back, in their order: after those that come before it by their number,
+    /// Puts batches that were in flight back, in their order: after those that come before it by their number,
     /// or in front. What has no number goes behind what has one of ours: were it given the next and appended, the
     /// broker might forget a batch in doubt.
     pub fn put_back(&mut self, batches: impl DoubleEndedIterator<Item = Batch>) {
@@ -101,7 +102,7 @@ impl Partition {
     /// that follows it.
     fn next_place(&self) -> Option<usize> {
         for (place, batch) in self.queue.iter().enumerate() {
-            let passed = batch.stamp.filter(|_| batch.passed);
+            let passed = batch.stamp.filter(|_| batch.is_passed());
             let waits = passed.is_some_and(|stamp| self.has_later_unanswered(&stamp));
             if !waits && !self.sequence.is_behind_gap(batch) {
                 return Some(place);
@@ -113,7 +114,7 @@ impl Partition {
         None
     }
 
-    /// True when the batch that is next must wait for what is on the way. `idempotent`: several may be.
+    /// True when the batch that is next must wait for what is in flight. `idempotent`: several may be.
     fn is_blocked(&self, now: Time, front: &Batch, idempotent: bool) -> bool {
         match self.in_flight.len() {
             0 => false,
@@ -123,7 +124,7 @@ impl Partition {
             _ if self.repeating || front.stamp.is_some() => true,
             // The new leader would refuse what comes before the old one's answers.
             _ if self.sent_to != self.leader => true,
-            count => count >= idempotence::IN_FLIGHT,
+            count => count >= sequence::IN_FLIGHT,
         }
     }
 
@@ -149,7 +150,7 @@ impl Partition {
         if due <= now { Next::Ready } else { Next::At(due) }
     }
 
-    /// Takes the batch to be sent next, which is on the way from then on. `None` also while there is no
+    /// Takes the batch to be sent next, which is in flight from then on. `None` also while there is no
     /// producer id for it.
     pub fn take(&mut self, identity: &Identity) -> Option<Batch> {
         let place = self.next_place()?;
@@ -165,21 +166,21 @@ impl Partition {
         Some(batch)
     }
 
-    /// A batch with this stamp is not on the way any more.
-    pub fn land(&mut self, stamp: Option<ProducerStamp>) {
+    /// A batch with this stamp is not in flight any more.
+    pub fn remove_in_flight(&mut self, stamp: Option<ProducerStamp>) {
         if let Some(place) = self.in_flight.iter().position(|sent| *sent == stamp) {
             self.in_flight.remove(place);
         }
     }
 
-    /// Batches on the way.
+    /// Batches in flight.
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
     }
 
     /// True when a batch with a number before this one has no fate yet, and does not wait for that of this one.
     pub fn has_older(&self, stamp: &ProducerStamp) -> bool {
-        let waits = |batch: &Batch| batch.passed || self.sequence.is_behind_gap(batch);
+        let waits = |batch: &Batch| batch.is_passed() || self.sequence.is_behind_gap(batch);
         let queued = self.queue.iter().filter(|batch| !waits(batch));
         let queued = queued.filter_map(|batch| batch.stamp.as_ref());
         self.in_flight.iter().flatten().chain(queued).any(|other| is_older(other, stamp))
@@ -188,10 +189,7 @@ impl Partition {
     /// True when the fate of a batch with a number after this one, whose answer was lost, will tell of this one.
     pub fn has_later_unanswered(&self, stamp: &ProducerStamp) -> bool {
         let asked = |batch: &&Batch| {
-            batch.unanswered
-                && batch.in_doubt
-                && !batch.passed
-                && !self.sequence.is_behind_gap(batch)
+            batch.in_log == InLog::Unanswered && !self.sequence.is_behind_gap(batch)
         };
         let unanswered = self.queue.iter().filter(asked);
         unanswered.filter_map(|batch| batch.stamp.as_ref()).any(|other| is_older(stamp, other))
@@ -200,25 +198,26 @@ impl Partition {
     /// Takes out the batches that waited for the fate of this one.
     pub fn take_passed(&mut self, stamp: &ProducerStamp) -> Vec<Batch> {
         let waits = |batch: &Batch| {
-            batch.passed && batch.stamp.as_ref().is_some_and(|passed| is_older(passed, stamp))
+            batch.is_passed() && batch.stamp.as_ref().is_some_and(|passed| is_older(passed, stamp))
         };
         let mut taken = Vec::new();
         while let Some(place) = self.queue.iter().position(waits) {
-            taken.extend(self.queue.remove(place).map(|batch| Batch { passed: false, ..batch }));
+            taken.extend(self.queue.remove(place));
         }
+        taken.iter_mut().for_each(Batch::unpass);
         taken
     }
 
     /// Records of batches that wait for the fate of one that follows them.
     pub fn passed_records(&self) -> u64 {
-        let passed = self.queue.iter().filter(|batch| batch.passed);
+        let passed = self.queue.iter().filter(|batch| batch.is_passed());
         passed.map(|batch| batch.records.len() as u64).sum()
     }
 
     /// The log is another one than that which batches were sent to: what follows one there tells nothing of it.
     pub fn log_is_new(&mut self) {
         for batch in &mut self.queue {
-            (batch.passed, batch.unanswered) = (false, false);
+            batch.in_log = batch.in_log.min(InLog::Maybe);
         }
     }
 
@@ -227,7 +226,7 @@ impl Partition {
         self.next_place().map_or(0, |place| BATCH_OVERHEAD + self.queue[place].bytes)
     }
 
-    /// True when a batch is not given up for its age: it may be in the log, and the broker would say so.
+    /// True when a batch does not expire: it may be in the log, and the broker would say so.
     /// Nor are those that follow it in number, while it is open whether there is a gap before them.
     fn stays(&self, batch: &Batch, topic_is_gone: bool) -> bool {
         if is_seeded(Bug::ExpireInDoubt) {
@@ -235,11 +234,11 @@ impl Partition {
         }
         batch.stamp.as_ref().is_some_and(|stamp| {
             !self.in_flight.is_empty()
-                || !topic_is_gone && (batch.in_doubt || self.has_older(stamp))
+                || !topic_is_gone && (batch.in_doubt() || self.has_older(stamp))
         })
     }
 
-    /// When the oldest record that may be given up for its age is to be.
+    /// When the oldest record expires that may.
     pub fn expiry(&self, rules: &Rules, topic_is_gone: bool) -> Time {
         let mut batches = self.queue.iter();
         let first = batches.find(|batch| !self.stays(batch, topic_is_gone));
@@ -263,14 +262,14 @@ impl Partition {
                 continue;
             }
             // With one that may be in the log go all that may follow it there: none of them could be told
-            // from a double any more.
-            let with_it = log_is_gone && batch.stamp.is_some() && batch.in_doubt;
+            // from a duplicate any more.
+            let with_it = log_is_gone && batch.stamp.is_some() && batch.in_doubt();
             if batch.born() + rules.message_timeout > now && !with_it {
                 break;
             }
             let batch = &mut self.queue[place];
-            log_is_gone |= batch.stamp.is_some() && batch.in_doubt;
-            // What was numbered together is given up together: a part of it would not be known again.
+            log_is_gone |= batch.stamp.is_some() && batch.in_doubt();
+            // What was numbered together expires together: a part of it would not be known again.
             let whole = batch.stamp.is_some();
             let late =
                 batch.extract(|_, record| whole || record.born + rules.message_timeout <= now);

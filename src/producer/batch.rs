@@ -1,6 +1,7 @@
 //! A batch: records of one partition that are sent, repeated and acknowledged together.
 
-use super::{NewRecord, RecordId, Time};
+use super::ids::RecordId;
+use super::timer::Time;
 use crate::protocol::record_batch::ProducerStamp;
 use crate::protocol::sequence;
 use crate::seeded_bug::{Bug, is_seeded};
@@ -10,25 +11,35 @@ use crate::seeded_bug::{Bug, is_seeded};
 pub struct Record {
     /// Its name with the caller.
     pub id: RecordId,
-    /// When `log()` took it.
+    /// When `log()` took it; not after it is handed in.
     pub born: Time,
     /// Upper bound of its encoded size.
     pub bytes: u32,
-    /// CRC-32 of its key; `None` for a null key.
+    /// [`key_hash`](super::partitioner::key_hash) of its key, `None` for a null key.
     pub key_hash: Option<u32>,
-    /// The partition the caller wants, if it wants one.
+    /// Where it must go; `None`, or a partition that does not exist, leaves that to the partitioner.
     pub partition: Option<u32>,
 }
 
-impl Record {
-    pub(super) fn new(now: Time, new: &NewRecord) -> Record {
-        Record {
-            id: new.id,
-            born: new.born.min(now),
-            bytes: new.bytes,
-            key_hash: new.key_hash,
-            partition: new.partition,
-        }
+/// What is known of whether a batch, as it was last numbered, is in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) enum InLog {
+    /// It is not: no request with it was left open.
+    #[default]
+    No,
+    /// An answer left that open: an error that may have come after the append.
+    Maybe,
+    /// A request with it had no answer at all.
+    Unanswered,
+    /// A request with it had no answer, and the broker does not recognise it now. Whether it is in the log, the answers
+    /// about those that follow it will tell.
+    Passed,
+}
+
+impl InLog {
+    /// What is known after a request whose answer said no more than `this`.
+    pub fn or(self, this: InLog) -> InLog {
+        self.max(this)
     }
 }
 
@@ -39,32 +50,54 @@ pub struct Batch {
     pub records: Vec<Record>,
     /// Upper bound of the encoded size, batch header not included.
     pub bytes: usize,
+    /// By which a broker knows it again; `None` before it is first sent, and without idempotence.
+    pub stamp: Option<ProducerStamp>,
     /// Takes no more records.
     pub(super) closed: bool,
     /// Answers with an error that counts as a try.
     pub(super) attempts: u32,
-    /// By which a broker knows it again; `None` before it is first sent, and without idempotence.
-    pub stamp: Option<ProducerStamp>,
-    /// An earlier request with these records was left without an answer, or answered in a way that leaves
-    /// open whether they were written.
-    pub(super) in_doubt: bool,
-    /// An earlier request with these records was left without an answer.
-    pub(super) unanswered: bool,
-    /// It was in doubt when it was sent again as a new one.
+    /// What is known of the log.
+    pub(super) in_log: InLog,
+    /// It was in doubt when it lost its number, and is sent again as a new one: it stands in the log twice perhaps.
     pub(super) resent: bool,
-    /// The broker does not recognise it. Whether it is in the log, those that follow it will tell.
-    pub(super) passed: bool,
 }
 
 impl Batch {
+    /// One of records that a dead worker sent under these numbers; no answer is known.
+    pub(super) fn repeated(
+        stamp: ProducerStamp,
+        records: impl IntoIterator<Item = Record>,
+    ) -> Batch {
+        let stamp = Some(stamp);
+        let mut batch =
+            Batch { closed: true, in_log: InLog::Unanswered, stamp, ..Batch::default() };
+        records.into_iter().for_each(|record| batch.push(record));
+        batch
+    }
+
     pub(super) fn push(&mut self, record: Record) {
         self.bytes += record.bytes as usize;
         self.records.push(record);
     }
 
+    /// True when it may be in the log under the number that it has, or without one.
+    pub(super) fn in_doubt(&self) -> bool {
+        self.in_log != InLog::No
+    }
+
+    /// True when it waits for the answers about those that follow it.
+    pub(super) fn is_passed(&self) -> bool {
+        self.in_log == InLog::Passed
+    }
+
+    /// It is asked about itself again.
+    pub(super) fn unpass(&mut self) {
+        self.in_log = self.in_log.min(InLog::Unanswered);
+    }
+
     /// True when its records may be in the log though they fail.
     pub(super) fn may_be_logged(&self) -> bool {
-        self.in_doubt || self.resent
+        self.in_doubt() || self.resent
     }
 
     /// The queue file that its records lie in.
@@ -95,8 +128,8 @@ impl Batch {
 
     /// Cuts the batch into two closed ones, for a broker that found it too large.
     pub(super) fn split(mut self) -> (Batch, Batch) {
-        let Batch { in_doubt, resent, .. } = self;
-        let mut second = Batch { closed: true, in_doubt, resent, ..Batch::default() };
+        let Batch { in_log, resent, .. } = self;
+        let mut second = Batch { closed: true, in_log, resent, ..Batch::default() };
         for record in self.records.split_off(self.records.len() / 2) {
             second.push(record);
         }

@@ -1,12 +1,13 @@
 //! Learning the cluster: who is asked for metadata and when, and what the answers change.
 
+use super::api::{Action, CloseReason, Delivery, Notice, Outcome, Reason};
 use super::batch::Record;
+use super::broker::{Broker, ConnState, InFlightBatch};
+use super::ids::{BrokerId, ConnId, TopicId};
+use super::metadata::{Asked, Refresh};
 use super::retry;
-use super::sink::{Link, Sent, Sink};
-use super::timer::Timer;
-use super::{
-    Action, BrokerId, CloseReason, ConnId, Fate, Notice, Outcome, Producer, Reason, Time, TopicId,
-};
+use super::state::Producer;
+use super::timer::{Time, Timer};
 use crate::config::HostPort;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::metadata::{MetadataResponse, TopicMetadata};
@@ -32,51 +33,46 @@ const PARTITIONS_AT_ONCE: usize = if cfg!(test) { 6 } else { 50_000 };
 impl Producer {
     /// What is known of all topics is to be asked for.
     pub(super) fn want_metadata(&mut self, now: Time) {
-        self.refresh.all = true;
+        self.metadata.all = true;
         self.want_due_metadata(now);
     }
 
     /// The topics that are due are to be asked about.
     pub(super) fn want_due_metadata(&mut self, now: Time) {
-        if !self.refresh.wanted {
-            self.refresh.wanted = true;
-            self.look_at_metadata(now);
+        if self.metadata.want() {
+            self.reschedule_metadata(now);
         }
     }
 
     /// True while a record waits for metadata, or for a partition that has no leader.
     pub(super) fn something_waits(&self) -> bool {
-        self.topics.iter().any(|topic| {
+        self.topics.list.iter().any(|topic| {
             !topic.waiting.is_empty()
                 || !topic.repeats.is_empty()
                 || topic.partitions.iter().any(|partition| {
-                    let led = partition.leader.is_some_and(|id| self.sinks.contains_key(&id));
+                    let led =
+                        partition.leader.is_some_and(|id| self.brokers.known.contains_key(&id));
                     !led && !partition.is_empty()
                 })
         })
     }
 
     /// Asks for metadata, or sees to it that somebody can be asked.
-    pub(super) fn look_at_metadata(&mut self, now: Time) {
-        let refresh = &mut self.refresh;
-        if !refresh.wanted {
-            let at = refresh.periodic;
-            self.timers.schedule(&mut refresh.scheduled, Timer::Metadata, at);
-            return;
+    pub(super) fn reschedule_metadata(&mut self, now: Time) {
+        let metadata = &mut self.metadata;
+        let at = match metadata.refresh {
+            Refresh::Asked(_) => return,
+            Refresh::Idle => metadata.periodic,
+            Refresh::Due => metadata.not_before,
+        };
+        if matches!(metadata.refresh, Refresh::Idle) || at > now {
+            return self.timers.schedule(&mut metadata.scheduled, Timer::Metadata, at);
         }
-        if refresh.asked.is_some() {
-            return;
-        }
-        if refresh.not_before > now {
-            let at = refresh.not_before;
-            self.timers.schedule(&mut refresh.scheduled, Timer::Metadata, at);
-            return;
-        }
-        self.refresh.asked = self.ask(now, |conn, request| Action::Metadata { conn, request });
-        if self.refresh.asked.is_none() {
-            return self.connect_for_metadata(now);
-        }
-        self.turn_page(now);
+        let asked = self.ask(now, |conn, request| Action::Metadata { conn, request });
+        let Some((conn, request)) = asked else { return self.connect_for_metadata(now) };
+        let page = self.turn_page(now);
+        let more = self.topics.any_due();
+        self.metadata.refresh = Refresh::Asked(Asked { conn, request, page, more });
         self.counts.metadata_requests += 1;
         self.seek_second_opinion(now);
     }
@@ -84,163 +80,179 @@ impl Producer {
     /// Where the one broker that is connected does not know enough, or names brokers that cannot be reached, another is
     /// connected to: it is asked next.
     fn seek_second_opinion(&mut self, now: Time) {
-        let mut up = self.sinks.values().filter(|sink| sink.is_up() && sink.current);
+        let mut up = self.brokers.known.values().filter(|broker| broker.is_up() && broker.current);
         let alone = up.next().is_some() && up.next().is_none();
-        let doubtful = self.refresh.incomplete >= DOUBTFUL
-            || self.sinks.iter().any(|(id, sink)| *id >= 0 && sink.failures >= DOUBTFUL);
-        let tried = self.refresh.connect_tried;
+        let doubtful = self.metadata.incomplete_rounds >= DOUBTFUL
+            || self
+                .brokers
+                .known
+                .iter()
+                .any(|(id, broker)| *id >= 0 && broker.backoff.failures >= DOUBTFUL);
+        let tried = self.metadata.connect_tried;
         let lately = tried.is_some_and(|tried| now < tried + SECOND_OPINION_AFTER);
         if alone && doubtful && !lately {
             self.connect_for_metadata(now);
         }
     }
 
-    /// Chooses the topics that the request on its way is about: those that nothing is known of first.
-    fn turn_page(&mut self, now: Time) {
-        let refresh = &mut self.refresh;
-        if !std::mem::replace(&mut refresh.in_round, true) && std::mem::take(&mut refresh.all) {
-            self.topics.iter_mut().for_each(|topic| topic.is_due = true);
-            refresh.periodic = now + self.rules.metadata_refresh;
+    /// Chooses the topics that the next request is about: those that nothing is known of first.
+    fn turn_page(&mut self, now: Time) -> Vec<TopicId> {
+        let metadata = &mut self.metadata;
+        if metadata.round.is_none() && std::mem::take(&mut metadata.all) {
+            self.topics.list.iter_mut().for_each(|topic| topic.is_due = true);
+            metadata.periodic = now + self.rules.metadata_refresh;
         }
-        let count = self.topics.len();
-        let rotated = (0..count).map(|n| (n + refresh.next_topic) % count);
-        let due = rotated.filter(|index| self.topics[*index].is_due);
+        metadata.round.get_or_insert_default();
+        let topics = &mut self.topics.list;
+        let count = topics.len();
+        let rotated = (0..count).map(|n| (n + metadata.next_topic) % count);
+        let due = rotated.filter(|index| topics[*index].is_due);
         let (unknown, known): (Vec<usize>, Vec<usize>) =
-            due.partition(|index| self.topics[*index].partitions.is_empty());
-        let mut room = PARTITIONS_AT_ONCE >> refresh.unanswered.min(usize::BITS - 1);
-        refresh.page.clear();
+            due.partition(|index| topics[*index].partitions.is_empty());
+        let mut room = PARTITIONS_AT_ONCE >> metadata.lost_answers.min(usize::BITS - 1);
+        let mut page = Vec::new();
         for index in unknown.into_iter().chain(known) {
-            let topic = &mut self.topics[index];
+            let topic = &mut topics[index];
             let expected = topic.expected_partitions();
-            if expected > room && !refresh.page.is_empty() {
+            if expected > room && !page.is_empty() {
                 break;
             }
             room = room.saturating_sub(expected);
             topic.is_due = false;
-            refresh.page.push(TopicId(index as u32));
-            refresh.next_topic = index + 1;
+            page.push(TopicId(index as u32));
+            metadata.next_topic = index + 1;
         }
-        refresh.wanted = self.topics.iter().any(|topic| topic.is_due);
+        page
     }
 
     /// The connection is gone on which metadata was asked for. The next round asks about the same topics.
     pub(super) fn forget_asked_metadata(&mut self, conn: ConnId, failed: bool) {
-        let refresh = &mut self.refresh;
-        if refresh.asked.is_some_and(|(asked, _)| asked == conn) {
-            refresh.asked = None;
-            refresh.wanted = true;
-            refresh.in_round = false;
-            refresh.unanswered = refresh.unanswered.saturating_add(u32::from(failed));
-            for id in refresh.page.drain(..).chain(refresh.incomplete_topics.drain(..)) {
-                self.topics[id.0 as usize].is_due = true;
-            }
+        let metadata = &mut self.metadata;
+        let Some(asked) = metadata.lost(conn) else { return };
+        metadata.refresh = Refresh::Due;
+        metadata.lost_answers = metadata.lost_answers.saturating_add(u32::from(failed));
+        let round = metadata.round.take().unwrap_or_default();
+        for id in asked.page.into_iter().chain(round.incomplete_topics) {
+            self.topics[id].is_due = true;
         }
     }
 
     /// Takes over what an answer says of the topics that it was asked for.
-    pub(super) fn update_page(&mut self, now: Time, response: &MetadataResponse) {
+    pub(super) fn update_page(
+        &mut self,
+        now: Time,
+        page: Vec<TopicId>,
+        response: &MetadataResponse,
+    ) {
         // The first word on a topic counts.
         let told: HashMap<&str, &TopicMetadata> =
             response.topics.iter().rev().map(|told| (&*told.name, told)).collect();
-        for id in std::mem::take(&mut self.refresh.page) {
-            let told = told.get(&*self.topics[id.0 as usize].name);
+        for id in page {
+            let told = told.get(&*self.topics[id].name);
             if told.is_none_or(|told| self.update_topic(now, id, told)) {
-                self.refresh.incomplete_topics.push(id);
+                let round = self.metadata.round.get_or_insert_default();
+                round.incomplete_topics.push(id);
             }
         }
     }
 
     /// Ends a round: when something was left open, or there were no brokers in the last answer, the next one is not far.
     pub(super) fn end_round(&mut self, now: Time, brokers_named: bool) {
-        let incomplete_topics = std::mem::take(&mut self.refresh.incomplete_topics);
         let waits = self.something_waits();
-        let refresh = &mut self.refresh;
-        refresh.in_round = false;
+        let metadata = &mut self.metadata;
+        let incomplete_topics = metadata.round.take().unwrap_or_default().incomplete_topics;
         let incomplete = !brokers_named || !incomplete_topics.is_empty();
         for id in incomplete_topics {
-            self.topics[id.0 as usize].is_due = true;
+            self.topics[id].is_due = true;
         }
         if incomplete {
-            refresh.incomplete = refresh.incomplete.saturating_add(1);
+            metadata.incomplete_rounds = metadata.incomplete_rounds.saturating_add(1);
             let (first, longest) = (self.rules.retry_backoff, self.rules.retry_backoff_max);
-            let pause = retry::backoff(first, longest, refresh.incomplete, &mut self.random);
-            refresh.not_before = now + pause;
+            let rounds = metadata.incomplete_rounds;
+            metadata.not_before = now + retry::backoff(first, longest, rounds, &mut self.random);
         } else {
-            refresh.incomplete = 0;
+            metadata.incomplete_rounds = 0;
             // Errors that come in a bunch cause one refresh, not one each.
-            refresh.not_before = now + self.rules.retry_backoff;
+            metadata.not_before = now + self.rules.retry_backoff;
         }
         // A topic that stays unknown is asked for again only while somebody waits for it.
-        refresh.wanted |= refresh.all || incomplete && waits;
+        if metadata.all || incomplete && waits {
+            metadata.want();
+        }
     }
 
     /// Opens a connection to somebody who may know, one every half second at most while none answers.
     pub(super) fn connect_for_metadata(&mut self, now: Time) {
-        let connecting = self.sinks.values().any(|sink| matches!(sink.link, Link::Connecting(_)));
+        let connecting = self
+            .brokers
+            .known
+            .values()
+            .any(|broker| matches!(broker.conn_state, ConnState::Connecting(_)));
         if connecting
-            && let Some(tried) = self.refresh.connect_tried
+            && let Some(tried) = self.metadata.connect_tried
             && now < tried + NEXT_BOOTSTRAP_AFTER
         {
             let at = tried + NEXT_BOOTSTRAP_AFTER;
-            self.timers.schedule(&mut self.refresh.scheduled, Timer::Metadata, at);
+            self.timers.schedule(&mut self.metadata.scheduled, Timer::Metadata, at);
             return;
         }
         // Known brokers before the list, the least failed first; chance decides between equals.
         let mut best = None;
         let mut earliest = Time::NEVER;
-        for (id, sink) in &self.sinks {
-            if !sink.current || sink.link != Link::Closed {
+        for (id, broker) in &self.brokers.known {
+            if !broker.current || broker.conn_state != ConnState::Closed {
                 continue;
             }
-            earliest = earliest.min(sink.connect_after.max(sink.rests_until));
-            if sink.may_connect(now) && sink.rests_until <= now {
-                let rank = (sink.failures, *id < 0, self.random.bits(), *id);
+            earliest = earliest.min(broker.backoff.connect_after.max(broker.backoff.rests_until));
+            if broker.may_connect(now) && broker.backoff.rests_until <= now {
+                let rank = (broker.backoff.failures, *id < 0, self.random.bits(), *id);
                 best = Some(best.map_or(rank, |best: (u32, bool, u64, BrokerId)| best.min(rank)));
             }
         }
-        if let Some((.., broker)) = best {
-            self.refresh.connect_tried = Some(now);
-            self.connect(broker);
+        if let Some((.., node)) = best {
+            self.metadata.connect_tried = Some(now);
+            self.connect(node);
             earliest = now + NEXT_BOOTSTRAP_AFTER;
         }
-        self.timers.schedule(&mut self.refresh.scheduled, Timer::Metadata, earliest);
+        self.timers.schedule(&mut self.metadata.scheduled, Timer::Metadata, earliest);
     }
 
     /// Takes over the list of brokers. False when it names none, or more than there can be: then nothing is
     /// changed.
     pub(super) fn update_brokers(&mut self, now: Time, response: &MetadataResponse) -> bool {
         let mut named: BTreeMap<BrokerId, HostPort> = BTreeMap::new();
-        for broker in &response.brokers {
-            let port = u16::try_from(broker.port).ok().filter(|port| *port > 0);
-            let host = &broker.host;
-            if broker.id >= 0
+        for node in &response.brokers {
+            let port = u16::try_from(node.port).ok().filter(|port| *port > 0);
+            let host = &node.host;
+            if node.id >= 0
                 && let Some(port) = port
                 && (1..=255).contains(&host.len())
                 && !host.bytes().any(|b| b <= b' ' || b == 0x7f)
             {
-                named.entry(broker.id).or_insert(HostPort { host: host.clone(), port });
+                named.entry(node.id).or_insert(HostPort { host: host.clone(), port });
             }
         }
         if named.is_empty() || named.len() > MAX_BROKERS {
             return false;
         }
         let mut closing = Vec::new();
-        for (id, sink) in &mut self.sinks {
+        for (id, broker) in &mut self.brokers.known {
             match named.get(id) {
                 _ if *id < 0 => {
                     // The list has served; it is tried again when no known broker answers.
-                    if let Link::Up(conn) | Link::Connecting(conn) = sink.link {
+                    if let ConnState::Up(conn) | ConnState::Connecting(conn) = broker.conn_state {
                         closing.push(conn);
                     }
                 }
-                None => sink.current = false,
+                None => broker.current = false,
                 Some(address) => {
-                    sink.current = true;
-                    if sink.address != *address {
-                        sink.address = address.clone();
-                        sink.failures = 0;
-                        sink.connect_after = now;
-                        if let Link::Up(conn) | Link::Connecting(conn) = sink.link {
+                    broker.current = true;
+                    if broker.address != *address {
+                        broker.address = address.clone();
+                        broker.backoff.failures = 0;
+                        broker.backoff.connect_after = now;
+                        if let ConnState::Up(conn) | ConnState::Connecting(conn) = broker.conn_state
+                        {
                             closing.push(conn);
                         }
                     }
@@ -248,20 +260,25 @@ impl Producer {
             }
         }
         for (id, address) in named {
-            self.sinks.entry(id).or_insert_with(|| Sink::new(address));
+            self.brokers.known.entry(id).or_insert_with(|| Broker::new(address));
         }
         for conn in closing {
             self.close(now, conn, CloseReason::NotNeeded);
         }
-        let leaving: Vec<BrokerId> =
-            self.sinks.iter().filter(|(_, sink)| !sink.current).map(|(id, _)| *id).collect();
-        for broker in leaving {
-            self.prune(broker);
-            let sink = &self.sinks[&broker];
-            if sink.link == Link::Closed && sink.ready.is_empty() {
-                self.sinks.remove(&broker);
+        let leaving: Vec<BrokerId> = self
+            .brokers
+            .known
+            .iter()
+            .filter(|(_, broker)| !broker.current)
+            .map(|(id, _)| *id)
+            .collect();
+        for node in leaving {
+            self.prune(node);
+            let broker = &self.brokers.known[&node];
+            if broker.conn_state == ConnState::Closed && broker.ready.is_empty() {
+                self.brokers.known.remove(&node);
             } else {
-                self.list_sink(broker);
+                self.list_broker(node);
             }
         }
         true
@@ -269,13 +286,12 @@ impl Producer {
 
     /// Takes over what is said of a topic; true when something is still missing.
     pub(super) fn update_topic(&mut self, now: Time, id: TopicId, told: &TopicMetadata) -> bool {
-        let sinks = &self.sinks;
-        let topic = &mut self.topics[id.0 as usize];
+        let brokers = &self.brokers.known;
+        let topic = &mut self.topics[id];
         let known_error = topic.error;
-        let change =
-            topic.update(now, told, |broker| sinks.get(&broker).is_some_and(|s| s.current));
+        let change = topic.update(now, told, |node| brokers.get(&node).is_some_and(|s| s.current));
         if told.error != ErrorCode::NONE && told.error != known_error {
-            self.notices.push_back(Notice::TopicError { topic: id, error: told.error });
+            self.out.notices.push_back(Notice::TopicError { topic: id, error: told.error });
         }
         if [ErrorCode::INVALID_TOPIC_EXCEPTION, ErrorCode::TOPIC_AUTHORIZATION_FAILED]
             .contains(&told.error)
@@ -284,20 +300,26 @@ impl Producer {
             // as that of a topic that cannot be made before more brokers are up.
             let records: Vec<Record> = topic.waiting.drain(..).collect();
             if !records.is_empty() {
-                let fate = Fate::Failed { reason: Reason::Broker(told.error), in_doubt: false };
-                self.outcomes.push_back(Outcome { topic: id, partition: None, records, fate });
+                let delivery =
+                    Delivery::Failed { reason: Reason::Broker(told.error), in_doubt: false };
+                self.out.outcomes.push_back(Outcome {
+                    topic: id,
+                    partition: None,
+                    records,
+                    delivery,
+                });
             }
             return false;
         }
         // Not only those that moved: one whose leader's sink was gone for a while may be ready since then.
-        for index in 0..self.topics[id.0 as usize].partitions.len() {
-            let partition = &self.topics[id.0 as usize].partitions[index];
+        for index in 0..self.topics[id].partitions.len() {
+            let partition = &self.topics[id].partitions[index];
             if !partition.is_empty() {
-                self.look_at_partition(now, id, index as u32);
+                self.reschedule_partition(now, id, index as u32);
             }
         }
-        if !self.topics[id.0 as usize].partitions.is_empty() {
-            for (index, batch) in std::mem::take(&mut self.topics[id.0 as usize].repeats) {
+        if !self.topics[id].partitions.is_empty() {
+            for (index, batch) in std::mem::take(&mut self.topics[id].repeats) {
                 self.route_repeat(now, id, index, batch);
             }
         }
@@ -308,19 +330,20 @@ impl Producer {
         for (index, batch) in change.homeless {
             self.reroute(now, id, index, batch);
         }
-        if !self.topics[id.0 as usize].partitions.is_empty() {
-            let waiting = std::mem::take(&mut self.topics[id.0 as usize].waiting);
+        if !self.topics[id].partitions.is_empty() {
+            let waiting = std::mem::take(&mut self.topics[id].waiting);
             for record in waiting {
                 self.route(now, id, record);
             }
         }
-        change.incomplete || !self.topics[id.0 as usize].repeats.is_empty()
+        change.incomplete || !self.topics[id].repeats.is_empty()
     }
 
     /// A broker that is not the leader any more said who is.
-    pub(super) fn follow_hint(&mut self, now: Time, sent: &Sent, leader: i32, epoch: i32) {
-        let known = self.sinks.get(&leader).is_some_and(|sink| sink.current && leader >= 0);
-        let topic = &mut self.topics[sent.topic.0 as usize];
+    pub(super) fn follow_hint(&mut self, now: Time, sent: &InFlightBatch, leader: i32, epoch: i32) {
+        let known =
+            self.brokers.known.get(&leader).is_some_and(|broker| broker.current && leader >= 0);
+        let topic = &mut self.topics[sent.topic];
         if let Some(partition) = topic.partitions.get_mut(sent.partition as usize)
             && known
             && epoch > partition.leader_epoch
@@ -328,7 +351,7 @@ impl Producer {
             partition.leader_epoch = epoch;
             partition.leader = Some(leader);
             partition.listed = false;
-            self.look_at_partition(now, sent.topic, sent.partition);
+            self.reschedule_partition(now, sent.topic, sent.partition);
         }
     }
 }

@@ -1,9 +1,12 @@
 //! Making room while partitions are stuck: which ones are, and what is taken from them. Nothing is taken that
-//! may be in a log already: what is on its way, or was and left doubt, stays until its fate is known.
+//! may be in a log already: what is in flight, or was and left doubt, stays until its fate is known.
 
 use super::accumulator::Partition;
+use super::api::{Delivery, Outcome, Reason};
 use super::batch::{Batch, Record};
-use super::{Fate, Outcome, Producer, Reason, RecordId, Time, TopicId};
+use super::ids::{RecordId, TopicId};
+use super::state::Producer;
+use super::timer::Time;
 use crate::protocol::error_code::ErrorCode;
 use std::time::Duration;
 
@@ -27,7 +30,7 @@ impl Producer {
         let mut gone = (0, 0);
         while gone.0 < records || gone.1 < bytes {
             let oldest = |(index, (topic, partition)): (usize, &Place)| {
-                let topic = &self.topics[topic.0 as usize];
+                let topic = &self.topics[*topic];
                 let born = match partition {
                     None => topic.waiting.iter().find(|r| may_go(r.id)).map(|r| r.born),
                     Some(partition) => topic.partitions[*partition as usize].oldest_that(&may_go),
@@ -38,7 +41,7 @@ impl Producer {
                 break;
             };
             let (id, partition) = places[index];
-            let topic = &mut self.topics[id.0 as usize];
+            let topic = &mut self.topics[id];
             let taken = match partition {
                 None => {
                     // As many as a batch would hold, so that the other partitions' turn comes.
@@ -60,29 +63,31 @@ impl Producer {
             }
             gone.0 += taken.len() as u64;
             gone.1 += taken.iter().map(|record| u64::from(record.bytes)).sum::<u64>();
-            let fate = Fate::Failed { reason: Reason::QueueFull, in_doubt: false };
-            self.outcomes.push_back(Outcome { topic: id, partition, records: taken, fate });
+            let delivery = Delivery::Failed { reason: Reason::QueueFull, in_doubt: false };
+            self.out.outcomes.push_back(Outcome { topic: id, partition, records: taken, delivery });
         }
         gone
     }
 
     /// Fails records that were not handed in yet with [`Reason::QueueFull`].
     pub fn fail_evicted(&mut self, topic: TopicId, records: Vec<Record>) {
-        self.held_records += records.len() as u64;
-        let fate = Fate::Failed { reason: Reason::QueueFull, in_doubt: false };
-        self.outcomes.push_back(Outcome { topic, partition: None, records, fate });
+        self.load.held += records.len() as u64;
+        let delivery = Delivery::Failed { reason: Reason::QueueFull, in_doubt: false };
+        self.out.outcomes.push_back(Outcome { topic, partition: None, records, delivery });
     }
 
     /// True when a record of this topic could be sent now, as far as is known: a partition has a leader, and no
     /// leader's connection failed since it last served. A leader that nobody has tried for a while counts as
     /// one that may be back: with nothing to send nobody would ever try.
     pub fn is_deliverable(&self, now: Time, topic: TopicId) -> bool {
-        let partitions = &self.topics[topic.0 as usize].partitions;
+        let partitions = &self.topics[topic].partitions;
         let mut led = partitions.iter().filter_map(|partition| partition.leader).peekable();
         led.peek().is_some()
             && led.all(|leader| {
-                self.sinks.get(&leader).is_some_and(|sink| {
-                    sink.is_up() || sink.failures == 0 || sink.connect_after + UNTRIED_FOR <= now
+                self.brokers.known.get(&leader).is_some_and(|broker| {
+                    broker.is_up()
+                        || broker.backoff.failures == 0
+                        || broker.backoff.connect_after + UNTRIED_FOR <= now
                 })
             })
     }
@@ -94,20 +99,20 @@ impl Producer {
 
     /// True while nothing is known of the topic, and asking for it failed.
     pub fn is_unknown(&self, topic: TopicId) -> bool {
-        let topic = &self.topics[topic.0 as usize];
-        let nobody_to_ask = !self.sinks.values().any(|sink| sink.is_up())
-            && self.sinks.values().any(|sink| sink.failures > 0);
+        let topic = &self.topics[topic];
+        let nobody_to_ask = !self.brokers.known.values().any(|broker| broker.is_up())
+            && self.brokers.known.values().any(|broker| broker.backoff.failures > 0);
         topic.partitions.is_empty() && (topic.error != ErrorCode::NONE || nobody_to_ask)
     }
 
     fn is_stuck(&self, partition: &Partition) -> bool {
-        let sink = partition.leader.and_then(|leader| self.sinks.get(&leader));
-        sink.is_none_or(|sink| !sink.is_up() && sink.failures > 0)
+        let broker = partition.leader.and_then(|leader| self.brokers.known.get(&leader));
+        broker.is_none_or(|broker| !broker.is_up() && broker.backoff.failures > 0)
     }
 
     fn stuck_places(&self) -> Vec<Place> {
         let mut places = Vec::new();
-        for (index, topic) in self.topics.iter().enumerate() {
+        for (index, topic) in self.topics.list.iter().enumerate() {
             let id = TopicId(index as u32);
             if self.is_unknown(id) && !topic.waiting.is_empty() {
                 places.push((id, None));

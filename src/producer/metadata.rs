@@ -2,12 +2,14 @@
 
 use super::accumulator::Partition;
 use super::batch::{Batch, Record};
-use super::timer::Scheduled;
-use super::{ConnId, RequestId, Time, TopicId};
+use super::ids::{ConnId, RequestId, TopicId};
+use super::timer::{Scheduled, Time};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::metadata::TopicMetadata;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::ops::{Index, IndexMut};
 use std::time::Duration;
+use uuid::Uuid;
 
 /// Partitions that a topic may have. A broker that tells more has no topic that works.
 const MAX_PARTITIONS: usize = 20_000;
@@ -23,8 +25,8 @@ const STALE_ANSWERS: u8 = 5;
 #[derive(Debug)]
 pub(super) struct Topic {
     pub name: Box<str>,
-    /// Kafka's id of the topic, zero when the broker does not tell.
-    pub id: [u8; 16],
+    /// Kafka's id of the topic, nil when the broker does not tell.
+    pub id: Uuid,
     /// Empty until the first metadata.
     pub partitions: Vec<Partition>,
     /// Records that came before.
@@ -59,7 +61,7 @@ impl Topic {
     pub fn new(name: &str) -> Topic {
         Topic {
             name: name.into(),
-            id: [0; 16],
+            id: Uuid::nil(),
             partitions: Vec::new(),
             waiting: VecDeque::new(),
             repeats: VecDeque::new(),
@@ -107,7 +109,7 @@ impl Topic {
             return change;
         }
         change.incomplete = false;
-        let recreated = self.id != [0; 16] && told.id != [0; 16] && self.id != told.id;
+        let recreated = !self.id.is_nil() && !told.id.is_nil() && self.id != told.id;
         // Partitions are only ever added, so a broker that knows fewer is behind, unless the topic is another.
         let behind = !recreated && count < self.partitions.len();
         if behind && self.answers_with_fewer < STALE_ANSWERS {
@@ -151,35 +153,143 @@ impl Topic {
     }
 }
 
+/// The topics in use, by number and by name.
+#[derive(Debug, Default)]
+pub(super) struct Topics {
+    pub list: Vec<Topic>,
+    pub by_name: HashMap<Box<str>, TopicId>,
+}
+
+impl Topics {
+    /// Adds a topic that is not there yet.
+    pub fn add(&mut self, name: &str) -> TopicId {
+        let id = TopicId(self.list.len() as u32);
+        self.list.push(Topic::new(name));
+        self.by_name.insert(name.into(), id);
+        id
+    }
+
+    pub fn any_due(&self) -> bool {
+        self.list.iter().any(|topic| topic.is_due)
+    }
+}
+
+impl Index<TopicId> for Topics {
+    type Output = Topic;
+    fn index(&self, id: TopicId) -> &Topic {
+        &self.list[id.0 as usize]
+    }
+}
+
+impl IndexMut<TopicId> for Topics {
+    fn index_mut(&mut self, id: TopicId) -> &mut Topic {
+        &mut self.list[id.0 as usize]
+    }
+}
+
+/// Where the next request for metadata stands.
+#[derive(Debug)]
+pub(super) enum Refresh {
+    /// Nobody needs an answer before the periodic refresh.
+    Idle,
+    /// A request is to be sent as soon as it may be, and somebody is there to be asked.
+    Due,
+    /// A request is in flight.
+    Asked(Asked),
+}
+
+/// A request for metadata that is in flight.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub conn: ConnId,
+    pub request: RequestId,
+    /// The topics that it is about.
+    pub page: Vec<TopicId>,
+    /// Another one is to follow.
+    pub more: bool,
+}
+
+/// What is asked about between the first page and the last one.
+#[derive(Debug, Default)]
+pub(super) struct Round {
+    /// Topics of which the answers so far left something open.
+    pub incomplete_topics: Vec<TopicId>,
+}
+
 /// When metadata is asked for, and how far that has come.
 ///
 /// A round asks about the topics that are due, one page of them after the other: an answer about all of thousands of
 /// topics would be larger than one that is read.
-#[derive(Debug, Default)]
-pub(super) struct Refresh {
-    /// Somebody needs an answer.
-    pub wanted: bool,
+#[derive(Debug)]
+pub(super) struct Metadata {
+    pub refresh: Refresh,
+    /// The round that has begun and is not over.
+    pub round: Option<Round>,
     /// The next round is to be about all topics.
     pub all: bool,
-    /// A round has begun and is not over.
-    pub in_round: bool,
-    /// The request on its way.
-    pub asked: Option<(ConnId, RequestId)>,
-    /// The topics that it is about.
-    pub page: Vec<TopicId>,
     /// Number of the topic behind the last one that was asked about.
     pub next_topic: usize,
     /// Requests in a row that the connection did not survive: their answers may have been too large.
-    pub unanswered: u32,
-    /// Topics of which this round's answers left something open.
-    pub incomplete_topics: Vec<TopicId>,
+    pub lost_answers: u32,
     /// Rounds in a row that left something open.
-    pub incomplete: u32,
-    /// Not before this.
+    pub incomplete_rounds: u32,
+    /// No request before this.
     pub not_before: Time,
-    /// Unasked at this time.
+    /// All topics are asked about at this time, though nobody needs it.
     pub periodic: Time,
     /// Last time a connection was opened for the sake of metadata.
     pub connect_tried: Option<Time>,
     pub scheduled: Scheduled,
+}
+
+impl Metadata {
+    pub fn new() -> Metadata {
+        Metadata {
+            refresh: Refresh::Idle,
+            round: None,
+            all: true,
+            next_topic: 0,
+            lost_answers: 0,
+            incomplete_rounds: 0,
+            not_before: Time(0),
+            periodic: Time::NEVER,
+            connect_tried: None,
+            scheduled: Scheduled::default(),
+        }
+    }
+
+    /// Makes a request due. False when one was already.
+    pub fn want(&mut self) -> bool {
+        match &mut self.refresh {
+            Refresh::Idle => self.refresh = Refresh::Due,
+            Refresh::Due => return false,
+            Refresh::Asked(Asked { more, .. }) => return !std::mem::replace(more, true),
+        }
+        true
+    }
+
+    /// Takes the request in flight if it is this one, which has its answer.
+    pub fn answered(&mut self, conn: ConnId, request: RequestId) -> Option<Asked> {
+        self.take_asked(|asked| (asked.conn, asked.request) == (conn, request))
+    }
+
+    /// Takes the request in flight if it was on this connection, which is gone.
+    pub fn lost(&mut self, conn: ConnId) -> Option<Asked> {
+        self.take_asked(|asked| asked.conn == conn)
+    }
+
+    fn take_asked(&mut self, is_it: impl FnOnce(&Asked) -> bool) -> Option<Asked> {
+        match std::mem::replace(&mut self.refresh, Refresh::Idle) {
+            Refresh::Asked(asked) if is_it(&asked) => {
+                if asked.more {
+                    self.refresh = Refresh::Due;
+                }
+                Some(asked)
+            }
+            other => {
+                self.refresh = other;
+                None
+            }
+        }
+    }
 }

@@ -14,17 +14,37 @@
 //! in two: it is sent again until the broker says what has become of it. Only an error that is final, and stays
 //! for `message_timeout_ms`, ends that.
 
-use super::Rules;
+use super::batch::InLog;
 use super::random::Random;
+use super::rules::Rules;
 use crate::protocol::error_code::{ErrorCode, Persistence};
 use std::time::Duration;
+
+/// How a batch is sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Retry {
+    /// It is one of the `message_send_max_retries`.
+    pub counted: bool,
+    /// What is known of its leader may be wrong.
+    pub refresh: bool,
+    /// What the answer says of the log.
+    pub in_log: InLog,
+}
+
+impl Retry {
+    /// Nothing is wrong with it: its turn has not come, or it gets another number.
+    pub const QUIETLY: Retry = Retry { counted: false, refresh: false, in_log: InLog::No };
+    /// There was no answer, or none that makes sense.
+    pub const UNANSWERED: Retry =
+        Retry { counted: false, refresh: true, in_log: InLog::Unanswered };
+}
 
 /// What to do with a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Decision {
     Delivered,
     Split,
-    Retry { counted: bool, refresh: bool, in_doubt: bool },
+    Retry(Retry),
     OutOfSequence,
     Fail { in_doubt: bool },
 }
@@ -55,6 +75,7 @@ pub(super) fn decide(
         _ => {}
     }
     let in_doubt = error.persistence() != Persistence::No;
+    let in_log = if in_doubt { InLog::Maybe } else { InLog::No };
     if !error.retriable() {
         return Decision::Fail { in_doubt };
     }
@@ -64,7 +85,7 @@ pub(super) fn decide(
     if counted && attempts >= rules.max_retries && !stamped {
         return Decision::Fail { in_doubt };
     }
-    Decision::Retry { counted, refresh, in_doubt }
+    Decision::Retry(Retry { counted, refresh, in_log })
 }
 
 /// Pause before try number `attempt` (1 is the first repetition): doubled each time from `first` up to

@@ -1,16 +1,19 @@
-//! Records to partitions, and partitions to sinks: where a record waits, until when, and when there is
+//! Records to partitions, and partitions to brokers: where a record waits, until when, and when there is
 //! something to send.
 
 use super::accumulator::Next;
+use super::api::{Delivery, Mark, Outcome, Reason};
 use super::batch::{Batch, Record};
-use super::timer::Timer;
-use super::{Fate, Mark, Outcome, Producer, Reason, Time, TopicId, partitioner};
+use super::ids::TopicId;
+use super::partitioner;
+use super::state::Producer;
+use super::timer::{Time, Timer};
 use crate::protocol::error_code::ErrorCode;
 
 impl Producer {
     /// Gives a record its partition, or lets it wait for metadata.
     pub(super) fn route(&mut self, now: Time, id: TopicId, record: Record) {
-        let topic = &mut self.topics[id.0 as usize];
+        let topic = &mut self.topics[id];
         if topic.partitions.is_empty() {
             let expiry = record.born + self.rules.message_timeout;
             topic.waiting.push_back(record);
@@ -23,7 +26,7 @@ impl Producer {
             _ => partitioner::choose(topic, record.key_hash, &mut self.random),
         };
         if self.identity.is_on() && record.partition != Some(index) {
-            self.marks.push_back((record.id, Mark::Partition(index)));
+            self.out.marks.push_back((record.id, Mark::Partition(index)));
         }
         let partition = &mut topic.partitions[index as usize];
         let first = partition.is_empty();
@@ -33,21 +36,26 @@ impl Producer {
         }
         // Between the first record and a full batch nothing changes that a timer does not know.
         if first || closed {
-            self.look_at_partition(now, id, index);
+            self.reschedule_partition(now, id, index);
         }
     }
 
     /// Expires, lists or schedules a partition, whatever its state asks for.
-    pub(super) fn look_at_partition(&mut self, now: Time, id: TopicId, index: u32) {
-        let topic = &mut self.topics[id.0 as usize];
+    pub(super) fn reschedule_partition(&mut self, now: Time, id: TopicId, index: u32) {
+        let topic = &mut self.topics[id];
         let topic_is_gone = topic.is_gone(now, self.rules.message_timeout);
         let Some(partition) = topic.partitions.get_mut(index as usize) else { return };
         for (records, in_doubt) in partition.expire(now, &self.rules, topic_is_gone) {
-            let fate = Fate::Failed { reason: Reason::TimedOut, in_doubt };
-            self.outcomes.push_back(Outcome { topic: id, partition: Some(index), records, fate });
+            let delivery = Delivery::Failed { reason: Reason::TimedOut, in_doubt };
+            self.out.outcomes.push_back(Outcome {
+                topic: id,
+                partition: Some(index),
+                records,
+                delivery,
+            });
         }
         self.restart_sequence(now, id, index);
-        let topic = &mut self.topics[id.0 as usize];
+        let topic = &mut self.topics[id];
         let Some(partition) = topic.partitions.get_mut(index as usize) else { return };
         let next = partition.next(now, &self.rules, self.flushed_at, self.identity.is_on());
         let timer = Timer::Partition(id, index);
@@ -62,13 +70,25 @@ impl Producer {
                     return;
                 }
                 let leader = partition.leader;
-                match leader.and_then(|leader| self.sinks.get_mut(&leader)) {
+                match leader.and_then(|leader| self.brokers.known.get_mut(&leader)) {
                     None => self.want_metadata(now),
-                    Some(sink) => {
+                    Some(broker) => {
                         partition.listed = true;
-                        sink.ready.push_back((id, index));
-                        self.list_sink(leader.unwrap_or_default());
+                        broker.ready.push_back((id, index));
+                        self.list_broker(leader.unwrap_or_default());
                     }
+                }
+            }
+        }
+    }
+
+    /// Reschedules every partition with something to send.
+    pub(super) fn reschedule_all_partitions(&mut self, now: Time) {
+        for topic in 0..self.topics.list.len() {
+            let id = TopicId(topic as u32);
+            for index in 0..self.topics[id].partitions.len() {
+                if !self.topics[id].partitions[index].is_empty() {
+                    self.reschedule_partition(now, id, index as u32);
                 }
             }
         }
@@ -76,26 +96,26 @@ impl Producer {
 
     /// Fails the records that waited too long for their topic's metadata.
     pub(super) fn expire_waiting(&mut self, now: Time, id: TopicId) {
-        let topic = &mut self.topics[id.0 as usize];
+        let topic = &mut self.topics[id];
         let timeout = self.rules.message_timeout;
         let unknown = topic.error == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
         let reason = if unknown { Reason::TopicUnknown } else { Reason::TimedOut };
         let late = topic.waiting.partition_point(|record| record.born + timeout <= now);
         if late > 0 {
             let records = topic.waiting.drain(..late).collect();
-            let fate = Fate::Failed { reason, in_doubt: false };
-            self.outcomes.push_back(Outcome { topic: id, partition: None, records, fate });
+            let delivery = Delivery::Failed { reason, in_doubt: false };
+            self.out.outcomes.push_back(Outcome { topic: id, partition: None, records, delivery });
         }
-        // What may be in a log is given up only with the log: when the topic is gone, or is there without that
+        // What may be in a log is failed only with the log: when the topic is gone, or is there without that
         // partition.
         let gone = topic.is_gone(now, timeout) || !topic.partitions.is_empty();
         let stays = |(_, batch): &(u32, Batch)| !gone || batch.born() + timeout > now;
         while !topic.repeats.front().is_none_or(stays)
             && let Some((_, batch)) = topic.repeats.pop_front()
         {
-            let fate = Fate::Failed { reason, in_doubt: true };
+            let delivery = Delivery::Failed { reason, in_doubt: true };
             let records = batch.records;
-            self.outcomes.push_back(Outcome { topic: id, partition: None, records, fate });
+            self.out.outcomes.push_back(Outcome { topic: id, partition: None, records, delivery });
         }
         let waiting = topic.waiting.front().map_or(Time::NEVER, |front| front.born + timeout);
         let repeat = topic.repeats.front().map_or(Time::NEVER, |(_, batch)| batch.born() + timeout);

@@ -1,8 +1,18 @@
 //! What the producer needs of the configuration.
 
-use super::idempotence::Idempotence;
 use crate::config::{Config, HostPort};
 use std::time::Duration;
+
+/// Whether batches carry sequence numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Idempotence {
+    /// No.
+    Off,
+    /// Yes, unless the brokers do not know it or do not allow it.
+    Preferred,
+    /// Yes, and nothing is sent without.
+    Required,
+}
 
 /// What the producer needs of the configuration.
 #[derive(Debug, Clone)]

@@ -1,6 +1,6 @@
 //! Time as the producer knows it, and its one table of deadlines.
 
-use super::{BrokerId, TopicId};
+use super::ids::{BrokerId, TopicId};
 use crate::seeded_bug::{Bug, is_seeded};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -42,7 +42,7 @@ pub(super) enum Timer {
     /// Expiry of records whose topic has no metadata.
     Topic(TopicId),
     /// Answer, reconnect or throttle of a broker.
-    Sink(BrokerId),
+    Broker(BrokerId),
     /// Metadata refresh.
     Metadata,
     /// Request for a producer id.

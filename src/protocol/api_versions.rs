@@ -26,9 +26,8 @@ const SOFTWARE_VERSION: &str = env!("CARGO_PKG_VERSION");
 // Brokers refuse a request whose name or version has other characters (INVALID_REQUEST).
 const _: () = assert!(is_software_word(SOFTWARE_NAME) && is_software_word(SOFTWARE_VERSION));
 
-/// The first version that tells topic ids in Metadata, and the first that needs them in Produce.
+/// The first version that tells topic ids in Metadata.
 const METADATA_WITH_TOPIC_IDS: i16 = 10;
-const PRODUCE_BY_TOPIC_ID: i16 = 13;
 
 /// A (key, lowest, highest) element of the answer, in any version.
 const SMALLEST_RANGE: usize = 6;
@@ -131,7 +130,7 @@ impl Versions {
         let produce_needs = if metadata >= METADATA_WITH_TOPIC_IDS {
             produce::VERSIONS
         } else {
-            *produce::VERSIONS.start()..=PRODUCE_BY_TOPIC_ID - 1
+            *produce::VERSIONS.start()..=produce::BY_TOPIC_ID - 1
         };
         let produce = pick(response, ApiKey::Produce, produce_needs)?;
         let init_producer_id =

@@ -10,6 +10,7 @@ use std::ops::RangeInclusive;
 use super::error_code::ErrorCode;
 use super::header::ApiKey;
 use super::primitives::{DecodeError, Form, Put, Reader};
+use uuid::Uuid;
 
 /// The versions that can be encoded and decoded here.
 pub const VERSIONS: RangeInclusive<i16> = 0..=13;
@@ -22,9 +23,6 @@ const THROTTLED_BY_CLIENT: i16 = 6;
 pub(super) const SMALLEST_BROKER: usize = 10;
 const SMALLEST_TOPIC: usize = 8;
 const SMALLEST_PARTITION: usize = 18;
-
-/// Asks by name: no topic has this id.
-const NO_TOPIC_ID: [u8; 16] = [0; 16];
 
 /// Asks for nothing in v0: a name that no topic can have. Brokers answer it with an error and do not
 /// create it; it says in their logs what it is there for.
@@ -47,7 +45,8 @@ pub fn put_metadata_request(
     out.put_array_len(form, topics.len());
     for topic in topics {
         if version >= 10 {
-            out.put_uuid(&NO_TOPIC_ID);
+            // It is the name that is asked for: no topic has this id.
+            out.put_uuid(Uuid::nil());
         }
         out.put_string(form, topic);
         out.put_no_tagged_fields(form);
@@ -102,7 +101,7 @@ pub struct TopicMetadata {
     /// Its name; empty if the broker gave none.
     pub name: String,
     /// Its id; zeros before v10.
-    pub id: [u8; 16],
+    pub id: Uuid,
     /// Its partitions, in any order.
     pub partitions: Vec<PartitionMetadata>,
 }
@@ -171,7 +170,7 @@ impl TopicMetadata {
         let error = ErrorCode(reader.i16("topic error code")?);
         // Only v12 and later may leave the name out, for an id that is unknown.
         let name = reader.nullable_string(form, "topic name")?.unwrap_or_default();
-        let id = if version >= 10 { reader.uuid("topic id")? } else { NO_TOPIC_ID };
+        let id = if version >= 10 { reader.uuid("topic id")? } else { Uuid::nil() };
         if version >= 1 {
             reader.i8("topic is internal")?;
         }

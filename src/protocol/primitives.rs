@@ -15,6 +15,7 @@
 
 use crate::varint::{put_varint, zigzag};
 use thiserror::Error;
+use uuid::Uuid;
 
 /// The most memory that an answer may decode to.
 const MOST_MEMORY: usize = 3 * 1024 * 1024;
@@ -174,8 +175,8 @@ impl<'a> Reader<'a> {
     }
 
     /// A topic id or the like.
-    pub fn uuid(&mut self, what: &'static str) -> Result<[u8; 16], DecodeError> {
-        self.fixed(what)
+    pub fn uuid(&mut self, what: &'static str) -> Result<Uuid, DecodeError> {
+        Ok(Uuid::from_bytes(self.fixed(what)?))
     }
 
     /// An unsigned varint of at most 32 bits.
@@ -408,7 +409,7 @@ pub trait Put {
     /// A boolean.
     fn put_bool(&mut self, value: bool);
     /// A topic id or the like.
-    fn put_uuid(&mut self, value: &[u8; 16]);
+    fn put_uuid(&mut self, value: Uuid);
     /// A signed varint (zigzag).
     fn put_varint(&mut self, value: i32);
     /// A signed varint of up to 64 bits (zigzag).
@@ -450,8 +451,8 @@ impl Put for Vec<u8> {
         self.push(u8::from(value));
     }
 
-    fn put_uuid(&mut self, value: &[u8; 16]) {
-        self.extend_from_slice(value);
+    fn put_uuid(&mut self, value: Uuid) {
+        self.extend_from_slice(value.as_bytes());
     }
 
     fn put_varint(&mut self, value: i32) {

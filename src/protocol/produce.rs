@@ -12,6 +12,7 @@ use super::header::{ApiKey, finish_frame, put_request_header};
 use super::metadata::{BrokerMetadata, SMALLEST_BROKER};
 use super::primitives::{DecodeError, Form, Put, Reader, one_more};
 use crate::varint::{varint_len, write_varint};
+use uuid::Uuid;
 
 /// The versions that can be encoded and decoded here.
 pub const VERSIONS: RangeInclusive<i16> = 0..=13;
@@ -21,7 +22,7 @@ pub const VERSIONS: RangeInclusive<i16> = 0..=13;
 const THROTTLED_BY_CLIENT: i16 = 6;
 
 /// From this version on topics go by id.
-const BY_TOPIC_ID: i16 = 13;
+pub const BY_TOPIC_ID: i16 = 13;
 
 /// Sizes of the smallest elements of an answer, in any version.
 const SMALLEST_TOPIC: usize = 3;
@@ -34,7 +35,7 @@ pub struct TopicRef<'a> {
     /// Its name.
     pub name: &'a str,
     /// Its id, as Metadata v10 or later told it.
-    pub id: [u8; 16],
+    pub id: Uuid,
 }
 
 /// Appends one request to a buffer: [`begin`](Self::begin), then for each topic
@@ -84,7 +85,7 @@ impl<'a> ProduceEncoder<'a> {
         self.topics_left = self.topics_left.wrapping_sub(1);
         self.partitions_left = partition_count;
         if self.version >= BY_TOPIC_ID {
-            self.out.put_uuid(&topic.id);
+            self.out.put_uuid(topic.id);
         } else {
             self.out.put_string(self.form, topic.name);
         }
@@ -183,7 +184,7 @@ pub enum ProducedTopicRef {
     /// Before v13.
     Name(String),
     /// From v13 on.
-    Id([u8; 16]),
+    Id(Uuid),
 }
 
 /// What became of one partition's batch.

@@ -41,7 +41,7 @@ pub fn record_size_bound(record: &Record<'_>) -> usize {
     RECORD_OVERHEAD + len(record.key) + len(record.payload) + record.headers.block().len()
 }
 
-/// Who a batch is from, for brokers to drop doubles by (KIP-98).
+/// Who a batch is from, for brokers to drop duplicates by (KIP-98).
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub struct ProducerStamp {
     /// The id that InitProducerId gave.

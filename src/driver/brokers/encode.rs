@@ -5,17 +5,14 @@ use super::super::lookup::Records;
 use super::super::records::new_record::on_the_wire;
 use crate::config::Config;
 use crate::net::Expected;
-use crate::producer::{Producer, Sent};
+use crate::producer::{InFlightBatch, Producer};
 use crate::protocol::api_versions::Versions;
 use crate::protocol::header::{ApiKey, MAX_FRAME, finish_frame, put_request_header};
 use crate::protocol::init_producer_id::put_init_producer_id_request;
 use crate::protocol::message_set::{MessageFormat, MessageSetEncoder};
 use crate::protocol::metadata::put_metadata_request;
-use crate::protocol::produce::{ProduceEncoder, TopicRef};
+use crate::protocol::produce::{self, ProduceEncoder, TopicRef};
 use crate::protocol::record_batch::{BATCH_OVERHEAD, BatchEncoder, ProducerStamp};
-
-/// First version of Produce that names topics by id.
-const PRODUCE_BY_TOPIC_ID: i16 = 13;
 
 /// How many records ahead their bytes are asked for: those of one partition lie scattered over the queue.
 const PREFETCH_AHEAD: usize = 4;
@@ -70,15 +67,15 @@ pub(super) fn produce(
     producer: &Producer,
     lookup: Records<'_>,
     frame_of: impl FnOnce(usize) -> Vec<u8>,
-    sent: &[Sent],
+    sent: &[InFlightBatch],
 ) -> (Vec<u8>, Option<Expected>) {
-    let ids_known = sent.iter().all(|sent| sent.topic_id != [0; 16]);
+    let ids_known = sent.iter().all(|sent| !sent.topic_id.is_nil());
     // A broker that was upgraded a moment ago may offer what the metadata in hand cannot serve.
     let version =
-        if ids_known { versions.produce } else { versions.produce.min(PRODUCE_BY_TOPIC_ID - 1) };
+        if ids_known { versions.produce } else { versions.produce.min(produce::BY_TOPIC_ID - 1) };
     let bytes: usize = sent.iter().map(|sent| BATCH_OVERHEAD + sent.batch.bytes).sum();
     let mut frame = frame_of(bytes + ENVELOPE);
-    let by_topic: Vec<&[Sent]> = sent.chunk_by(|a, b| a.topic == b.topic).collect();
+    let by_topic: Vec<&[InFlightBatch]> = sent.chunk_by(|a, b| a.topic == b.topic).collect();
     let mut encoder = ProduceEncoder::begin(
         &mut frame,
         version,

@@ -7,7 +7,7 @@ use super::name::{self, OWN};
 use super::new_record::new_record;
 use super::partitioning::{self, Partitioning};
 use super::queues::Queues;
-use crate::producer::{NewRecord, Producer, Time, TopicId};
+use crate::producer::{self, NewRecord, Producer, Time, TopicId};
 use crate::queue::Damage;
 use crate::queue::layout::ASK_PARTITION;
 
@@ -81,7 +81,7 @@ impl Intake {
             }
             let id = name::of_slot(number, slot.position);
             let born = cx.now.of_stamp(earliest, now_ms, slot.logged_ms);
-            let record = NewRecord {
+            let record = producer::Record {
                 partition: u32::try_from(slot.partition).ok(),
                 ..new_record(cx.config, id, born, slot.record)
             };
@@ -90,7 +90,7 @@ impl Intake {
             let topic = slot.topic;
             match topic_of(cx, queues, producer, number, topic) {
                 Some(topic) => {
-                    let record = NewRecord { topic, ..record };
+                    let record = NewRecord { topic, record };
                     partitioning.hand_over(cx.now, record, ask, producer);
                 }
                 None => lose_topicless(cx, queues, [record]),
@@ -114,7 +114,7 @@ fn repeat_open_batches(
             let id = name::of_slot(number, *position);
             new_record(cx.config, id, cx.now, queues.in_use(id).record)
         });
-        let records: Vec<NewRecord> = records.collect();
+        let records: Vec<producer::Record> = records.collect();
         match topic_of(cx, queues, producer, number, batch.topic) {
             Some(topic) => {
                 producer.handle_repeat(cx.now, topic, batch.partition, batch.stamp, records);
@@ -128,7 +128,7 @@ fn repeat_open_batches(
 fn lose_topicless(
     cx: &Context<'_>,
     queues: &mut Queues,
-    records: impl IntoIterator<Item = NewRecord>,
+    records: impl IntoIterator<Item = producer::Record>,
 ) {
     for record in records {
         let text = "a message whose topic is not in the queue is lost";

@@ -1,20 +1,19 @@
 //! What the producer is told of a record, wherever it comes from.
 
 use crate::config::Config;
-use crate::producer::{NewRecord, RecordId, Time, TopicId, partitioner};
+use crate::producer::{self, RecordId, Time, partitioner};
 use crate::protocol::message_set::message_size_bound;
 use crate::record::Record;
 
-/// What the producer is to know of a record. Its topic, and a partition that somebody chose, are still to be named.
+/// What the producer is to know of a record. A partition that somebody chose is still to be named.
 pub(in crate::driver) fn new_record(
     config: &Config,
     id: RecordId,
     born: Time,
     record: Record<'_>,
-) -> NewRecord {
-    NewRecord {
+) -> producer::Record {
+    producer::Record {
         id,
-        topic: TopicId(0),
         partition: None,
         key_hash: record.key.map(partitioner::key_hash),
         bytes: size_bound(&on_the_wire(config, record)) as u32,

@@ -61,7 +61,7 @@ impl Partitioning {
     /// When the oldest message has waited for `timeout`.
     pub fn deadline(&self, timeout: Duration) -> Time {
         let oldest = self.held.values().filter_map(|held| held.front());
-        oldest.map(|held| held.record.born + timeout).min().unwrap_or(Time::NEVER)
+        oldest.map(|held| held.record.record.born + timeout).min().unwrap_or(Time::NEVER)
     }
 
     /// Takes the oldest messages out that `may_go`, of topics of which nothing is known and asking failed, until they
@@ -77,13 +77,12 @@ impl Partitioning {
         for (topic, held) in self.held.iter_mut().filter(|(topic, _)| producer.is_unknown(**topic))
         {
             let mut taken = Vec::new();
-            held.retain(|Held { record, choice }| {
+            held.retain(|Held { record: NewRecord { record, .. }, choice }| {
                 let goes =
                     gone.is_short_of(wanted) && *choice != Choice::Asked && may_go(record.id);
                 if goes {
-                    let NewRecord { id, born, bytes, key_hash, partition, .. } = *record;
-                    gone.add(Amount { records: 1, bytes: u64::from(bytes) });
-                    taken.push(Record { id, born, bytes, key_hash, partition });
+                    gone.add(Amount::of(&[*record]));
+                    taken.push(*record);
                 }
                 !goes
             });
@@ -115,7 +114,7 @@ impl Partitioning {
         let mut room = questions.room();
         for (topic, held) in &mut self.held {
             let partitions = producer.partition_count(*topic);
-            let expired = |held: &Held| held.record.born + timeout <= cx.now;
+            let expired = |held: &Held| held.record.record.born + timeout <= cx.now;
             // Nothing can have changed for a topic of which still nothing is known.
             if partitions.is_none() && !held.front().is_some_and(expired) {
                 continue;
@@ -125,16 +124,16 @@ impl Partitioning {
                     held.choice = Choice::Made;
                 }
                 if held.choice == Choice::Asked
-                    && let Some(partition) = answers.get(&held.record.id)
+                    && let Some(partition) = answers.get(&held.record.record.id)
                 {
-                    held.record.partition = *partition;
+                    held.record.record.partition = *partition;
                     held.choice = Choice::Made;
                 }
                 if held.choice == Choice::Open
                     && room > 0
                     && let Some(partitions) = partitions
                 {
-                    let id = held.record.id;
+                    let id = held.record.record.id;
                     questions.put(Question { id, key: key_of(id).map(<[u8]>::to_vec), partitions });
                     held.choice = Choice::Asked;
                     room -= 1;

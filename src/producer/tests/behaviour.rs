@@ -1,232 +1,8 @@
 //! Single behaviours, by example: a producer, a hand-driven clock, and answers written by hand.
 
+use super::stage::{SECOND, Stage, failed, fast, told};
 use super::*;
-use crate::protocol::metadata::{BrokerMetadata, PartitionMetadata, TopicMetadata};
 use crate::protocol::produce::{LeaderHint, ProducedTopic, RecordError};
-
-/// A producer and what it asked for so far.
-pub(super) struct Stage {
-    pub producer: Producer,
-    pub now: Time,
-    next_record: u64,
-}
-
-/// A Produce request as the test sees it: connection, request, topic, partition and record ids per batch.
-pub(super) type Seen = (ConnId, RequestId, Vec<(TopicId, u32, Vec<u64>)>);
-
-impl Stage {
-    pub fn new(rules: Rules) -> Stage {
-        Stage { producer: Producer::new(rules, 1), now: Time(1_000_000), next_record: 0 }
-    }
-
-    /// Connected to broker 1, which leads all `partitions` of topic "t".
-    pub fn ready(rules: Rules, partitions: i32) -> (Stage, TopicId) {
-        let mut stage = Stage::new(rules);
-        let topic = stage.producer.topic(stage.now, "t");
-        let (boot, _) = stage.connect();
-        assert_eq!(stage.connect_done(boot), [boot]);
-        stage.answer_metadata(boot, &[(1, "b1")], &vec![Some(1); partitions as usize]);
-        (stage, topic)
-    }
-
-    pub fn actions(&mut self) -> Vec<Action> {
-        std::iter::from_fn(|| self.producer.poll(self.now)).collect()
-    }
-
-    /// The connection it wants, and to whom.
-    pub fn connect(&mut self) -> (ConnId, BrokerId) {
-        let actions = self.actions();
-        match &actions[..] {
-            [.., Action::Connect { conn, broker, .. }] => (*conn, *broker),
-            other => panic!("no connect but {other:?}"),
-        }
-    }
-
-    /// Completes a connection; returns where metadata is asked for then.
-    pub fn connect_done(&mut self, conn: ConnId) -> Vec<ConnId> {
-        self.producer.handle_connected(self.now, conn);
-        self.metadata_asked()
-    }
-
-    fn metadata_asked(&mut self) -> Vec<ConnId> {
-        let asked = self.actions().into_iter().filter_map(|action| match action {
-            Action::Metadata { conn, .. } => Some(conn),
-            _ => None,
-        });
-        asked.collect()
-    }
-
-    /// Lets the periodic refresh come, over a new connection if need be; returns where it is asked for.
-    pub fn refresh(&mut self) -> ConnId {
-        self.pass(Duration::from_secs(60));
-        for _ in 0..3 {
-            for action in self.actions() {
-                match action {
-                    Action::Connect { conn, .. } => self.producer.handle_connected(self.now, conn),
-                    Action::Metadata { conn, .. } => return conn,
-                    _ => {}
-                }
-            }
-        }
-        panic!("metadata is not asked for");
-    }
-
-    pub fn answer_metadata(
-        &mut self,
-        conn: ConnId,
-        brokers: &[(i32, &str)],
-        leaders: &[Option<i32>],
-    ) {
-        let error = ErrorCode::NONE;
-        self.answer_metadata_with(conn, brokers, leaders, error, 0);
-    }
-
-    pub fn answer_metadata_with(
-        &mut self,
-        conn: ConnId,
-        brokers: &[(i32, &str)],
-        leaders: &[Option<i32>],
-        error: ErrorCode,
-        epoch: i32,
-    ) {
-        self.answer_metadata_of([1; 16], conn, brokers, leaders, (error, epoch));
-    }
-
-    /// Of a topic with this id.
-    fn answer_metadata_of(
-        &mut self,
-        id: [u8; 16],
-        conn: ConnId,
-        brokers: &[(i32, &str)],
-        leaders: &[Option<i32>],
-        (error, epoch): (ErrorCode, i32),
-    ) {
-        let request = self.producer.refresh.asked.expect("metadata is asked for").1;
-        let partitions = leaders.iter().enumerate().map(|(index, leader)| PartitionMetadata {
-            error: ErrorCode::NONE,
-            index: index as i32,
-            leader: leader.unwrap_or(-1),
-            leader_epoch: epoch,
-        });
-        let response = MetadataResponse {
-            error: ErrorCode::NONE,
-            throttle_ms: 0,
-            brokers: brokers
-                .iter()
-                .map(|(id, host)| BrokerMetadata {
-                    id: *id,
-                    host: (*host).into(),
-                    port: 9092,
-                    rack: None,
-                })
-                .collect(),
-            cluster_id: None,
-            controller_id: 1,
-            topics: vec![TopicMetadata {
-                error,
-                name: "t".into(),
-                id,
-                partitions: partitions.collect(),
-            }],
-        };
-        self.producer.handle_metadata(self.now, conn, request, &response);
-    }
-
-    pub fn log(&mut self, topic: TopicId, key: Option<&[u8]>) -> u64 {
-        let id = self.next_record;
-        self.next_record += 1;
-        let record = NewRecord {
-            id: RecordId(id),
-            topic,
-            key_hash: key.map(partitioner::key_hash),
-            partition: None,
-            bytes: 100,
-            born: self.now,
-        };
-        self.producer.handle_record(self.now, record);
-        id
-    }
-
-    pub fn pass(&mut self, span: Duration) {
-        self.now = self.now + span;
-        self.producer.handle_timeout(self.now);
-    }
-
-    /// The Produce requests it wants to send now; connections it asks for are made at once.
-    fn requests(&mut self) -> Vec<Seen> {
-        let mut seen = Vec::new();
-        loop {
-            let actions = self.actions();
-            if actions.is_empty() {
-                return seen;
-            }
-            for action in actions {
-                match action {
-                    Action::Connect { conn, .. } => self.producer.handle_connected(self.now, conn),
-                    Action::Produce { conn, request } => {
-                        let sent = self.producer.request(conn, request);
-                        let batches = sent.iter().map(|sent| {
-                            let ids = sent.batch.records.iter().map(|record| record.id.0);
-                            (sent.topic, sent.partition, ids.collect())
-                        });
-                        seen.push((conn, request, batches.collect()));
-                    }
-                    _ => {}
-                }
-            }
-        }
-    }
-
-    pub fn answer(
-        &mut self,
-        (conn, request, batches): &Seen,
-        told: impl Fn(u32) -> ProducedPartition,
-    ) {
-        let partitions = batches.iter().map(|(_, partition, _)| told(*partition)).collect();
-        self.answer_naming(ProducedTopicRef::Name("t".into()), (conn, request), partitions);
-    }
-
-    fn answer_naming(
-        &mut self,
-        topic: ProducedTopicRef,
-        (conn, request): (&ConnId, &RequestId),
-        partitions: Vec<ProducedPartition>,
-    ) {
-        let response = ProduceResponse {
-            throttle_ms: 0,
-            topics: vec![ProducedTopic { topic, partitions }],
-            node_endpoints: Vec::new(),
-        };
-        self.producer.handle_produced(self.now, *conn, *request, &response);
-    }
-
-    pub fn outcomes(&mut self) -> Vec<(Vec<u64>, Fate)> {
-        let outcomes = std::iter::from_fn(|| self.producer.poll_outcome());
-        outcomes.map(|o| (o.records.iter().map(|r| r.id.0).collect(), o.fate)).collect()
-    }
-}
-
-pub(super) fn told(index: u32, error: ErrorCode) -> ProducedPartition {
-    ProducedPartition {
-        index: index as i32,
-        error,
-        base_offset: if error == ErrorCode::NONE { 0 } else { -1 },
-        log_append_time_ms: -1,
-        error_message: None,
-        record_errors: Vec::new(),
-        current_leader: None,
-    }
-}
-
-pub(super) fn failed(reason: Reason, in_doubt: bool) -> Fate {
-    Fate::Failed { reason, in_doubt }
-}
-
-pub(super) fn fast() -> Rules {
-    Rules { linger: Duration::ZERO, ..rules() }
-}
-
-pub(super) const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
 fn a_batch_is_sent_when_it_is_full_or_its_linger_is_over_or_on_flush() {
@@ -345,7 +121,7 @@ fn a_batch_too_large_for_the_broker_is_halved_until_only_the_large_record_fails(
     }
     assert!(steps <= 8, "{steps}");
     let (delivered, lost): (Vec<_>, Vec<_>) =
-        stage.outcomes().into_iter().partition(|(_, fate)| *fate == Fate::Delivered);
+        stage.outcomes().into_iter().partition(|(_, fate)| *fate == DELIVERED);
     let delivered: Vec<u64> = delivered.into_iter().flat_map(|(ids, _)| ids).collect();
     assert_eq!(delivered, ids.iter().copied().filter(|id| *id != large).collect::<Vec<_>>());
     assert_eq!(lost.len(), 1);
@@ -364,7 +140,7 @@ fn reg_02_the_parts_of_a_batch_that_was_cut_are_held_until_each_has_its_answer()
         // Who flushes waits for as long as something is held.
         assert_eq!(stage.producer.held_records(), if part[0] == ids[0] { 4 } else { 2 });
         stage.answer(&request, |p| told(p, ErrorCode::NONE));
-        assert_eq!(stage.outcomes(), [(part.to_vec(), Fate::Delivered)]);
+        assert_eq!(stage.outcomes(), [(part.to_vec(), DELIVERED)]);
     }
     assert_eq!(stage.producer.held_records(), 0);
 }
@@ -379,10 +155,16 @@ fn reg_04_an_answer_is_read_with_the_topic_s_id_as_it_was_when_it_was_asked() {
     // Meanwhile the topic is deleted and made anew.
     let conn = stage.refresh();
     let leaders = [Some(1)];
-    stage.answer_metadata_of([2; 16], conn, &[(1, "b1")], &leaders, (ErrorCode::NONE, 0));
-    let answer = ProducedTopicRef::Id([1; 16]);
+    stage.answer_metadata_of(
+        Uuid::from_bytes([2; 16]),
+        conn,
+        &[(1, "b1")],
+        &leaders,
+        (ErrorCode::NONE, 0),
+    );
+    let answer = ProducedTopicRef::Id(Uuid::from_bytes([1; 16]));
     stage.answer_naming(answer, (&request.0, &request.1), vec![told(0, ErrorCode::NONE)]);
-    assert_eq!(stage.outcomes(), [(vec![id], Fate::Delivered)]);
+    assert_eq!(stage.outcomes(), [(vec![id], DELIVERED)]);
     assert!(stage.requests().is_empty());
 }
 
@@ -430,7 +212,7 @@ fn an_answer_that_does_not_come_closes_the_connection() {
     assert!(stage.actions().contains(&closed));
     // The answer of the closed connection changes nothing any more.
     stage.answer(&request, |p| told(p, ErrorCode::NONE));
-    assert!(stage.outcomes().iter().all(|(_, fate)| *fate != Fate::Delivered));
+    assert!(stage.outcomes().iter().all(|(_, fate)| *fate != DELIVERED));
 }
 
 #[test]
@@ -446,7 +228,7 @@ fn success_without_an_offset_and_a_missing_partition_are_no_success() {
     assert!(stage.outcomes().is_empty());
     let request = stage.requests().remove(0);
     stage.answer(&request, |p| told(p, ErrorCode::NONE));
-    assert_eq!(stage.outcomes(), [(vec![id], Fate::Delivered)]);
+    assert_eq!(stage.outcomes(), [(vec![id], DELIVERED)]);
 }
 
 #[test]
@@ -469,7 +251,7 @@ fn an_older_epoch_does_not_bring_an_earlier_leader_back() {
     }
     stage.log(topic, None);
     let request = stage.requests().remove(0);
-    assert_eq!(stage.producer.connections[&request.0], 2);
+    assert_eq!(stage.producer.brokers.connections[&request.0], 2);
 }
 
 #[test]
@@ -535,8 +317,8 @@ fn a_broker_that_keeps_failing_rests_unless_it_is_the_last_hope() {
     assert!(tries.values().all(|count| *count >= 5), "both are the last hope: {tries:?}");
 
     let (mut stage, _) = Stage::ready(Rules { conn_retry_limit: 2, ..fast() }, 1);
-    stage.producer.sinks.insert(-2, Sink::new(boot("dead")));
-    stage.producer.sinks.get_mut(&1).expect("known").failures = 1;
+    stage.producer.brokers.known.insert(-2, broker::Broker::new(boot("dead")));
+    stage.producer.brokers.known.get_mut(&1).expect("known").backoff.failures = 1;
     let mut dead = 0;
     for _ in 0..200 {
         stage.producer.want_metadata(stage.now);
@@ -588,13 +370,10 @@ fn connections_to_brokers_that_left_are_closed_once_they_are_idle() {
     stage.answer_metadata_with(asked[0], &[(2, "b2")], &[Some(2)], ErrorCode::NONE, 1);
     assert!(!stage.actions().iter().any(|action| matches!(action, Action::Close { .. })));
     stage.answer(&request, |p| told(p, ErrorCode::NONE));
-    assert!(matches!(stage.outcomes()[..], [(_, Fate::Delivered)]));
+    assert!(matches!(stage.outcomes()[..], [(_, DELIVERED)]));
     let closed = Action::Close { conn: request.0, reason: CloseReason::NotNeeded };
     assert!(stage.actions().contains(&closed));
 }
-
-#[path = "eviction.rs"]
-mod eviction;
 
 #[test]
 fn a_partition_whose_closed_batch_was_evicted_is_sent_when_the_next_one_has_lingered() {

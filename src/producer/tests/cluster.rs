@@ -43,7 +43,7 @@ pub struct Faults {
 
 pub struct ModelTopic {
     pub name: String,
-    pub id: [u8; 16],
+    pub id: Uuid,
     /// Leader and its epoch, per partition.
     pub leaders: Vec<(Option<BrokerId>, i32)>,
     /// What was appended, per partition, in order.
@@ -138,7 +138,7 @@ impl Cluster {
     pub fn recreate(&mut self, topic: usize, partitions: usize) {
         let leaders = (0..partitions).map(|_| (self.any_live_broker(), 0)).collect();
         let ModelTopic { id, leaders: old_leaders, logs, producers, .. } = &mut self.topics[topic];
-        id[1] += 1;
+        *id = Uuid::from_u128(id.as_u128() + 1);
         *old_leaders = leaders;
         *producers = vec![Default::default(); partitions];
         let old = std::mem::replace(logs, vec![Vec::new(); partitions]);

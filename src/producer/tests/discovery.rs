@@ -1,7 +1,7 @@
 //! Learning the cluster: who is asked, what passes, and many topics, which are asked about in pages so that no answer is
 //! larger than what is read (RES-06).
 
-use super::behaviour::{SECOND, Stage, fast, told};
+use super::stage::{SECOND, Stage, fast, told};
 use super::*;
 use crate::protocol::metadata::{BrokerMetadata, PartitionMetadata, TopicMetadata};
 use std::collections::BTreeSet;
@@ -45,7 +45,7 @@ fn answer(topics: Vec<String>) -> MetadataResponse {
     let topics = topics.into_iter().map(|name| TopicMetadata {
         error: ErrorCode::NONE,
         name,
-        id: [1; 16],
+        id: Uuid::from_bytes([1; 16]),
         partitions: (0..PARTITIONS).map(partition).collect(),
     });
     let broker = BrokerMetadata { id: 1, host: "b1".into(), port: 9092, rack: None };
@@ -140,7 +140,7 @@ fn errors_of_a_topic_that_may_pass_are_waited_out() {
             }
             delivered = stage.outcomes();
         }
-        assert_eq!(delivered, [(vec![id], Fate::Delivered)], "{error}");
+        assert_eq!(delivered, [(vec![id], DELIVERED)], "{error}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is taken from stuck partitions, and what is not.
 
+use super::stage::{SECOND, Seen, Stage, failed, fast};
 use super::*;
 
 const ALL: fn(RecordId) -> bool = |_| true;

@@ -1,7 +1,7 @@
 //! Idempotence by example. The names begin with the fault's number in TESTING.md, where it has one.
 
-use super::behaviour::{SECOND, failed, told};
 use super::scene::{Broker, DEAD, OnWay, Scene, Told, idempotent, stamp, stamps};
+use super::stage::{SECOND, failed, told};
 use super::*;
 use crate::protocol::init_producer_id::InitProducerIdResponse;
 use crate::protocol::produce::{ProducedTopic, RecordError};
@@ -16,8 +16,28 @@ fn idm_01_after_a_lost_acknowledgement_the_same_batch_is_sent_and_a_double_is_su
         let again = scene.cut(&first).remove(0);
         assert_eq!((&again.2, &again.3), (&Some(stamp(100, 0, 1)), &vec![id]));
         scene.answer(&again, error);
-        assert_eq!(scene.outcomes(), [(vec![id], Fate::Delivered)]);
+        assert_eq!(scene.outcomes(), [(vec![id], DELIVERED)]);
         assert_eq!(scene.resent_in_doubt(), 0);
+    }
+}
+
+#[test]
+fn each_record_s_offset_is_known_unless_the_broker_dropped_a_duplicate() {
+    let mut scene = Scene::warm(Rules { batch_records: 2, ..idempotent() });
+    for (error, expected) in [
+        (ErrorCode::NONE, [Some(7), Some(8)]),
+        (ErrorCode::DUPLICATE_SEQUENCE_NUMBER, [None, None]),
+    ] {
+        let ids = [scene.log(), scene.log()].map(RecordId);
+        let sent = scene.sent();
+        let told = Told { base_offset: 7, log_append_time_ms: 1_000, ..told(0, error) };
+        scene.answer_with(&sent[0], told);
+        let outcome = scene.stage.producer.poll_outcome().expect("an outcome");
+        assert_eq!([outcome.records[0].id, outcome.records[1].id], ids);
+        assert_eq!([outcome.offset(0), outcome.offset(1)], expected);
+        let log_append_time_ms = expected[0].map(|_| 1_000);
+        let base_offset = expected[0];
+        assert_eq!(outcome.delivery, Delivery::Delivered { base_offset, log_append_time_ms });
     }
 }
 
@@ -130,7 +150,7 @@ fn idm_04_what_was_never_sent_expires_without_a_gap_and_what_is_in_doubt_does_no
     assert!(scene.wait(Duration::from_secs(4)).is_empty());
     assert_eq!(scene.outcomes(), [(vec![late], failed(Reason::TimedOut, false))]);
     scene.answer(&again, ErrorCode::NONE);
-    assert_eq!(scene.outcomes(), [(vec![in_doubt], Fate::Delivered)]);
+    assert_eq!(scene.outcomes(), [(vec![in_doubt], DELIVERED)]);
     scene.log();
     assert_eq!(stamps(&scene.sent()), [stamp(100, 0, 2)], "no number was left out");
 }
@@ -147,7 +167,7 @@ fn idm_04_numbers_of_a_batch_that_was_refused_for_good_are_followed_by_an_epoch(
     let again = scene.wait(SECOND);
     assert_eq!(stamps(&again), [stamp(100, 1, 0)]);
     scene.answer(&again[0], ErrorCode::NONE);
-    assert_eq!(scene.outcomes(), [(vec![ids[1]], Fate::Delivered)]);
+    assert_eq!(scene.outcomes(), [(vec![ids[1]], DELIVERED)]);
     assert_eq!(scene.resent_in_doubt(), 0);
 }
 
@@ -266,7 +286,7 @@ fn idm_05_after_the_broker_forgot_us_nothing_is_lost_and_what_may_be_doubled_is_
         let again = scene.wait(SECOND);
         assert_eq!(stamps(&again), [stamp(100, 1, 0)]);
         scene.answer(&again[0], ErrorCode::NONE);
-        assert_eq!(scene.outcomes(), [(vec![id], Fate::Delivered)]);
+        assert_eq!(scene.outcomes(), [(vec![id], DELIVERED)]);
         assert_eq!(scene.resent_in_doubt(), u64::from(!answered));
     }
 }
@@ -374,7 +394,7 @@ fn idm_09_a_dead_worker_s_batch_that_the_broker_does_not_know_is_sent_as_new_and
         assert_eq!(stamps(&again), [stamp(100, 0, 1)], "{error}");
         assert_eq!(scene.resent_in_doubt(), 2);
         scene.answer(&again[0], ErrorCode::NONE);
-        assert_eq!(scene.outcomes(), [(vec![1000, 1001], Fate::Delivered)]);
+        assert_eq!(scene.outcomes(), [(vec![1000, 1001], DELIVERED)]);
     }
 }
 
@@ -499,7 +519,7 @@ fn the_first_batch_of_a_log_tells_nothing_of_those_before_it() {
     assert_eq!(passed_over[0].3, [ids[1]]);
     // The topic was made anew, and its broker takes any number from a producer that it does not know.
     scene.answer_with(&passed_over[0], Told { base_offset: 0, ..told(0, ErrorCode::NONE) });
-    assert_eq!(scene.outcomes(), [(vec![ids[1]], Fate::Delivered)]);
+    assert_eq!(scene.outcomes(), [(vec![ids[1]], DELIVERED)]);
     let again = scene.wait(SECOND);
     assert_eq!(again[0].3, [ids[0]]);
     scene.answer(&again[0], ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
@@ -512,12 +532,14 @@ fn a_batch_has_records_of_one_queue_file() {
     let mut scene = Scene::warm(Rules { batch_records: 100, ..idempotent() });
     let now = scene.stage.now;
     let record = |id| NewRecord {
-        id: RecordId(id),
         topic: scene.topic,
-        key_hash: None,
-        partition: Some(0),
-        bytes: 100,
-        born: now,
+        record: Record {
+            id: RecordId(id),
+            key_hash: None,
+            partition: Some(0),
+            bytes: 100,
+            born: now,
+        },
     };
     let adopted = 1 << RecordId::POSITION_BITS;
     for id in [adopted, adopted + 8, 8, 16, adopted + 16] {
@@ -548,7 +570,10 @@ fn a_partition_that_was_out_of_sight_does_not_use_its_numbers_again() {
         let now = scene.stage.now;
         let (topic, partition) = (scene.topic, Some(1));
         let id = RecordId(id);
-        let new = NewRecord { id, topic, key_hash: None, partition, bytes: 100, born: now };
+        let new = NewRecord {
+            topic,
+            record: Record { id, key_hash: None, partition, bytes: 100, born: now },
+        };
         scene.stage.producer.handle_record(now, new);
         let sent = scene.sent();
         let conn = (sent[0].0, sent[0].1);
@@ -578,21 +603,17 @@ fn a_dead_worker_s_batch_waits_for_a_partition_that_is_not_in_sight_and_is_given
     let mut scene = Scene::warm(idempotent());
     let (now, topic) = (scene.stage.now, scene.topic);
     let record = |id| NewRecord {
-        id: RecordId(id),
         topic,
-        key_hash: None,
-        partition: None,
-        bytes: 100,
-        born: now,
+        record: Record { id: RecordId(id), key_hash: None, partition: None, bytes: 100, born: now },
     };
     scene.partitions = 0;
     for (partition, id) in [(1, 1000), (7, 1001)] {
         let stamp = stamp(DEAD, 0, 3);
-        scene.stage.producer.handle_repeat(now, topic, partition, stamp, vec![record(id)]);
+        scene.stage.producer.handle_repeat(now, topic, partition, stamp, vec![record(id).record]);
     }
     assert!(scene.wait(SECOND).is_empty(), "they are sent nowhere else");
     assert!(scene.outcomes().is_empty());
-    let asked = scene.stage.producer.refresh.asked.map(|(conn, _)| conn);
+    let asked = scene.stage.asked();
     let conn = asked.expect("who is behind is asked again");
     let leaders = [Some(1), Some(1)];
     scene.stage.answer_metadata_with(conn, &[(1, "b1")], &leaders, ErrorCode::NONE, 0);
@@ -632,7 +653,7 @@ fn a_repeated_batch_keeps_its_stamp_whatever_the_adopter_s_rules_are() {
         assert_eq!((stamps(&sent), &sent[0].3), (vec![stamp(DEAD, 3, i32::MAX - 1)], &ids));
         assert_eq!(advance(i32::MAX - 1, 50), 48);
         scene.answer(&sent[0], ErrorCode::NONE);
-        assert_eq!(scene.outcomes(), [(ids, Fate::Delivered)]);
+        assert_eq!(scene.outcomes(), [(ids, DELIVERED)]);
         assert_eq!(scene.sent().len(), 1);
     }
 }
@@ -649,7 +670,7 @@ fn a_log_without_numbers_gets_messages_without_numbers_unless_idempotence_is_req
         let sent = scene.wait(SECOND);
         assert_eq!((sent.len(), sent[0].2, &sent[0].3), (1, None, &vec![id]));
         scene.answer(&sent[0], ErrorCode::NONE);
-        assert_eq!(scene.outcomes(), [(vec![id], Fate::Delivered)]);
+        assert_eq!(scene.outcomes(), [(vec![id], DELIVERED)]);
     }
     let notices: Vec<Notice> = std::iter::from_fn(|| scene.stage.producer.poll_notice()).collect();
     assert_eq!(notices, [Notice::LogWithoutNumbers { topic: scene.topic }]);

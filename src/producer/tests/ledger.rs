@@ -9,7 +9,7 @@ struct Entry {
     record: NewRecord,
     stamp: Option<Stamp>,
     first_producer_id: Option<i64>,
-    fate: Option<Fate>,
+    fate: Option<Delivery>,
     /// It was sent without a number, or again after it was given up in doubt: nothing keeps it from being doubled.
     may_double: bool,
     /// It was given up in doubt.
@@ -35,7 +35,7 @@ pub struct Ledger {
 
 impl Ledger {
     pub fn accept(&mut self, record: NewRecord) {
-        assert_eq!(number(record.id), self.entries.len());
+        assert_eq!(number(record.record.id), self.entries.len());
         let (stamp, first_producer_id, fate) = (None, None, None);
         let (may_double, given_up, backed_up) = (false, false, false);
         self.entries.push(Entry {
@@ -52,12 +52,12 @@ impl Ledger {
 
     /// The partition that the producer chose.
     pub fn assign(&mut self, id: RecordId, partition: u32) {
-        self.entries[number(id)].record.partition = Some(partition);
+        self.entries[number(id)].record.record.partition = Some(partition);
     }
 
     pub fn stamp(&mut self, id: RecordId, stamp: Stamp) {
         let entry = &mut self.entries[number(id)];
-        entry.record.partition = Some(stamp.partition);
+        entry.record.record.partition = Some(stamp.partition);
         entry.stamp = Some(stamp);
         let chain = (stamp.producer_id, entry.record.topic, stamp.partition);
         self.chains_cross |= *self.files.entry(chain).or_insert(id.queue()) != id.queue();
@@ -92,22 +92,23 @@ impl Ledger {
         self.entries[number(id)].may_double
     }
 
-    pub fn settle(&mut self, id: RecordId, fate: Fate) -> Result<(), String> {
+    pub fn settle(&mut self, id: RecordId, fate: Delivery) -> Result<(), String> {
         let entry = &mut self.entries[number(id)];
         if entry.fate.replace(fate).is_some() {
             return Err(format!("{id:?} has two fates"));
         }
-        entry.backed_up |= matches!(fate, Fate::Failed { in_doubt: false, .. });
+        entry.backed_up |= matches!(fate, Delivery::Failed { in_doubt: false, .. });
         self.open -= 1;
         Ok(())
     }
 
     /// Gives all that is open in a file to another producer, as the driver does with a queue that it finds.
     pub fn hand_over(&mut self, now: Time, file: u16, producer: &mut Producer) {
-        let of_file = |entry: &Entry| entry.record.id.queue() == file;
+        let of_file = |entry: &Entry| entry.record.record.id.queue() == file;
         let stamped = self.entries.iter().filter(|entry| of_file(entry)).filter_map(|entry| {
-            let NewRecord { id, topic, .. } = entry.record;
-            let (topic, stamp, done) = (topic.0 as u16, entry.stamp?, entry.fate.is_some());
+            let NewRecord { topic, record } = entry.record;
+            let (id, topic, stamp, done) =
+                (record.id, topic.0 as u16, entry.stamp?, entry.fate.is_some());
             Some(Stamped { position: id.0, topic, stamp, done })
         });
         let mut repeated = HashSet::new();
@@ -119,15 +120,16 @@ impl Ledger {
                 self.open += usize::from(entry.fate.take().is_some());
                 entry.may_double |= entry.given_up;
                 repeated.insert(position);
-                records.push(NewRecord { born: now, ..entry.record });
+                records.push(Record { born: now, ..entry.record.record });
             }
             let topic = TopicId(u32::from(batch.topic));
             producer.handle_repeat(now, topic, batch.partition, batch.stamp, records);
         }
         for entry in self.entries.iter_mut().filter(|entry| of_file(entry)) {
-            if entry.fate.is_none() && !repeated.contains(&entry.record.id.0) {
+            if entry.fate.is_none() && !repeated.contains(&entry.record.record.id.0) {
                 entry.may_double |= entry.given_up;
-                producer.handle_record(now, NewRecord { born: now, ..entry.record });
+                let record = Record { born: now, ..entry.record.record };
+                producer.handle_record(now, NewRecord { record, ..entry.record });
             }
         }
         producer.handle_flush(now);
@@ -147,7 +149,7 @@ impl Ledger {
     }
 
     pub fn ids(&self) -> impl Iterator<Item = RecordId> + '_ {
-        self.entries.iter().map(|entry| entry.record.id)
+        self.entries.iter().map(|entry| entry.record.record.id)
     }
 
     pub fn len(&self) -> usize {
@@ -158,7 +160,7 @@ impl Ledger {
         self.entries[number(id)].record.topic
     }
 
-    pub fn fate(&self, id: RecordId) -> Option<Fate> {
+    pub fn fate(&self, id: RecordId) -> Option<Delivery> {
         self.entries[number(id)].fate
     }
 }

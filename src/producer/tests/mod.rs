@@ -3,18 +3,27 @@
 mod behaviour;
 mod cluster;
 mod discovery;
+mod eviction;
 mod idempotence;
 mod ledger;
 mod scene;
 mod sequences;
 mod sim;
+mod stage;
 
-use super::sink::Sink;
+use super::broker;
+use super::metadata::Refresh;
+use super::random::Random;
 use super::*;
 use crate::config::{Config, HostPort};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::produce::ProducedPartition;
+use std::collections::BTreeMap;
 use std::time::Duration;
+use uuid::Uuid;
+
+/// An acknowledgement; where the records stand is another matter.
+const DELIVERED: Delivery = Delivery::UNPLACED;
 
 /// Rules with the product's defaults.
 fn rules() -> Rules {

@@ -1,9 +1,9 @@
 //! What the examples of idempotence are played with: a producer of one topic that gets what it asks for, and a
 //! broker that keeps Kafka's rules for sequence numbers.
 
-use super::behaviour::{SECOND, Stage, fast, told};
 use super::cluster::{Answer, Cluster, Faults, ModelBatch, ModelTopic};
 use super::sequences::{Memory, Sequences};
+use super::stage::{SECOND, Stage, fast, told};
 use super::*;
 use crate::protocol::init_producer_id::InitProducerIdResponse;
 use crate::protocol::produce::ProducedTopic;
@@ -47,7 +47,7 @@ impl Scene {
         let sent = scene.sent();
         assert_eq!(sent.len(), 1);
         scene.answer(&sent[0], ErrorCode::NONE);
-        assert_eq!(scene.outcomes(), [(vec![id], Fate::Delivered)]);
+        assert_eq!(scene.outcomes(), [(vec![id], DELIVERED)]);
         scene
     }
 
@@ -117,7 +117,7 @@ impl Scene {
         self.wait(SECOND)
     }
 
-    pub fn outcomes(&mut self) -> Vec<(Vec<u64>, Fate)> {
+    pub fn outcomes(&mut self) -> Vec<(Vec<u64>, Delivery)> {
         self.stage.outcomes()
     }
 
@@ -136,9 +136,8 @@ impl Scene {
     /// Repeats a dead worker's batch of these records.
     pub fn repeat(&mut self, stamp: ProducerStamp, ids: &[u64]) {
         let (now, topic) = (self.stage.now, self.topic);
-        let record = |id: &u64| NewRecord {
+        let record = |id: &u64| Record {
             id: RecordId(*id),
-            topic,
             key_hash: None,
             partition: None,
             bytes: 100,
@@ -157,7 +156,7 @@ impl Scene {
                 self.answer_with(&sent, told);
             }
             for (ids, fate) in self.outcomes() {
-                assert_eq!(fate, Fate::Delivered, "{ids:?}");
+                assert_eq!(fate, DELIVERED, "{ids:?}");
                 delivered.extend(ids);
             }
             if self.stage.producer.held_records() == 0 {
@@ -180,7 +179,7 @@ impl Broker {
             up: BTreeMap::from([(1, true)]),
             topics: vec![ModelTopic {
                 name: "t".into(),
-                id: [1; 16],
+                id: Uuid::from_bytes([1; 16]),
                 leaders: vec![(Some(1), 0)],
                 logs: vec![Vec::new()],
                 producers: vec![Default::default()],

@@ -2,7 +2,7 @@
 //! is full, and it is killed, also between two stamps or two done marks; the next one goes on with what the
 //! [`Ledger`] has. After every run:
 //! - each record that was handed in had exactly one fate;
-//! - a delivered record is in the log of a partition of its topic; one that failed without doubt is not;
+//! - a delivered record is in the log of a partition of its topic, at the offset that is reported, if one is; one that failed without doubt is not;
 //! - no log holds a record of another topic;
 //! - in each partition, delivered records stand in the order in which they were handed in;
 //! - with idempotence no log holds a record twice, nor out of order, unless a broker forgot its producers or a
@@ -122,7 +122,7 @@ struct Sim {
     arrivals: HashMap<(ConnId, bool), Time>,
     ledger: Ledger,
     /// What was given up and waits for the backup's disk.
-    spill: Vec<(RecordId, Fate)>,
+    spill: Vec<(RecordId, Delivery)>,
     disk_full: bool,
     frozen_until: Time,
     /// All of that time.
@@ -189,7 +189,8 @@ impl Sim {
         self.crashes_left = self.crashes_left.saturating_sub(1);
         self.open.clear();
         // What was given up and is not in the backup yet is sent after what it came before.
-        let sure = |(_, fate): &(_, Fate)| matches!(fate, Fate::Failed { in_doubt: false, .. });
+        let sure =
+            |(_, fate): &(_, Delivery)| matches!(fate, Delivery::Failed { in_doubt: false, .. });
         self.torn |= self.spill.drain(..).any(|spilled| sure(&spilled));
         self.frozen_until = self.now;
         let (seed, own) = (self.cluster.random.bits(), self.files[0]);
@@ -437,7 +438,7 @@ impl Sim {
         // Now and then a partition is given, also one that does not exist.
         let wish = self.cluster.random.below(20) as u32;
         let partition = (wish < 5).then_some(wish);
-        let record = NewRecord { id, topic, key_hash, partition, bytes, born };
+        let record = NewRecord { topic, record: Record { id, key_hash, partition, bytes, born } };
         self.ledger.accept(record);
         self.producer.handle_record(self.now, record);
         self.records_left -= 1;
@@ -519,13 +520,22 @@ impl Sim {
 
     fn note_outcomes(&mut self) -> Result<(), String> {
         while let Some(outcome) = self.producer.poll_outcome() {
-            let sure = matches!(outcome.fate, Fate::Failed { in_doubt: false, .. });
-            let timed_out = Fate::Failed { reason: Reason::TimedOut, in_doubt: false };
+            let sure = matches!(outcome.delivery, Delivery::Failed { in_doubt: false, .. });
+            let timed_out = Delivery::Failed { reason: Reason::TimedOut, in_doubt: false };
             let time = self.rules.message_timeout;
             let early = |id| self.now < self.drained_at[number(id)] + time;
             // A batch is given up with its oldest record, and what is in doubt with what it follows.
-            if outcome.fate == timed_out && outcome.records.iter().all(|record| early(record.id)) {
+            if outcome.delivery == timed_out
+                && outcome.records.iter().all(|record| early(record.id))
+            {
                 return Err(format!("given up before its time: {:?}", outcome.records));
+            }
+            for (index, record) in outcome.records.iter().enumerate() {
+                if let Some(offset) = outcome.offset(index)
+                    && !self.stands_at(outcome.topic, outcome.partition, offset, record.id)
+                {
+                    return Err(format!("{:?} does not stand at {offset}", record.id));
+                }
             }
             for record in outcome.records.iter().filter(|_| sure) {
                 if !is_seeded(Bug::KeepFailedStamp) {
@@ -538,18 +548,27 @@ impl Sim {
                     self.crash();
                     break;
                 }
-                self.tell(|| format!("{:?} {:?}", record.id, outcome.fate));
-                if outcome.fate == Fate::Delivered {
-                    self.ledger.settle(record.id, outcome.fate)?;
+                self.tell(|| format!("{:?} {:?}", record.id, outcome.delivery));
+                if outcome.delivery.is_delivered() {
+                    self.ledger.settle(record.id, outcome.delivery)?;
                 } else {
                     if !sure {
                         self.ledger.give_up(record.id);
                     }
-                    self.spill.push((record.id, outcome.fate));
+                    self.spill.push((record.id, outcome.delivery));
                 }
             }
         }
         self.write_spill()
+    }
+
+    /// Whether a record stands there in the partition's log, or stood in one before the topic was made anew.
+    fn stands_at(&self, id: TopicId, index: Option<u32>, offset: i64, record: RecordId) -> bool {
+        let topic = id.0 as usize;
+        let now = index.and_then(|index| self.cluster.topics[topic].logs.get(index as usize));
+        let before = self.cluster.graveyard.iter().filter(|(dead, _)| *dead == topic);
+        let mut logs = now.into_iter().chain(before.map(|(_, log)| log));
+        logs.any(|log| log.get(offset as usize) == Some(&record))
     }
 
     /// Writes to the backup what was given up, if its disk takes it.
@@ -580,7 +599,7 @@ impl Sim {
             if !partitions.insert((sent.topic, sent.partition)) {
                 return Err("a partition twice in a request".into());
             }
-            let topic = if self.by_id && sent.topic_id != [0; 16] {
+            let topic = if self.by_id && !sent.topic_id.is_nil() {
                 ProducedTopicRef::Id(sent.topic_id)
             } else {
                 ProducedTopicRef::Name(self.producer.topic_name(sent.topic).to_owned())

@@ -277,7 +277,7 @@ fn expected_metadata(version: i16, theirs: &theirs::MetadataResponse) -> Metadat
     let topics = theirs.topics.iter().map(|topic| TopicMetadata {
         error: ErrorCode(topic.error_code),
         name: topic.name.as_ref().map(|name| name.0.to_string()).unwrap_or_default(),
-        id: *topic.topic_id.as_bytes(),
+        id: topic.topic_id,
         partitions: topic
             .partitions
             .iter()
@@ -303,7 +303,7 @@ fn expected_metadata(version: i16, theirs: &theirs::MetadataResponse) -> Metadat
 fn expected_produce(version: i16, theirs: &theirs::ProduceResponse) -> ProduceResponse {
     let topics = theirs.responses.iter().map(|topic| ProducedTopic {
         topic: if version >= 13 {
-            ProducedTopicRef::Id(*topic.topic_id.as_bytes())
+            ProducedTopicRef::Id(topic.topic_id)
         } else {
             ProducedTopicRef::Name(topic.name.0.to_string())
         },

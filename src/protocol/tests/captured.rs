@@ -10,6 +10,7 @@ use crate::protocol::metadata::MetadataResponse;
 use crate::protocol::primitives::{DecodeError, Reader};
 use crate::protocol::produce::{ProduceResponse, ProducedTopicRef};
 use crate::record::Record;
+use uuid::Uuid;
 
 /// From an answer to Fetch v0 of 0.8.2.2.
 const STORED_IN_0_8: &str = "
@@ -98,7 +99,7 @@ fn metadata_v0_tells_brokers_and_leaders() {
     assert_eq!((broker.id, &*broker.host, broker.port), (1, "127.0.0.1", 17101));
     assert_eq!((&broker.rack, answer.controller_id), (&None, -1));
     let [topic] = &answer.topics[..] else { panic!("{answer:?}") };
-    assert_eq!((&*topic.name, topic.error, topic.id), ("cap", ErrorCode::NONE, [0; 16]));
+    assert_eq!((&*topic.name, topic.error, topic.id), ("cap", ErrorCode::NONE, Uuid::nil()));
     let partitions = topic.partitions.iter().map(|p| (p.index, p.leader, p.leader_epoch));
     assert!(partitions.eq([(2, 1, -1), (1, 1, -1), (0, 1, -1)]));
 }

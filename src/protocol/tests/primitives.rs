@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use crate::protocol::primitives::{DecodeFault, Form, Put, Reader};
 use crate::varint::varint_len;
+use uuid::Uuid;
 
 const FORMS: [Form; 2] = [Form::Classic, Form::Flexible];
 
@@ -161,7 +162,7 @@ proptest! {
             out.put_i16(i16);
             out.put_i32(i32);
             out.put_i64(i64);
-            out.put_uuid(&uuid);
+            out.put_uuid(Uuid::from_bytes(uuid));
             out.put_unsigned_varint(unsigned);
             out.put_string(form, &text);
             out.put_no_tagged_fields(form);
@@ -171,7 +172,7 @@ proptest! {
             prop_assert_eq!(reader.i16("i16"), Ok(i16));
             prop_assert_eq!(reader.i32("i32"), Ok(i32));
             prop_assert_eq!(reader.i64("i64"), Ok(i64));
-            prop_assert_eq!(reader.uuid("uuid"), Ok(uuid));
+            prop_assert_eq!(reader.uuid("uuid"), Ok(Uuid::from_bytes(uuid)));
             prop_assert_eq!(reader.unsigned_varint("unsigned"), Ok(unsigned));
             prop_assert_eq!(reader.string(form, "text"), Ok(text.clone()));
             prop_assert_eq!(reader.skip_tagged_fields(form), Ok(()));

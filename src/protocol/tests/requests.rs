@@ -13,6 +13,7 @@ use crate::protocol::metadata::{self, put_metadata_request};
 use crate::protocol::produce::{self, ProduceEncoder, TopicRef};
 use crate::protocol::sasl::{self, put_sasl_authenticate_request, put_sasl_handshake_request};
 use crate::topic_name;
+use uuid::Uuid;
 
 /// What is in the buffer before a request, and must not change.
 const BEFORE: &[u8] = b"before";
@@ -142,7 +143,7 @@ proptest! {
             &mut out, version, correlation_id, &client_id, acks, timeout_ms, topics.len(),
         );
         for (name, id, partitions) in &topics {
-            encoder.topic(TopicRef { name, id: *id }, partitions.len());
+            encoder.topic(TopicRef { name, id: Uuid::from_bytes(*id) }, partitions.len());
             for (index, records, hint) in partitions {
                 let written = encoder.partition(*index, *hint, |out| {
                     out.extend_from_slice(records);
@@ -199,7 +200,7 @@ fn a_wrong_hint_of_the_size_costs_only_a_move() {
 fn a_broken_promise_of_partitions_is_noticed() {
     let mut out = Vec::new();
     let mut encoder = ProduceEncoder::begin(&mut out, 9, 0, "", -1, 0, 1);
-    encoder.topic(TopicRef { name: "t", id: [0; 16] }, 1);
+    encoder.topic(TopicRef { name: "t", id: Uuid::nil() }, 1);
     encoder.finish();
 }
 
@@ -213,7 +214,7 @@ fn a_broken_promise_of_topics_is_noticed() {
 
 fn put_one_partition(out: &mut Vec<u8>, version: i16, size: usize, hint: usize) {
     let mut encoder = ProduceEncoder::begin(out, version, 1, "client", -1, 1000, 1);
-    encoder.topic(TopicRef { name: "topic", id: [7; 16] }, 1);
+    encoder.topic(TopicRef { name: "topic", id: Uuid::from_bytes([7; 16]) }, 1);
     encoder.partition(0, hint, |out| out.resize(out.len() + size, 0xab));
     encoder.finish();
 }

@@ -18,7 +18,7 @@ use super::disk::Offloaded;
 use crate::backup::backlog::{Place, Which};
 use crate::backup::{Backlog, BackupError, Chunk};
 use crate::config::{Config, Replay as Setting};
-use crate::producer::{Fate, NewRecord, Outcome, Producer, RecordId, Time};
+use crate::producer::{NewRecord, Outcome, Producer, RecordId, Time};
 use crate::protocol::error_code::ErrorCode;
 use crate::record::Record;
 use crate::stats;
@@ -142,12 +142,12 @@ impl Replay {
     pub fn take(&mut self, cx: &Context<'_>, mut outcome: Outcome) -> Outcome {
         let Some(InHand { chunk, first, progress }) = &mut self.in_hand else { return outcome };
         let alone = outcome.records.len() == 1;
-        let fate = outcome.fate;
+        let delivery = outcome.delivery;
         outcome.records.retain(|record| {
             let line = name::line_after(record.id, *first).filter(|line| *line < chunk.len());
             let Some(line) = line else { return true };
-            progress.complete(line, fate, alone);
-            if fate == Fate::Delivered {
+            progress.complete(line, delivery, alone);
+            if delivery.is_delivered() {
                 stats::add(&cx.shared.stats.replayed_cnt, 1);
             }
             false
@@ -355,7 +355,7 @@ impl Replay {
             let Some(record) = chunk.get(line) else { continue };
             let id = name::of_line(*first + line as u64);
             let topic = progress.topic;
-            let record = NewRecord { topic, ..new_record(cx.config, id, cx.now, record) };
+            let record = NewRecord { topic, record: new_record(cx.config, id, cx.now, record) };
             progress.out += 1;
             partitioning.hand_over(cx.now, record, ask, producer);
         }

@@ -3,7 +3,7 @@
 //! Invariants: a line is [sent](State::Sent) only once it is acknowledged, and [refused](State::Refused) only when it
 //! was refused for good in a batch of its own. After any other failure nothing more of the chunk is handed over.
 
-use crate::producer::{Fate, Reason, TopicId};
+use crate::producer::{Delivery, Reason, TopicId};
 use crate::protocol::error_code::ErrorCode;
 use std::collections::VecDeque;
 
@@ -60,11 +60,11 @@ impl ChunkProgress {
     }
 
     /// What became of a line; `alone`: it was the only record of its batch.
-    pub fn complete(&mut self, index: usize, fate: Fate, alone: bool) {
+    pub fn complete(&mut self, index: usize, delivery: Delivery, alone: bool) {
         self.out = self.out.saturating_sub(1);
-        match fate {
-            Fate::Delivered => self.states[index] = State::Sent,
-            Fate::Failed { reason: Reason::Broker(code), .. } if is_poison(code) => {
+        match delivery {
+            Delivery::Delivered { .. } => self.states[index] = State::Sent,
+            Delivery::Failed { reason: Reason::Broker(code), .. } if is_poison(code) => {
                 self.refusal = Some(code);
                 if alone {
                     self.states[index] = State::Refused;
@@ -76,7 +76,7 @@ impl ChunkProgress {
                     self.fail(Reason::Broker(code));
                 }
             }
-            Fate::Failed { reason, .. } => self.fail(reason),
+            Delivery::Failed { reason, .. } => self.fail(reason),
         }
     }
 
@@ -128,8 +128,8 @@ fn is_poison(code: ErrorCode) -> bool {
 mod tests {
     use super::*;
 
-    fn refused(code: ErrorCode) -> Fate {
-        Fate::Failed { reason: Reason::Broker(code), in_doubt: false }
+    fn refused(code: ErrorCode) -> Delivery {
+        Delivery::Failed { reason: Reason::Broker(code), in_doubt: false }
     }
 
     fn handed_over(progress: &mut ChunkProgress) {
@@ -149,7 +149,7 @@ mod tests {
         progress.one_by_one = true;
         progress.out = 3;
         progress.alone.clear();
-        progress.complete(0, Fate::Delivered, true);
+        progress.complete(0, Delivery::UNPLACED, true);
         progress.complete(1, refused(ErrorCode::INVALID_RECORD), true);
         // Shared its batch with new messages: nobody knows whose fault it was.
         progress.complete(2, refused(ErrorCode::INVALID_RECORD), false);
@@ -159,14 +159,14 @@ mod tests {
 
     #[test]
     fn errors_that_may_pass_leave_the_lines_in_their_file_and_hand_nothing_more_over() {
-        let timed_out = Fate::Failed { reason: Reason::TimedOut, in_doubt: true };
-        for fate in [timed_out, refused(ErrorCode::TOPIC_AUTHORIZATION_FAILED)] {
+        let timed_out = Delivery::Failed { reason: Reason::TimedOut, in_doubt: true };
+        for delivery in [timed_out, refused(ErrorCode::TOPIC_AUTHORIZATION_FAILED)] {
             let mut progress = ChunkProgress::new(TopicId(0), 10);
             progress.unsent.drain(..2);
             progress.out = 2;
-            progress.complete(0, fate, true);
+            progress.complete(0, delivery, true);
             assert!(progress.unsent.is_empty() && !progress.is_over());
-            progress.complete(1, Fate::Delivered, true);
+            progress.complete(1, Delivery::UNPLACED, true);
             assert_eq!(progress.states[..3], [State::Open, State::Sent, State::Open]);
             assert!(progress.is_over());
         }

@@ -26,7 +26,7 @@ impl Sim {
                     return Err(format!("{id:?} is in the log of another topic"));
                 }
                 let first = seen.insert(*id) && logged.insert(*id);
-                let delivered = self.ledger.fate(*id) == Some(Fate::Delivered);
+                let delivered = self.ledger.fate(*id).is_some_and(|fate| fate.is_delivered());
                 if !first && !forgetful && !self.ledger.may_double(*id) {
                     return Err(format!("{id:?} is doubled"));
                 }
@@ -50,7 +50,9 @@ impl Sim {
         let anew = begins_anywhere && self.lives > 0;
         for id in self.ledger.ids() {
             match self.ledger.fate(id) {
-                Some(Fate::Delivered) if !self.acks_none && !anew && !logged.contains(&id) => {
+                Some(Delivery::Delivered { .. })
+                    if !self.acks_none && !anew && !logged.contains(&id) =>
+                {
                     return Err(format!("{id:?} counts as delivered and is in no log"));
                 }
                 _ if logged.contains(&id)
@@ -60,7 +62,7 @@ impl Sim {
                 {
                     return Err(format!("{id:?} is in a log and in the backup"));
                 }
-                Some(Fate::Failed { reason, in_doubt: true })
+                Some(Delivery::Failed { reason, in_doubt: true })
                     if self.idempotent
                         && self.lives == 0
                         && self.topics_stay
@@ -70,7 +72,7 @@ impl Sim {
                 {
                     return Err(format!("{id:?} was given up in doubt ({reason})"));
                 }
-                Some(Fate::Failed { reason, in_doubt: false })
+                Some(Delivery::Failed { reason, in_doubt: false })
                     if logged.contains(&id) && self.lives == 0 && !forgetful =>
                 {
                     return Err(format!("{id:?} failed for sure ({reason}) and is in a log"));

@@ -40,7 +40,7 @@ impl Sim {
                 .collect();
             ModelTopic {
                 name: format!("t{index}"),
-                id: [index as u8 + 1; 16],
+                id: Uuid::from_bytes([index as u8 + 1; 16]),
                 leaders,
                 logs: vec![Vec::new(); partitions],
                 producers: vec![Default::default(); partitions],

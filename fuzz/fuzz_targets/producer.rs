@@ -2,14 +2,14 @@
 //! nobody, and each record that was handed in comes out exactly once.
 //!
 //! The input is a list of operations of a byte and what each needs. Run with
-//! `cargo +nightly fuzz run core_ops`.
+//! `cargo +nightly fuzz run producer`.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use lkfk::config::{Config, HostPort};
 use lkfk::producer::{
-    Action, ConnId, NewRecord, Producer, RecordId, RequestId, Rules, Time, TopicId,
+    Action, ConnId, NewRecord, Producer, Record, RecordId, RequestId, Rules, Time, TopicId,
 };
 use lkfk::protocol::error_code::ErrorCode;
 use lkfk::protocol::metadata::{
@@ -20,6 +20,7 @@ use lkfk::protocol::produce::{
 };
 use std::collections::HashSet;
 use std::time::Duration;
+use uuid::Uuid;
 
 const TOPICS: [&str; 3] = ["a", "b", "c"];
 /// Actions that one call may cause before it counts as a loop: a request for each record, and a connection
@@ -82,8 +83,8 @@ impl Run<'_> {
         TOPICS.get(byte % 4).copied().unwrap_or("other").to_owned()
     }
 
-    fn id(&mut self) -> [u8; 16] {
-        [self.byte() % 4; 16]
+    fn id(&mut self) -> Uuid {
+        Uuid::from_bytes([self.byte() % 4; 16])
     }
 
     fn list<T>(&mut self, most: u8, mut element: impl FnMut(&mut Self) -> T) -> Vec<T> {
@@ -148,16 +149,15 @@ impl Run<'_> {
         let topic: TopicId = self.producer.topic(self.now, TOPICS[usize::from(topic)]);
         let id = RecordId(self.records);
         self.records += 1;
-        let record = NewRecord {
+        let record = Record {
             id,
-            topic,
             key_hash: Some(u32::from(self.byte())).filter(|hash| *hash < 128),
             partition: u32::try_from(self.index()).ok(),
             bytes: u32::from(self.byte()) * 8,
             born: Time(self.now.0.saturating_sub(u64::from(self.byte()) * 10_000)),
         };
         self.held.insert(id);
-        self.producer.handle_record(self.now, record);
+        self.producer.handle_record(self.now, NewRecord { topic, record });
     }
 
     fn operate(&mut self) {

@@ -1,55 +1,18 @@
 //! What goes into the producer and what comes out of it.
 
-use super::Time;
 use super::batch::Record;
-use super::idempotence::Idempotence;
+use super::ids::{BrokerId, ConnId, RequestId, TopicId};
+use super::rules::Idempotence;
 use crate::config::HostPort;
 use crate::protocol::error_code::ErrorCode;
 
-/// A record's name with the caller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RecordId(pub u64);
-
-impl RecordId {
-    /// Low bits of a name that say where in its queue the record lies; the rest says which queue.
-    pub const POSITION_BITS: u32 = 48;
-
-    /// The queue that the record lies in.
-    pub fn queue(self) -> u16 {
-        (self.0 >> Self::POSITION_BITS) as u16
-    }
-}
-
-/// A topic, as [`Producer::topic`](super::Producer::topic) numbers them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TopicId(pub u32);
-
-/// A connection. Never used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnId(pub u64);
-
-/// A request. Never used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RequestId(pub u64);
-
-/// A broker's node id; negative for entries of `metadata_broker_list`, whose node id is not known.
-pub type BrokerId = i32;
-
-/// A record handed in.
+/// A record handed in: what stays with it until its delivery is known, and the topic that it goes to.
 #[derive(Debug, Clone, Copy)]
 pub struct NewRecord {
-    /// Its name with the caller.
-    pub id: RecordId,
     /// Its topic.
     pub topic: TopicId,
-    /// [`key_hash`](super::partitioner::key_hash) of its key, `None` for a null key.
-    pub key_hash: Option<u32>,
-    /// Where it must go; `None`, or a partition that does not exist, leaves that to the partitioner.
-    pub partition: Option<u32>,
-    /// Upper bound of its encoded size.
-    pub bytes: u32,
-    /// When `log()` took it; not after now.
-    pub born: Time,
+    /// All else.
+    pub record: Record,
 }
 
 /// Something the caller has to do.
@@ -124,24 +87,51 @@ pub struct Outcome {
     /// The records, in order.
     pub records: Vec<Record>,
     /// Delivered, or why not.
-    pub fate: Fate,
+    pub delivery: Delivery,
+}
+
+impl Outcome {
+    /// The offset of record number `index` of this outcome, where the broker said it.
+    pub fn offset(&self, index: usize) -> Option<i64> {
+        match self.delivery {
+            Delivery::Delivered { base_offset, .. } => base_offset.map(|base| base + index as i64),
+            Delivery::Failed { .. } => None,
+        }
+    }
 }
 
 /// Delivered, or why not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub enum Delivery {
     /// Acknowledged as `request_required_acks` asks.
-    Delivered,
-    /// Given up.
+    Delivered {
+        /// The offset of the first record; the others follow it without a gap. `None` where no broker said it: with
+        /// `acks = 0`, and for a duplicate that was dropped.
+        base_offset: Option<i64>,
+        /// When the broker appended them, in milliseconds since 1970, where its topic's timestamps are that time.
+        log_append_time_ms: Option<i64>,
+    },
+    /// Failed for good.
     Failed {
         /// Why.
         reason: Reason,
-        /// It may have been written all the same: an answer was lost, or left that open.
+        /// They may have been written all the same: an answer was lost, or left that open.
         in_doubt: bool,
     },
 }
 
-/// Why records were given up.
+impl Delivery {
+    /// Acknowledged by a broker that did not say where the records stand.
+    pub const UNPLACED: Delivery =
+        Delivery::Delivered { base_offset: None, log_append_time_ms: None };
+
+    /// Whether the records were acknowledged.
+    pub fn is_delivered(&self) -> bool {
+        matches!(self, Delivery::Delivered { .. })
+    }
+}
+
+/// Why records failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
     /// `message_timeout_ms` passed.
@@ -182,12 +172,12 @@ pub enum Notice {
         /// What that means: [`Idempotence::Preferred`] goes on without, [`Idempotence::Required`] waits.
         mode: Idempotence,
     },
-    /// A topic's log is in a format that takes no batch with numbers: lost answers may double its messages.
+    /// A topic's log is in a format that takes no batch with numbers: lost answers may duplicate its messages.
     LogWithoutNumbers {
         /// The topic.
         topic: TopicId,
     },
-    /// Records that may be in the log are sent again in a way that does not keep them from being doubled.
+    /// Records that may be in the log are sent again in a way that does not keep duplicates out.
     ResentInDoubt {
         /// The topic.
         topic: TopicId,

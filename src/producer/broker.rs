@@ -1,0 +1,122 @@
+//! What is known of one broker, and what is in flight to it.
+
+use super::batch::Batch;
+use super::ids::{BrokerId, ConnId, RequestId, TopicId};
+use super::timer::{Scheduled, Time};
+use crate::config::HostPort;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use uuid::Uuid;
+
+/// Where a broker's connection stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ConnState {
+    Closed,
+    Connecting(ConnId),
+    Up(ConnId),
+}
+
+/// A batch in a request that has no outcome yet.
+#[derive(Debug)]
+pub struct InFlightBatch {
+    /// Topic.
+    pub topic: TopicId,
+    /// Kafka's id of the topic, as it was when this was sent, and as its answer has it; nil where none was told.
+    pub topic_id: Uuid,
+    /// Partition.
+    pub partition: u32,
+    /// The records.
+    pub batch: Batch,
+}
+
+/// A request that has no outcome yet; without batches it is one for metadata or a producer id.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    pub request: RequestId,
+    pub deadline: Time,
+    pub batches: Vec<InFlightBatch>,
+}
+
+/// When a broker may be connected to again.
+#[derive(Debug)]
+pub(super) struct Backoff {
+    /// Failed connects, or connections that broke before they served, in a row.
+    pub failures: u32,
+    /// No connect before this.
+    pub connect_after: Time,
+    /// Not asked for metadata before this: it failed `conn_retry_limit` times.
+    pub rests_until: Time,
+}
+
+/// One broker, known by id, or one entry of `metadata_broker_list`, known by a negative id.
+#[derive(Debug)]
+pub(super) struct Broker {
+    pub address: HostPort,
+    pub conn_state: ConnState,
+    /// Named by the last metadata (always true for entries of the list).
+    pub current: bool,
+    pub backoff: Backoff,
+    /// The broker asked for a pause until then.
+    pub throttled_until: Time,
+    pub in_flight: VecDeque<InFlight>,
+    /// The last request to it that was not to take messages.
+    pub last_asked: Option<RequestId>,
+    /// Partitions with something to send.
+    pub ready: VecDeque<(TopicId, u32)>,
+    /// Stands in the list of brokers that may have something to do.
+    pub listed: bool,
+    pub scheduled: Scheduled,
+}
+
+impl Broker {
+    pub fn new(address: HostPort) -> Broker {
+        Broker {
+            address,
+            conn_state: ConnState::Closed,
+            current: true,
+            backoff: Backoff { failures: 0, connect_after: Time(0), rests_until: Time(0) },
+            throttled_until: Time(0),
+            in_flight: VecDeque::new(),
+            last_asked: None,
+            ready: VecDeque::new(),
+            listed: false,
+            scheduled: Scheduled::default(),
+        }
+    }
+
+    pub fn is_up(&self) -> bool {
+        matches!(self.conn_state, ConnState::Up(_))
+    }
+
+    /// True while nothing speaks against a connect at `now`.
+    pub fn may_connect(&self, now: Time) -> bool {
+        self.conn_state == ConnState::Closed && self.backoff.connect_after <= now
+    }
+}
+
+/// All brokers, and the connections to them.
+#[derive(Debug)]
+pub(super) struct Brokers {
+    pub known: BTreeMap<BrokerId, Broker>,
+    pub connections: HashMap<ConnId, BrokerId>,
+    /// Those that may have something to do.
+    pub listed: VecDeque<BrokerId>,
+}
+
+impl Brokers {
+    /// Those of `metadata_broker_list`.
+    pub fn new(bootstrap: &[HostPort]) -> Brokers {
+        let listed = bootstrap.iter().enumerate();
+        Brokers {
+            known: listed
+                .map(|(index, address)| (-1 - index as BrokerId, Broker::new(address.clone())))
+                .collect(),
+            connections: HashMap::new(),
+            listed: VecDeque::new(),
+        }
+    }
+
+    /// The one that a connection leads to.
+    pub fn of(&mut self, conn: ConnId) -> Option<&mut Broker> {
+        self.known.get_mut(self.connections.get(&conn)?)
+    }
+}
