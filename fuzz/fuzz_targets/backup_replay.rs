@@ -65,10 +65,12 @@ fuzz_target!(|input: &[u8]| {
     let (nothing, mut chunks) = (HashSet::new(), 0);
     while let Ok(Some(chunk)) = backlog.read(TOPIC, &nothing) {
         for index in 0..chunk.len() {
-            let message = chunk.get(index).expect("one of the chunk's");
-            assert!(message.payload.map_or(0, <[u8]>::len) + message.key.map_or(0, <[u8]>::len) <= LONGEST);
-            let ours = || (0..*count).any(|number| Some(&payload(number)[..]) == message.payload);
-            assert!(which == Which::All || ours(), "not lkfk's: {:?}", message.payload);
+            let record = chunk.get(index).expect("one of the chunk's").record;
+            let key_and_payload = [record.key, record.payload].into_iter().flatten();
+            let len = record.headers.block().len() + key_and_payload.map(<[u8]>::len).sum::<usize>();
+            assert!(len <= LONGEST);
+            let ours = || (0..*count).any(|number| Some(&*payload(number)) == record.payload);
+            assert!(which == Which::All || ours(), "not lkfk's: {:?}", record.payload);
         }
         backlog.commit(&chunk, None, &[]).expect("room for progress");
         chunks += 1;

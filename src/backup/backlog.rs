@@ -10,15 +10,15 @@
 //!   will never take, are copied to `TOPIC~bad` before that.
 //! - A file whose lines name another topic than the file does was moved there by somebody, and is left alone.
 
+use super::chunk::Chunk;
 use super::dir::{self, BackupError, Directory, Locked};
 use super::format::Writing;
 use super::journal::{self, BEFORE, Journal, Listed, Progress, read_at};
 use super::names::{JOURNALS, Kind, LOCK};
-use super::walk::{Collected, LINES, Message, Stretch, Walk, Window};
+use super::walk::{Collected, LINES, Stretch, Walk, Window};
 pub use super::walk::{Place, Which};
 use super::writer::{heal, set_aside};
 use crate::crash_points::crash_point;
-use crate::record::Record;
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, HashSet};
@@ -28,77 +28,11 @@ use std::path::Path;
 /// Seconds after which the journal of a file that is gone is removed: an operator may put the file back.
 const GONE_FOR: i64 = 86_400;
 
-/// Some lines of one file, in its order.
-#[derive(Debug)]
-pub struct Chunk {
-    topic: String,
-    name: String,
-    file: OwnedFd,
-    inode: u64,
-    messages: Vec<Message>,
-    bytes: Vec<u8>,
-    bad: Vec<Stretch>,
-    begin: Progress,
-    end: Progress,
-}
-
-impl Chunk {
-    /// Topic.
-    pub fn topic(&self) -> &str {
-        &self.topic
-    }
-
-    /// Name of the file, for messages.
-    pub fn file_name(&self) -> &str {
-        &self.name
-    }
-
-    /// Number of messages.
-    pub fn len(&self) -> usize {
-        self.messages.len()
-    }
-
-    /// True when it has none; it may have bad lines all the same.
-    pub fn is_empty(&self) -> bool {
-        self.messages.is_empty()
-    }
-
-    /// Lines that are none, or that are too large.
-    pub fn bad_lines(&self) -> usize {
-        self.bad.len()
-    }
-
-    /// Bytes of memory that it takes.
-    #[cfg(test)]
-    pub(super) fn memory(&self) -> usize {
-        self.bytes.capacity() + self.messages.capacity() * size_of::<Message>()
-    }
-
-    /// The record of a message.
-    pub fn get(&self, index: usize) -> Option<Record<'_>> {
-        let message = self.messages.get(index)?;
-        let slice = |(from, to): (usize, usize)| &self.bytes[from..to];
-        let (key, payload) = (message.key.map(slice), slice(message.payload));
-        Some(Record::new(message.timestamp_ms, key, Some(payload)))
-    }
-
-    /// True when a line stands before the chunk's end, or in another file.
-    pub fn is_past(&self, place: &Place) -> bool {
-        place.inode != self.inode || place.offset < self.end.own.max(self.end.others)
-    }
-
-    /// Names of its messages' lines, for [`Backlog::read`].
-    pub fn place(&self, index: usize) -> Option<Place> {
-        let message = self.messages.get(index)?;
-        Some(Place { inode: self.inode, offset: message.line.from })
-    }
-}
-
 /// The backup files of a directory, to be read.
 pub struct Backlog {
     dir: Directory,
     which: Which,
-    /// Longest key and payload together, in bytes.
+    /// Longest key, headers and payload together, in bytes.
     longest: usize,
     lock: Option<OwnedFd>,
     /// Files that are left alone, by inode number and name.
@@ -108,7 +42,7 @@ pub struct Backlog {
 }
 
 impl Backlog {
-    /// Opens the directory. `longest` is what key and payload of a message may take together.
+    /// Opens the directory. `longest` is what key, headers and payload of a message may take together.
     pub fn open(path: &Path, which: Which, longest: usize) -> Result<Backlog, BackupError> {
         let dir = Directory::open(path)?;
         Ok(Backlog {
@@ -293,7 +227,8 @@ impl Backlog {
         if !same_topic {
             return Ok(Found::AnotherTopic);
         }
-        let Walk { progress: end, collected: Collected { messages, bytes, bad }, .. } = walk;
+        let Walk { progress: end, collected, .. } = walk;
+        let Collected { messages, bytes, bad, why_bad } = collected;
         let end =
             Progress { before: before(&file, end.own.max(end.others)).map_err(&error)?, ..end };
         let finished = end.own == size && end.others == size;
@@ -304,7 +239,7 @@ impl Backlog {
         // Writers may go on; what was read does not change.
         fs::flock(&file, fs::FlockOperation::Unlock).map_err(&error)?;
         let (topic, name) = (entry.topic.clone(), entry.name.clone());
-        let chunk = Chunk { topic, name, file, inode, messages, bytes, bad, begin, end };
+        let chunk = Chunk { topic, name, file, inode, messages, bytes, bad, why_bad, begin, end };
         Ok(Found::Chunk(Box::new(chunk)))
     }
 

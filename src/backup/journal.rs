@@ -45,8 +45,8 @@ pub(super) const LONGEST_LINE: usize = (REFUSED - 1) as usize;
 pub(super) struct Entry {
     /// Where it begins in the file.
     pub offset: u64,
-    /// The message's time, milliseconds since 1970, of which the line holds the seconds.
-    pub timestamp_ms: i64,
+    /// When `log()` took the message, milliseconds since 1970, of which the line holds the seconds.
+    pub logged_ms: i64,
     /// Bytes, with its line feed.
     pub len: u32,
     /// `log()` had refused the message, so it is not replayed with `replay = true`.
@@ -57,8 +57,8 @@ pub(super) struct Entry {
 
 impl Entry {
     /// The entry of `line`, which is to stand at `offset`.
-    pub fn new(offset: u64, timestamp_ms: i64, refused: bool, line: &[u8]) -> Entry {
-        let entry = Entry { offset, timestamp_ms, len: line.len() as u32, refused, check: 0 };
+    pub fn new(offset: u64, logged_ms: i64, refused: bool, line: &[u8]) -> Entry {
+        let entry = Entry { offset, logged_ms, len: line.len() as u32, refused, check: 0 };
         Entry { check: entry.sum(line), ..entry }
     }
 
@@ -78,14 +78,14 @@ impl Entry {
 
     fn sum(&self, line: &[u8]) -> u32 {
         let sum = crc32c::crc32c(&self.offset.to_le_bytes());
-        let sum = crc32c::crc32c_append(sum, &self.timestamp_ms.to_le_bytes());
+        let sum = crc32c::crc32c_append(sum, &self.logged_ms.to_le_bytes());
         let sum = crc32c::crc32c_append(sum, &self.len_word().to_le_bytes());
         crc32c::crc32c_append(sum, line)
     }
 
     fn put(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.offset.to_le_bytes());
-        out.extend_from_slice(&self.timestamp_ms.to_le_bytes());
+        out.extend_from_slice(&self.logged_ms.to_le_bytes());
         out.extend_from_slice(&self.len_word().to_le_bytes());
         out.extend_from_slice(&self.check.to_le_bytes());
     }
@@ -94,7 +94,7 @@ impl Entry {
         let word = u32_at(bytes, 16);
         Entry {
             offset: u64_at(bytes, 0),
-            timestamp_ms: u64_at(bytes, 8) as i64,
+            logged_ms: u64_at(bytes, 8) as i64,
             len: word & !REFUSED,
             refused: word & REFUSED != 0,
             check: u32_at(bytes, 20),

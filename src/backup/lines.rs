@@ -13,7 +13,7 @@ pub struct Lines {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mark {
     pub len: u32,
-    pub timestamp_ms: i64,
+    pub logged_ms: i64,
     pub refused: bool,
 }
 
@@ -37,7 +37,7 @@ impl Lines {
         let before = self.text.len();
         format::put(&mut self.text, line);
         let len = (self.text.len() - before) as u32;
-        self.marks.push(Mark { len, timestamp_ms: line.logged_ms, refused });
+        self.marks.push(Mark { len, logged_ms: line.logged_ms, refused });
     }
 
     /// Adds other lines behind these.

@@ -15,7 +15,9 @@
 //! nothing is left. `names` says what the files are called.
 
 pub mod backlog;
+mod chunk;
 mod dir;
+mod extra;
 pub mod format;
 mod journal;
 mod lines;
@@ -25,7 +27,8 @@ mod tests;
 mod walk;
 pub mod writer;
 
-pub use backlog::{Backlog, Chunk};
+pub use backlog::Backlog;
+pub use chunk::Chunk;
 pub use dir::BackupError;
 pub use lines::Lines;
 pub use writer::{BackupDir, Limits};

@@ -348,7 +348,7 @@ fn entries_of(lines: &Lines, begin: u64) -> impl Iterator<Item = Entry> + '_ {
     let mut at = 0;
     lines.marks.iter().map(move |mark| {
         let line = &lines.text[at..at + mark.len as usize];
-        let entry = Entry::new(begin + at as u64, mark.timestamp_ms, mark.refused, line);
+        let entry = Entry::new(begin + at as u64, mark.logged_ms, mark.refused, line);
         at += line.len();
         entry
     })

@@ -320,7 +320,7 @@ impl Run<'_> {
             let Some(line) = source.chunk.get(index) else { continue };
             let record = NewRecord {
                 topic: current.topic,
-                ..new_record(self.config, source.name(index), now, line)
+                ..new_record(self.config, source.name(index), now, line.record)
             };
             current.out += 1;
             if let Some(record) = self.asking.hold(record, ask) {
@@ -416,7 +416,9 @@ fn tell_poison(
     refusal: Option<ErrorCode>,
 ) {
     let (topic, file) = (chunk.topic(), chunk.file_name());
-    let reason = refusal.map_or("not lines, or damaged, or too large".into(), |e| e.to_string());
+    let refusal = refusal.map(|refusal| refusal.to_string());
+    let reason = refusal.or_else(|| chunk.why_bad().map(|why| why.to_string()));
+    let reason = reason.unwrap_or_else(|| "they are no lines".into());
     let text = format_args!(
         "{moved} lines of {file} cannot be sent, see {topic}~bad in backpath: {reason}"
     );

@@ -201,8 +201,8 @@ impl Sources {
                 position: id.0 & POSITION_MASK,
                 topic: 0,
                 partition: NO_PARTITION,
-                logged_ms: line.timestamp_ms,
-                record: line,
+                logged_ms: line.logged_ms,
+                record: line.record,
             });
         }
         match self.all.get(Self::number(id)) {

@@ -160,8 +160,11 @@ fn workers_that_append_and_rotate_at_once_lose_and_mix_nothing() {
     let mut seen = BTreeMap::new();
     for name in scratch.names() {
         for line in scratch.text(&name).lines() {
-            let read = format::read(line.as_bytes(), Writing::Escaped).unwrap();
-            let number = String::from_utf8(read.payload.into_owned()).unwrap();
+            let mut buffer = Vec::new();
+            let line = line.as_bytes();
+            let (topic, fields) = format::read(line, Writing::Escaped, 100, &mut buffer).unwrap();
+            let payload = fields.line(topic, &buffer).record.payload.unwrap();
+            let number = std::str::from_utf8(payload).unwrap();
             *seen.entry(number.parse::<u64>().unwrap()).or_insert(0) += 1;
         }
     }

@@ -80,7 +80,8 @@ pub(super) fn lines(topic: &str, numbers: impl IntoIterator<Item = u64>) -> Line
 fn payloads(chunk: &Chunk) -> Vec<String> {
     (0..chunk.len())
         .map(|index| {
-            String::from_utf8_lossy(chunk.get(index).unwrap().payload.unwrap()).into_owned()
+            let payload = chunk.get(index).unwrap().record.payload.unwrap();
+            String::from_utf8_lossy(payload).into_owned()
         })
         .collect()
 }
