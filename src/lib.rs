@@ -41,6 +41,8 @@ mod rename;
 mod seeded_bug;
 #[cfg(not(loom))]
 pub mod stats;
+#[cfg(not(loom))]
+mod sys;
 #[cfg(all(feature = "net", not(loom)))]
 mod termination;
 pub mod topic_name;

@@ -10,7 +10,7 @@
 use libfuzzer_sys::fuzz_target;
 use lkfk::backup::backlog::Which;
 use lkfk::backup::format::Line;
-use lkfk::backup::{Backlog, BackupDir, Limits, Lines};
+use lkfk::backup::{Backlog, BackupDir, Limits, LineBatch};
 use std::collections::HashSet;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -30,7 +30,7 @@ fuzz_target!(|input: &[u8]| {
     let _ = fs::remove_dir_all(&path);
     let mut backup = BackupDir::open(&path, Limits { file: 1 << 20, total: 1 << 24 })
         .expect("a directory of ours");
-    let mut lines = Lines::default();
+    let mut lines = LineBatch::default();
     for number in 0..*count {
         let (timestamp_ms, payload) = (1_700_000_000_000 + i64::from(number), payload(number));
         let key = (number % 3 > 0).then_some(&payload[..payload.len() / 2]);

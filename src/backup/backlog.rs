@@ -13,16 +13,17 @@
 use super::chunk::Chunk;
 use super::dir::{self, BackupError, Directory, Locked};
 use super::format::Writing;
-use super::journal::{self, BEFORE, Journal, Listed, Progress, read_at};
+use super::journal::{self, BEFORE, Journal, Listed, Progress};
 use super::names::{JOURNALS, Kind, LOCK};
-use super::walk::{Collected, LINES, Stretch, Walk, Window};
-pub use super::walk::{Place, Which};
-use super::writer::{heal, set_aside};
+use super::repair::{repair, set_aside};
+use super::scan::{Collected, LINES, Scan, Stretch, Window};
+pub use super::scan::{Place, Which};
 use crate::crash_points::crash_point;
+use crate::sys::files::read_at;
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, HashSet};
-use std::os::fd::OwnedFd;
+use std::fs::File;
 use std::path::Path;
 
 /// Seconds after which the journal of a file that is gone is removed: an operator may put the file back.
@@ -34,7 +35,7 @@ pub struct Backlog {
     which: Which,
     /// Longest key, headers and payload together, in bytes.
     longest: usize,
-    lock: Option<OwnedFd>,
+    lock: Option<File>,
     /// Files that are left alone, by inode number and name.
     left_alone: BTreeMap<u64, String>,
     /// Files that could not be looked at the last time, and why.
@@ -65,6 +66,7 @@ impl Backlog {
         self.lock = None;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = fs::openat(&self.dir.fd, LOCK, flags, Mode::RUSR | Mode::WUSR)
+            .map(File::from)
             .map_err(self.dir.error("cannot open", LOCK))?;
         match Locked::now(&file) {
             Ok(locked) => locked.keep(),
@@ -188,14 +190,14 @@ impl Backlog {
     fn read_locked(
         &self,
         entry: &dir::Entry,
-        file: OwnedFd,
+        file: File,
         settled: &HashSet<Place>,
     ) -> Result<Found, BackupError> {
         let error = self.dir.error("cannot read", &entry.name);
         let which = self.which(entry.kind);
         let inode = fs::fstat(&file).map_err(&error)?.st_ino;
         let mut journal = Journal::open(&self.dir.fd, inode).map_err(&error)?;
-        let size = heal(&self.dir, &entry.name, &file, journal.as_mut())?;
+        let size = repair(&self.dir, &entry.name, &file, journal.as_mut())?;
         let (begin, entries) = match &journal {
             None => (Progress::default(), Vec::new()),
             Some(journal) => {
@@ -205,7 +207,7 @@ impl Backlog {
                 (progress, journal.entries(first, LINES).map_err(&error)?)
             }
         };
-        let mut walk = Walk {
+        let mut scan = Scan {
             which,
             others_writing: match entry.kind {
                 Kind::Redo => Writing::Escaped,
@@ -223,11 +225,11 @@ impl Backlog {
             progress: begin,
             collected: Collected::default(),
         };
-        let same_topic = walk.run(&entries).map_err(&error)?;
+        let same_topic = scan.run(&entries).map_err(&error)?;
         if !same_topic {
             return Ok(Found::AnotherTopic);
         }
-        let Walk { progress: end, collected, .. } = walk;
+        let Scan { progress: end, collected, .. } = scan;
         let Collected { messages, bytes, bad, why_bad } = collected;
         let end =
             Progress { before: before(&file, end.own.max(end.others)).map_err(&error)?, ..end };
@@ -339,7 +341,7 @@ enum Found {
 
 /// The progress in a journal, if it is this file's: a file that was cut, or another one with the same inode
 /// number, is at its beginning.
-fn valid_progress(journal: &Journal, file: &OwnedFd, size: u64) -> Result<Progress, Errno> {
+fn valid_progress(journal: &Journal, file: &File, size: u64) -> Result<Progress, Errno> {
     let progress = journal.progress()?;
     let furthest = progress.own.max(progress.others);
     if furthest > size || before(file, furthest)? != progress.before {
@@ -349,7 +351,7 @@ fn valid_progress(journal: &Journal, file: &OwnedFd, size: u64) -> Result<Progre
 }
 
 /// Checksum of the last bytes before `end`.
-fn before(file: &OwnedFd, end: u64) -> Result<u32, Errno> {
+fn before(file: &File, end: u64) -> Result<u32, Errno> {
     let from = end.saturating_sub(BEFORE);
     let mut bytes = [0; BEFORE as usize];
     let read = read_at(file, &mut bytes[..(end - from) as usize], from)?;

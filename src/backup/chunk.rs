@@ -2,8 +2,8 @@
 
 use super::format::{BadLine, Line};
 use super::journal::Progress;
-use super::walk::{Message, Place, Stretch};
-use std::os::fd::OwnedFd;
+use super::scan::{Message, Place, Stretch};
+use std::fs::File;
 
 /// Some lines of one file, in its order.
 #[derive(Debug)]
@@ -11,7 +11,7 @@ pub struct Chunk {
     pub(super) topic: String,
     /// The file's name when it was read.
     pub(super) name: String,
-    pub(super) file: OwnedFd,
+    pub(super) file: File,
     pub(super) inode: u64,
     pub(super) messages: Vec<Message>,
     /// What the messages say.

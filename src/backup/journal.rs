@@ -21,9 +21,12 @@
 
 use super::names::JOURNALS;
 use crate::rename;
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
-use rustix::io::{self, Errno};
+use crate::sys::files::{self, errno, read_at};
+use rustix::fs::{self, AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
 /// What the name of a journal ends in whose file is gone.
 const GONE: &str = ".gone";
@@ -134,7 +137,7 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 /// A journal. All calls that write are made under the lock of the file it belongs to, but for
 /// [`set_progress`](Self::set_progress), which only the process that replays calls.
 pub(super) struct Journal {
-    file: OwnedFd,
+    file: File,
 }
 
 /// The directory of the journals, without following a link in its place; `None` when it is missing and not
@@ -197,14 +200,11 @@ impl Journal {
         }
         let file = match file {
             Err(Errno::NOENT) => return Ok(None),
-            file => file?,
+            file => File::from(file?),
         };
         let stat = fs::fstat(&file)?;
-        let ours = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
-            && stat.st_uid == rustix::process::geteuid().as_raw()
-            && stat.st_nlink == 1;
         let mut head = [0; 16];
-        let whole = ours
+        let whole = files::check_own(&stat).is_ok()
             && stat.st_size as u64 >= ENTRIES_AT
             && read_at(&file, &mut head, 0)? == head.len()
             && head[..8] == *MAGIC
@@ -225,10 +225,11 @@ impl Journal {
         let flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = fs::openat(inside, inode.to_string(), flags, Mode::RUSR | Mode::WUSR)?;
+        let file = File::from(file);
         let mut head = [0; ENTRIES_AT as usize];
         head[..8].copy_from_slice(MAGIC);
         head[8..16].copy_from_slice(&inode.to_le_bytes());
-        if let Err(errno) = write_at(&file, &head, 0) {
+        if let Err(errno) = file.write_all_at(&head, 0).map_err(errno) {
             // A cut head is not whole, and made anew the next time; without it nothing is left over.
             let _ = Self::forget(&dir, inode);
             return Err(errno);
@@ -305,11 +306,11 @@ impl Journal {
         let mut bytes = Vec::with_capacity(entries.size_hint().0 * ENTRY_LEN);
         entries.for_each(|entry| entry.put(&mut bytes));
         let count = self.len()?;
-        let result = write_at(&self.file, &bytes, ENTRIES_AT + count * ENTRY_LEN as u64);
+        let result = self.file.write_all_at(&bytes, ENTRIES_AT + count * ENTRY_LEN as u64);
         if result.is_err() {
             self.truncate(count)?;
         }
-        result
+        result.map_err(errno)
     }
 
     /// Takes back all entries but the first `count`.
@@ -353,33 +354,6 @@ impl Journal {
         bytes.extend_from_slice(&u32::from(progress.inside_bad).to_le_bytes());
         bytes.resize(PROGRESS_LEN - 4, 0);
         bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
-        write_at(&self.file, &bytes, PROGRESS_AT[(sequence % 2) as usize])
+        self.file.write_all_at(&bytes, PROGRESS_AT[(sequence % 2) as usize]).map_err(errno)
     }
-}
-
-/// Reads up to the end of `into` or of the file; returns how much.
-pub(super) fn read_at(file: impl AsFd, into: &mut [u8], at: u64) -> Result<usize, Errno> {
-    let mut done = 0;
-    while done < into.len() {
-        match io::pread(&file, &mut into[done..], at + done as u64) {
-            Ok(0) => break,
-            Ok(count) => done += count,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(done)
-}
-
-fn write_at(file: impl AsFd, bytes: &[u8], at: u64) -> Result<(), Errno> {
-    let mut done = 0;
-    while done < bytes.len() {
-        match io::pwrite(&file, &bytes[done..], at + done as u64) {
-            Ok(0) => return Err(Errno::NOSPC),
-            Ok(count) => done += count,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(())
 }

@@ -20,15 +20,16 @@ mod dir;
 mod extra;
 pub mod format;
 mod journal;
-mod lines;
+mod line_batch;
 mod names;
+mod repair;
+mod scan;
 #[cfg(test)]
 mod tests;
-mod walk;
 pub mod writer;
 
 pub use backlog::Backlog;
 pub use chunk::Chunk;
 pub use dir::BackupError;
-pub use lines::Lines;
+pub use line_batch::LineBatch;
 pub use writer::{BackupDir, Limits};

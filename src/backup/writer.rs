@@ -4,20 +4,22 @@
 //! - A chunk of whole lines is appended under the file's lock, after a look whether the name is still the
 //!   file's: it may have been rotated, moved away or removed meanwhile. When the disk takes only a part of
 //!   the chunk, file and journal are cut back to where they were.
-//! - What a killed writer left half done is put right by the next one, so that no line ever begins in the
-//!   middle of another: half a line of lkfk's, which the queue still has whole, goes to `TOPIC~bad`;
-//!   somebody else's is ended with a line feed.
+//! - What a killed writer left half done is [repaired](super::repair) before anything is appended, so that no line
+//!   ever begins in the middle of another. Half a line of somebody else's is ended with a line feed.
 //! - A file is rotated by renaming it under its lock, to a name that did not exist.
 
-use super::dir::{BackupError, Directory, Locked, retry};
-use super::journal::{ENTRY_LEN, Entry, Journal, LONGEST_LINE, read_at};
-use super::lines::Lines;
+use super::dir::{BackupError, Directory, Locked};
+use super::journal::{ENTRY_LEN, Entry, Journal, LONGEST_LINE};
+use super::line_batch::LineBatch;
 use super::names::{self, Kind};
+use super::repair::{cut_back, repair};
+use crate::sys::files::{errno, read_at};
 use crate::{rename, topic_name};
 use rustix::fs::{self};
 use rustix::io::Errno;
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 
 /// Files kept open; the least useful way to spend more descriptors than this is on topics that failed once.
@@ -26,8 +28,6 @@ const OPEN_FILES: usize = 64;
 const UNCOUNTED: u64 = 1024;
 /// How often a file may be rotated or moved away between opening and locking it.
 const RACES: u32 = 100;
-/// Bytes copied at a time when a damaged line is moved aside.
-const PIECE: usize = 64 * 1024;
 
 /// How large backup files may become.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +42,7 @@ pub struct Limits {
 /// Who wrote what is appended.
 enum Text<'a> {
     /// lkfk.
-    Own(&'a Lines),
+    Own(&'a LineBatch),
     /// A user's `failed_cb`.
     Others(&'a [u8]),
 }
@@ -63,7 +63,7 @@ impl Text<'_> {
 }
 
 struct Open {
-    file: OwnedFd,
+    file: File,
     inode: u64,
     journal: Option<Journal>,
 }
@@ -98,7 +98,7 @@ impl BackupDir {
     }
 
     /// Appends lkfk's lines to the file of `topic`: all of them or none.
-    pub fn append(&mut self, topic: &str, lines: &Lines) -> Result<(), BackupError> {
+    pub fn append(&mut self, topic: &str, lines: &LineBatch) -> Result<(), BackupError> {
         self.append_text(topic, &Text::Own(lines))
     }
 
@@ -142,7 +142,7 @@ impl BackupDir {
                 open.journal = Journal::open(&self.dir.fd, open.inode)
                     .map_err(self.dir.error("cannot open the journal of", topic))?;
             }
-            let size = heal(&self.dir, topic, &open.file, open.journal.as_mut())?;
+            let size = repair(&self.dir, topic, &open.file, open.journal.as_mut())?;
             if size > 0 && size + len > self.limits.file && rotate(&self.dir, topic) {
                 continue;
             }
@@ -183,90 +183,6 @@ impl BackupDir {
     }
 }
 
-/// Puts right what a writer that was killed left half done; returns the file's size. The file is locked.
-pub(super) fn heal(
-    dir: &Directory,
-    name: &str,
-    file: &OwnedFd,
-    journal: Option<&mut Journal>,
-) -> Result<u64, BackupError> {
-    let size = fs::fstat(file).map_err(dir.error("cannot stat", name))?.st_size as u64;
-    let Some(journal) = journal else { return Ok(size) };
-    let error = dir.error("cannot read the journal of", name);
-    if size == 0 {
-        // What an earlier file with this number left says nothing of this one.
-        journal.reset().map_err(&error)?;
-        return Ok(size);
-    }
-    let claimed = journal.first_that(|entry| entry.end() > size).map_err(&error)?;
-    let Some(first) = journal.entries(claimed, 1).map_err(&error)?.first().copied() else {
-        return Ok(size);
-    };
-    let mut end = size;
-    // More than half a line is not what a killed writer leaves: then it is the journal that is damaged.
-    if first.offset < size
-        && !has_line_feed(file, first.offset, size).map_err(dir.error("cannot read", name))?
-    {
-        // The queue has the line still, or the operator cut the file: it is kept, not replayed.
-        set_aside(dir, name, file, first.offset, size - first.offset)?;
-        retry(|| fs::ftruncate(file, first.offset)).map_err(dir.error("cannot cut", name))?;
-        end = first.offset;
-    }
-    journal.truncate(claimed).map_err(dir.error("cannot cut the journal of", name))?;
-    Ok(end)
-}
-
-/// Whether there is a line feed from `from` on.
-fn has_line_feed(file: &OwnedFd, from: u64, size: u64) -> Result<bool, Errno> {
-    let mut piece = vec![0; PIECE.min((size - from) as usize)];
-    let mut at = from;
-    while at < size {
-        let read = read_at(file, &mut piece, at)?;
-        if read == 0 {
-            break;
-        }
-        if piece[..read].contains(&b'\n') {
-            return Ok(true);
-        }
-        at += read as u64;
-    }
-    Ok(false)
-}
-
-/// Copies a stretch of a file to the end of its topic's `~bad` file, and ends it with a line feed.
-pub(super) fn set_aside(
-    dir: &Directory,
-    name: &str,
-    file: &OwnedFd,
-    from: u64,
-    len: u64,
-) -> Result<(), BackupError> {
-    let bad = names::parse(name).and_then(|(topic, _)| names::name(topic, Kind::Bad));
-    let bad = bad.ok_or_else(|| dir.error("cannot name", name)(Errno::NAMETOOLONG))?;
-    let Some(to) = dir.open_file(&bad, true)? else {
-        return Err(dir.error("cannot make", &bad)(Errno::NOENT));
-    };
-    let _locked = Locked::wait(&to).map_err(dir.error("cannot lock", &bad))?;
-    let before = fs::fstat(&to).map_err(dir.error("cannot stat", &bad))?.st_size as u64;
-    let mut piece = vec![0; PIECE.min(len as usize)];
-    let mut at = from;
-    let mut last = b'\n';
-    let mut copy = || -> Result<(), Errno> {
-        while at < from + len {
-            let want = (from + len - at).min(piece.len() as u64) as usize;
-            let read = read_at(file, &mut piece[..want], at)?;
-            if read == 0 {
-                break;
-            }
-            write_all(&to, &piece[..read])?;
-            last = piece[read - 1];
-            at += read as u64;
-        }
-        if last == b'\n' { Ok(()) } else { write_all(&to, b"\n") }
-    };
-    copy().map_err(|errno| dir.error("cannot append to", &bad)(cut_back(&to, before, errno)))
-}
-
 /// Gives the file of `topic`, which is locked, the name of a rotated one. False when that is not possible:
 /// then the file goes on growing, up to the limit of the directory.
 fn rotate(dir: &Directory, topic: &str) -> bool {
@@ -288,7 +204,7 @@ fn write_whole(
     dir: &Directory,
     name: &str,
     size: u64,
-    file: &OwnedFd,
+    file: &File,
     inode: u64,
     journal: &mut Option<Journal>,
     text: &Text<'_>,
@@ -316,13 +232,14 @@ fn write_whole(
     crate::crash_points::crash_point("chunk to be written");
     #[cfg(feature = "crash_points")]
     if crate::crash_points::is_next("half a chunk written") {
-        let _ = write_all(file, &text.bytes()[..text.bytes().len() / 2]);
+        let _ = (&*file).write_all(&text.bytes()[..text.bytes().len() / 2]);
         let _ =
             rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }
-    let end_line = if half_line { write_all(file, b"\n") } else { Ok(()) };
-    if let Err(errno) = end_line.and_then(|()| write_all(file, text.bytes())) {
-        let errno = cut_back(file, size, errno);
+    let mut to = file;
+    let end_line = if half_line { to.write_all(b"\n") } else { Ok(()) };
+    if let Err(error) = end_line.and_then(|()| to.write_all(text.bytes())) {
+        let errno = cut_back(file, size, errno(error));
         if let Some((journal, count)) = entries {
             // What stays claimed is taken back by the next writer.
             let _ = journal.truncate(count);
@@ -344,7 +261,7 @@ fn write_whole(
     Ok(())
 }
 
-fn entries_of(lines: &Lines, begin: u64) -> impl Iterator<Item = Entry> + '_ {
+fn entries_of(lines: &LineBatch, begin: u64) -> impl Iterator<Item = Entry> + '_ {
     let mut at = 0;
     lines.marks.iter().map(move |mark| {
         let line = &lines.text[at..at + mark.len as usize];
@@ -352,25 +269,6 @@ fn entries_of(lines: &Lines, begin: u64) -> impl Iterator<Item = Entry> + '_ {
         at += line.len();
         entry
     })
-}
-
-fn write_all(file: &OwnedFd, bytes: &[u8]) -> Result<(), Errno> {
-    let mut left = bytes;
-    while !left.is_empty() {
-        match retry(|| rustix::io::write(file, left))? {
-            0 => return Err(Errno::NOSPC),
-            count => left = &left[count..],
-        }
-    }
-    Ok(())
-}
-
-fn cut_back(file: &OwnedFd, len: u64, errno: Errno) -> Errno {
-    match retry(|| fs::ftruncate(file, len)) {
-        Ok(()) => errno,
-        // Worse than the failed write: the file may end in the middle of a line.
-        Err(worse) => worse,
-    }
 }
 
 #[cfg(test)]
@@ -385,6 +283,7 @@ mod tests {
         let dir = Directory::open(&scratch.0).unwrap();
         // A sealed memfd takes no byte beyond its size: a disk that is full, without one.
         let full = fs::memfd_create("full", fs::MemfdFlags::ALLOW_SEALING).unwrap();
+        let full = File::from(full);
         rustix::io::write(&full, b"first\n").unwrap();
         fs::fcntl_add_seals(&full, fs::SealFlags::GROW).unwrap();
         let (lines, mut journal) = (lines("t", 1..=2), None);

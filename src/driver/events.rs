@@ -4,7 +4,7 @@
 //! Everything is bounded. A message whose callback has not run keeps its place in the queue; if the worker
 //! ends first it goes to the backup like everything else that is left.
 
-use crate::backup::Lines;
+use crate::backup::LineBatch;
 use crate::producer::RecordId;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -57,7 +57,7 @@ pub enum Append {
     /// What a `failed_cb` wrote, as it wrote it.
     Others(Vec<u8>),
     /// Lines of lkfk's own.
-    Own(Lines),
+    Own(LineBatch),
 }
 
 impl Append {

@@ -4,7 +4,7 @@
 
 use super::spill::{CHUNK_LINES, chunk_limit};
 use crate::backup::format::Line;
-use crate::backup::{BackupDir, BackupError, Lines};
+use crate::backup::{BackupDir, BackupError, LineBatch};
 use crate::queue::layout::SLOT_HEADER;
 use crate::queue::stamps::{OpenBatch, Stamp};
 use crate::queue::{Damage, PushError, Queue, QueueDir, QueueError, Reader};
@@ -31,7 +31,7 @@ pub(super) struct Rest<'a> {
     reader: Reader,
     backup: &'a mut BackupDir,
     /// Lines and positions per topic, until a chunk is full.
-    chunks: HashMap<u16, (Lines, Vec<u64>)>,
+    chunks: HashMap<u16, (LineBatch, Vec<u64>)>,
     saved: u64,
     open: Vec<OpenBatch>,
 }

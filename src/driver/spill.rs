@@ -11,7 +11,7 @@ use super::events::Append;
 use super::sources::Sources;
 use super::{Level, Shared};
 use crate::backup::format::Line;
-use crate::backup::{BackupDir, BackupError, Lines};
+use crate::backup::{BackupDir, BackupError, LineBatch};
 use crate::producer::{Record, RecordId, Time};
 use crate::stats;
 use std::collections::{HashMap, VecDeque};
@@ -94,7 +94,7 @@ pub(super) struct Spill<'a> {
     /// Topics whose file took nothing a moment ago, and when it is tried again. The others go on.
     paused: HashMap<String, Time>,
     /// A buffer to be used again.
-    lines: Lines,
+    lines: LineBatch,
 }
 
 impl<'a> Spill<'a> {
@@ -107,7 +107,7 @@ impl<'a> Spill<'a> {
             appended: false,
             amount: Amount::default(),
             paused: HashMap::new(),
-            lines: Lines::default(),
+            lines: LineBatch::default(),
         }
     }
 
@@ -205,7 +205,11 @@ impl<'a> Spill<'a> {
     }
 
     /// The oldest messages of a topic whose file may take them, and their lines.
-    fn take_chunk(&mut self, now: Time, sources: &Sources) -> Option<(String, Lines, Vec<Group>)> {
+    fn take_chunk(
+        &mut self,
+        now: Time,
+        sources: &Sources,
+    ) -> Option<(String, LineBatch, Vec<Group>)> {
         let limit = chunk_limit(self.backup.here()?);
         let mut topics = self.waiting.iter().map(|group| &group.topic);
         let topic = topics.find(|topic| !self.is_paused(topic, now))?.clone();

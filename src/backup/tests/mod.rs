@@ -67,8 +67,8 @@ pub(super) fn limits(file: u64) -> Limits {
 const TIME: i64 = 1_700_000_000_123;
 
 /// Lines of messages whose payloads are these numbers.
-pub(super) fn lines(topic: &str, numbers: impl IntoIterator<Item = u64>) -> Lines {
-    let mut lines = Lines::default();
+pub(super) fn lines(topic: &str, numbers: impl IntoIterator<Item = u64>) -> LineBatch {
+    let mut lines = LineBatch::default();
     for number in numbers {
         let payload = number.to_string();
         let payload = payload.as_bytes();

@@ -51,7 +51,7 @@ fn dsk_13_files_of_the_original_are_replayed_with_all() {
 fn messages_that_log_refused_are_replayed_with_all_alone() {
     let scratch = Scratch::new("refused");
     let mut dir = scratch.dir(1 << 20);
-    let mut refused = Lines::default();
+    let mut refused = LineBatch::default();
     refused.push_refused(&Line::new(TIME, "t", None, Some(b"a\tb\\")));
     dir.append("t", &lines("t", [1])).unwrap();
     dir.append("t", &refused).unwrap();
@@ -66,7 +66,7 @@ fn messages_that_log_refused_are_replayed_with_all_alone() {
 fn time_and_keys_come_back_as_log_took_them() {
     let scratch = Scratch::new("exact");
     let keys: [Option<&[u8]>; 4] = [None, Some(b""), Some(b"\\N"), Some(b"\t\n\0\xff")];
-    let mut some = Lines::default();
+    let mut some = LineBatch::default();
     for key in keys {
         some.push(&Line::new(TIME, "t", key, Some(b"\r\n\x0b")));
     }
@@ -116,7 +116,7 @@ proptest! {
                 },
             })
             .collect();
-        let mut some = Lines::default();
+        let mut some = LineBatch::default();
         written.iter().for_each(|line| some.push(line));
         scratch.dir(1 << 20).append("t", &some).unwrap();
         std::fs::copy(scratch.0.join("t"), scratch.0.join("~copy")).unwrap();
@@ -311,7 +311,7 @@ fn dsk_07_copies_and_edited_files_are_not_lkfk_s_own() {
 #[test]
 fn a_file_that_a_person_wants_sent_is_sent_whoever_wrote_it_with_its_escapes_undone() {
     let scratch = Scratch::new("redo");
-    let mut some = Lines::default();
+    let mut some = LineBatch::default();
     some.push(&Line::new(TIME, "t", None, Some(b"a\tb\\c")));
     some.push(&Line::new(TIME, "t", Some(b""), Some(b"d")));
     scratch.dir(1 << 20).append("t", &some).unwrap();

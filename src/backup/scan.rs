@@ -5,10 +5,11 @@
 //! further than the file and the longest message go.
 
 use super::format::{self, BadLine, Fields, Writing, longest_line};
-use super::journal::{self, Progress, read_at};
+use super::journal::{self, Progress};
+use crate::sys::files::read_at;
 use rustix::io::Errno;
 use std::collections::HashSet;
-use std::os::fd::OwnedFd;
+use std::fs::File;
 
 /// Bytes of lines in a chunk; a single line may be longer.
 const CHUNK: usize = 1 << 20;
@@ -49,7 +50,7 @@ pub enum Which {
 
 /// A stretch of a file in memory.
 pub(super) struct Window<'a> {
-    pub(super) file: &'a OwnedFd,
+    pub(super) file: &'a File,
     pub(super) bytes: Vec<u8>,
     pub(super) at: u64,
 }
@@ -70,7 +71,7 @@ impl Window<'_> {
 }
 
 /// One reading of a file, from where its progress ends.
-pub(super) struct Walk<'a> {
+pub(super) struct Scan<'a> {
     pub(super) which: Which,
     /// How lines that are in no entry were written.
     pub(super) others_writing: Writing,
@@ -137,7 +138,7 @@ struct Reading<'a> {
     logged_ms: Option<i64>,
 }
 
-impl Walk<'_> {
+impl Scan<'_> {
     /// Collects lines until the chunk is full or the file ends. False when a line names another topic.
     pub(super) fn run(&mut self, entries: &[journal::Entry]) -> Result<bool, Errno> {
         let begin = self.at;

@@ -4,7 +4,7 @@ use super::format::{self, Line};
 
 /// Whole lines of lkfk's own, and what the journal needs to know of each.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Lines {
+pub struct LineBatch {
     pub(super) text: Vec<u8>,
     pub(super) marks: Vec<Mark>,
 }
@@ -17,7 +17,7 @@ pub(super) struct Mark {
     pub refused: bool,
 }
 
-impl Lines {
+impl LineBatch {
     /// How many they are.
     pub fn count(&self) -> usize {
         self.marks.len()
@@ -41,7 +41,7 @@ impl Lines {
     }
 
     /// Adds other lines behind these.
-    pub fn append(&mut self, other: Lines) {
+    pub fn append(&mut self, other: LineBatch) {
         self.text.extend_from_slice(&other.text);
         self.marks.extend_from_slice(&other.marks);
     }
