@@ -120,12 +120,11 @@ impl Backlog {
             return Ok(None);
         }
         let error = self.dir.error("cannot read the journal of", &file.name);
-        let journal = Journal::open(&self.dir.fd, file.inode).map_err(&error)?;
-        let Some(journal) = journal else {
+        let Some(open) = self.dir.open_file(&file.name, false)? else { return Ok(None) };
+        let Some(journal) = Journal::open(&self.dir.fd, &open).map_err(&error)? else {
             let all = self.which(file.kind) == Which::All;
             return Ok((all && file.size > 0).then_some(file.size));
         };
-        let Some(open) = self.dir.open_file(&file.name, false)? else { return Ok(None) };
         let progress = valid_progress(&journal, &open, file.size).map_err(&error)?;
         if progress.own == file.size && progress.others == file.size {
             return Ok(Some(0));
@@ -196,7 +195,7 @@ impl Backlog {
         let error = self.dir.error("cannot read", &entry.name);
         let which = self.which(entry.kind);
         let inode = fs::fstat(&file).map_err(&error)?.st_ino;
-        let mut journal = Journal::open(&self.dir.fd, inode).map_err(&error)?;
+        let mut journal = Journal::open(&self.dir.fd, &file).map_err(&error)?;
         let size = repair(&self.dir, &entry.name, &file, journal.as_mut())?;
         let (begin, entries) = match &journal {
             None => (Progress::default(), Vec::new()),
@@ -298,7 +297,7 @@ impl Backlog {
             return Ok(moved);
         }
         done.before = before(&chunk.file, done.own.max(done.others)).map_err(&error)?;
-        let mut journal = Journal::open_or_make(&dir.fd, chunk.inode).map_err(&error)?;
+        let mut journal = Journal::open_or_make(&dir.fd, &chunk.file).map_err(&error)?;
         journal.set_progress(done).map_err(&error)?;
         drop(locked);
         crash_point("progress noted");

@@ -186,8 +186,12 @@ pub(super) fn list(dir: impl AsFd) -> Result<Vec<Listed>, Errno> {
 }
 
 impl Journal {
-    /// The journal of the file with this inode number, if there is one that is whole.
-    pub fn open(dir: impl AsFd, inode: u64) -> Result<Option<Journal>, Errno> {
+    /// The journal of a file, if there is one that is whole.
+    pub fn open(dir: impl AsFd, of: &File) -> Result<Option<Journal>, Errno> {
+        Self::open_numbered(dir, fs::fstat(of)?.st_ino)
+    }
+
+    fn open_numbered(dir: impl AsFd, inode: u64) -> Result<Option<Journal>, Errno> {
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let Some(dir) = directory(dir, false)? else { return Ok(None) };
         let name = inode.to_string();
@@ -216,10 +220,11 @@ impl Journal {
     }
 
     /// As [`open`](Self::open); makes one where there is none, and a new one where it is not whole.
-    pub fn open_or_make(dir: impl AsFd, inode: u64) -> Result<Journal, Errno> {
-        if let Some(journal) = Self::open(&dir, inode)? {
+    pub fn open_or_make(dir: impl AsFd, of: &File) -> Result<Journal, Errno> {
+        if let Some(journal) = Self::open(&dir, of)? {
             return Ok(journal);
         }
+        let inode = fs::fstat(of)?.st_ino;
         let Some(inside) = directory(&dir, true)? else { return Err(Errno::NOENT) };
         Self::forget(&dir, inode)?;
         let flags =
@@ -244,11 +249,6 @@ impl Journal {
             self.set_progress(Progress::default())?;
         }
         Ok(())
-    }
-
-    /// True when somebody removed it.
-    pub fn is_removed(&self) -> bool {
-        fs::fstat(&self.file).is_ok_and(|stat| stat.st_nlink == 0)
     }
 
     /// Removes the journal of a file that is no more.

@@ -4,6 +4,7 @@
 //! - A chunk of whole lines is appended under the file's lock, after a look whether the name is still the
 //!   file's: it may have been rotated, moved away or removed meanwhile. When the disk takes only a part of
 //!   the chunk, file and journal are cut back to where they were.
+//! - No file is open between two chunks, so that the space of one that is removed is free at once.
 //! - What a killed writer left half done is [repaired](super::repair) before anything is appended, so that no line
 //!   ever begins in the middle of another. Half a line of somebody else's is ended with a line feed.
 //! - A file is rotated by renaming it under its lock, to a name that did not exist.
@@ -17,13 +18,10 @@ use crate::sys::files::{errno, read_at};
 use crate::{rename, topic_name};
 use rustix::fs::{self};
 use rustix::io::Errno;
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-/// Files kept open; the least useful way to spend more descriptors than this is on topics that failed once.
-const OPEN_FILES: usize = 64;
 /// What is appended between two counts of all files is at most this part of the directory's limit.
 const UNCOUNTED: u64 = 1024;
 /// How often a file may be rotated or moved away between opening and locking it.
@@ -62,17 +60,10 @@ impl Text<'_> {
     }
 }
 
-struct Open {
-    file: File,
-    inode: u64,
-    journal: Option<Journal>,
-}
-
 /// The directory of the backup files, to be written to.
 pub struct BackupDir {
     pub(super) dir: Directory,
     limits: Limits,
-    files: HashMap<Box<str>, Open>,
     /// Bytes of all files when they were last counted, and what was appended here since then.
     counted: u64,
     since: u64,
@@ -84,7 +75,7 @@ impl BackupDir {
     pub fn open(path: &Path, limits: Limits) -> Result<BackupDir, BackupError> {
         let dir = Directory::open(path)?;
         // Counted before the first append.
-        Ok(BackupDir { dir, limits, files: HashMap::new(), counted: u64::MAX, since: 0 })
+        Ok(BackupDir { dir, limits, counted: u64::MAX, since: 0 })
     }
 
     /// Path of the directory, for messages.
@@ -108,15 +99,6 @@ impl BackupDir {
     }
 
     fn append_text(&mut self, topic: &str, text: &Text<'_>) -> Result<(), BackupError> {
-        let result = self.try_append(topic, text);
-        if result.is_err() {
-            // Whatever is wrong with the file, the next attempt starts from its name.
-            self.files.remove(topic);
-        }
-        result
-    }
-
-    fn try_append(&mut self, topic: &str, text: &Text<'_>) -> Result<(), BackupError> {
         let path = self.dir.path.join(topic);
         if !topic_name::is_valid(topic) {
             return Err(BackupError::Unsafe { path, reason: "not a topic name" });
@@ -127,31 +109,21 @@ impl BackupDir {
         }
         self.make_room(text.cost())?;
         for _ in 0..RACES {
-            let mut open = match self.files.remove(topic) {
-                Some(open) if self.dir.is_named(&open.file, topic) => open,
-                _ => self.open_file(topic)?,
+            let Some(file) = self.dir.open_file(topic, true)? else {
+                return Err(self.dir.error("cannot make", topic)(Errno::NOENT));
             };
-            let error = self.dir.error("cannot lock", topic);
-            let locked = Locked::wait(&open.file).map_err(error)?;
+            let _locked = Locked::wait(&file).map_err(self.dir.error("cannot lock", topic))?;
             // It may have been rotated, moved away or removed while we waited for the lock.
-            if !self.dir.is_named(&open.file, topic) {
+            if !self.dir.is_named(&file, topic) {
                 continue;
             }
-            // Another worker may have made it since, and an operator removed it.
-            if open.journal.as_ref().is_none_or(Journal::is_removed) {
-                open.journal = Journal::open(&self.dir.fd, open.inode)
-                    .map_err(self.dir.error("cannot open the journal of", topic))?;
-            }
-            let size = repair(&self.dir, topic, &open.file, open.journal.as_mut())?;
+            let mut journal = Journal::open_or_make(&self.dir.fd, &file)
+                .map_err(self.dir.error("cannot make the journal of", topic))?;
+            let size = repair(&self.dir, topic, &file, Some(&mut journal))?;
             if size > 0 && size + len > self.limits.file && rotate(&self.dir, topic) {
                 continue;
             }
-            write_whole(&self.dir, topic, size, &open.file, open.inode, &mut open.journal, text)?;
-            drop(locked);
-            if self.files.len() >= OPEN_FILES {
-                self.files.clear();
-            }
-            self.files.insert(topic.into(), open);
+            write_whole(&self.dir, topic, size, &file, &mut journal, text)?;
             self.since += text.cost();
             return Ok(());
         }
@@ -172,14 +144,6 @@ impl BackupDir {
             return Err(BackupError::Full { path: self.dir.path.clone(), limit });
         }
         Ok(())
-    }
-
-    fn open_file(&self, topic: &str) -> Result<Open, BackupError> {
-        let Some(file) = self.dir.open_file(topic, true)? else {
-            return Err(self.dir.error("cannot make", topic)(Errno::NOENT));
-        };
-        let stat = fs::fstat(&file).map_err(self.dir.error("cannot stat", topic))?;
-        Ok(Open { file, inode: stat.st_ino, journal: None })
     }
 }
 
@@ -205,8 +169,7 @@ fn write_whole(
     name: &str,
     size: u64,
     file: &File,
-    inode: u64,
-    journal: &mut Option<Journal>,
+    journal: &mut Journal,
     text: &Text<'_>,
 ) -> Result<(), BackupError> {
     let mut begin = size;
@@ -216,18 +179,10 @@ fn write_whole(
     }
     let half_line = last != *b"\n";
     begin += u64::from(half_line);
-    let mut entries = None;
+    let count = journal.len().map_err(dir.error("cannot read the journal of", name))?;
     if let Text::Own(lines) = text {
-        if journal.is_none() {
-            let made = Journal::open_or_make(&dir.fd, inode);
-            *journal = Some(made.map_err(dir.error("cannot make the journal of", name))?);
-        }
-        if let Some(journal) = journal {
-            let error = dir.error("cannot append to the journal of", name);
-            let count = journal.len().map_err(&error)?;
-            journal.append(entries_of(lines, begin)).map_err(&error)?;
-            entries = Some((journal, count));
-        }
+        let error = dir.error("cannot append to the journal of", name);
+        journal.append(entries_of(lines, begin)).map_err(error)?;
     }
     crate::crash_points::crash_point("chunk to be written");
     #[cfg(feature = "crash_points")]
@@ -240,16 +195,14 @@ fn write_whole(
     let end_line = if half_line { to.write_all(b"\n") } else { Ok(()) };
     if let Err(error) = end_line.and_then(|()| to.write_all(text.bytes())) {
         let errno = cut_back(file, size, errno(error));
-        if let Some((journal, count)) = entries {
-            // What stays claimed is taken back by the next writer.
-            let _ = journal.truncate(count);
-        }
+        // What stays claimed is taken back by the next writer.
+        let _ = journal.truncate(count);
         return Err(dir.error("cannot append to", name)(errno));
     }
     crate::crash_points::crash_point("chunk written");
     // A script, or the original module in a worker that is on its way out, may have appended without the
     // lock: then the lines stand further down than their entries say.
-    if let (Text::Own(lines), Some((journal, count))) = (text, entries) {
+    if let Text::Own(lines) = text {
         let end = fs::tell(file).map_err(dir.error("cannot tell the end of", name))?;
         let begun = end.saturating_sub(lines.text.len() as u64);
         if begun != begin {
@@ -286,11 +239,12 @@ mod tests {
         let full = File::from(full);
         rustix::io::write(&full, b"first\n").unwrap();
         fs::fcntl_add_seals(&full, fs::SealFlags::GROW).unwrap();
-        let (lines, mut journal) = (lines("t", 1..=2), None);
-        let written = write_whole(&dir, "t", 6, &full, 77, &mut journal, &Text::Own(&lines));
+        let mut journal = Journal::open_or_make(&dir.fd, &full).unwrap();
+        let lines = lines("t", 1..=2);
+        let written = write_whole(&dir, "t", 6, &full, &mut journal, &Text::Own(&lines));
         assert!(written.is_err());
         assert_eq!(fs::fstat(&full).unwrap().st_size, 6);
-        assert_eq!(journal.unwrap().len(), Ok(0));
+        assert_eq!(journal.len(), Ok(0));
     }
 
     #[test]
@@ -298,13 +252,13 @@ mod tests {
         let scratch = Scratch::new("unlocked");
         let dir = Directory::open(&scratch.0).unwrap();
         let file = dir.open_file("t", true).unwrap().unwrap();
-        let inode = fs::fstat(&file).unwrap().st_ino;
+        let mut journal = Journal::open_or_make(&dir.fd, &file).unwrap();
         // After the size was looked at, and before the write.
         std::fs::write(scratch.0.join("t"), b"a script's line\n").unwrap();
-        let (lines, mut journal) = (lines("t", 1..=2), None);
-        write_whole(&dir, "t", 0, &file, inode, &mut journal, &Text::Own(&lines)).unwrap();
+        let lines = lines("t", 1..=2);
+        write_whole(&dir, "t", 0, &file, &mut journal, &Text::Own(&lines)).unwrap();
         let text = std::fs::read(scratch.0.join("t")).unwrap();
-        let entries = journal.unwrap().entries(0, 9).unwrap();
+        let entries = journal.entries(0, 9).unwrap();
         assert_eq!(entries.len(), 2);
         for entry in entries {
             assert!(entry.matches(&text[entry.offset as usize..entry.end() as usize]));
@@ -339,8 +293,8 @@ mod tests {
         assert!(dir.append("t", &lines("t", 11..=20_000)).is_err());
         assert_eq!(std::fs::read(path.join("t")).unwrap(), before);
         dir.append("t", &lines("t", 11..=12)).unwrap();
-        let inode = fs::stat(path.join("t")).unwrap().st_ino;
-        let journal = Journal::open(&dir.dir.fd, inode).unwrap().unwrap();
+        let file = File::open(path.join("t")).unwrap();
+        let journal = Journal::open(&dir.dir.fd, &file).unwrap().unwrap();
         assert_eq!(journal.len(), Ok(12));
         let text = std::fs::read(path.join("t")).unwrap();
         for entry in journal.entries(0, 12).unwrap() {

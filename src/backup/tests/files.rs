@@ -233,6 +233,33 @@ fn dsk_12_above_the_limit_of_all_files_nothing_is_added_until_there_is_room() {
     other.append("u", &lines("u", [1])).unwrap();
 }
 
+/// A removed file keeps its space for as long as somebody has it open.
+#[test]
+fn dsk_15_no_file_is_held_open_once_its_lines_are_written_or_sent() {
+    let scratch = Scratch::new("descriptors");
+    let mut dir = scratch.dir(1 << 20);
+    let topics = ["removed", "replayed", "rotated"];
+    for topic in topics {
+        dir.append(topic, &lines(topic, 1..=3)).unwrap();
+        dir.append_others(topic, b"of a failed_cb\n").unwrap();
+    }
+    let mut backlog = scratch.backlog(Which::Own);
+    let chunk = backlog.read("replayed", &HashSet::new()).unwrap().unwrap();
+    backlog.commit(&chunk, None, &[]).unwrap();
+    drop(chunk);
+    backlog.waiting(0).unwrap();
+    let open: Vec<PathBuf> = std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok())
+        .filter(|path| path.starts_with(&scratch.0))
+        .collect();
+    let files = open.iter().filter(|path| {
+        let below = path.strip_prefix(&scratch.0).unwrap();
+        topics.iter().any(|topic| below.starts_with(topic)) || below.starts_with("~journal")
+    });
+    assert_eq!(files.collect::<Vec<_>>(), Vec::<&PathBuf>::new());
+}
+
 #[test]
 fn half_a_line_of_somebody_else_is_ended_before_the_next_one() {
     let scratch = Scratch::new("half");

@@ -501,7 +501,8 @@ proptest! {
         std::fs::write(scratch.0.join("t~1"), &text).unwrap();
         let directory = super::super::dir::Directory::open(&scratch.0).unwrap();
         let inode = directory.stat("t~1").unwrap().st_ino;
-        let mut journal = Journal::open_or_make(&directory.fd, inode).unwrap();
+        let file = std::fs::File::open(scratch.0.join("t~1")).unwrap();
+        let mut journal = Journal::open_or_make(&directory.fd, &file).unwrap();
         let place = |at: u64| if small { at % 300 } else { at };
         let [own, others] = progress.map(place);
         let inside_bad = own % 2 == 0;
