@@ -43,6 +43,8 @@ mod rename;
 mod seeded_bug;
 #[cfg(not(loom))]
 pub mod stats;
+#[cfg(not(loom))]
+mod sys;
 pub mod topic_name;
 mod varint;
 #[cfg(all(feature = "net", not(loom)))]

@@ -10,7 +10,7 @@
 use libfuzzer_sys::fuzz_target;
 use lkfk::backup::backlog::Which;
 use lkfk::backup::format::Line;
-use lkfk::backup::{Backlog, BackupDir, Limits, Lines};
+use lkfk::backup::{Backlog, BackupDir, Limits, LineBatch};
 use std::collections::HashSet;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -30,7 +30,7 @@ fuzz_target!(|input: &[u8]| {
     let _ = fs::remove_dir_all(&path);
     let mut backup = BackupDir::open(&path, Limits { file: 1 << 20, total: 1 << 24 })
         .expect("a directory of ours");
-    let mut lines = Lines::default();
+    let mut lines = LineBatch::default();
     for number in 0..*count {
         let (timestamp_ms, payload) = (1_700_000_000_000 + i64::from(number), payload(number));
         let key = (number % 3 > 0).then_some(&payload[..payload.len() / 2]);
@@ -65,10 +65,12 @@ fuzz_target!(|input: &[u8]| {
     let (nothing, mut chunks) = (HashSet::new(), 0);
     while let Ok(Some(chunk)) = backlog.read(TOPIC, &nothing) {
         for index in 0..chunk.len() {
-            let message = chunk.get(index).expect("one of the chunk's");
-            assert!(message.payload.map_or(0, <[u8]>::len) + message.key.map_or(0, <[u8]>::len) <= LONGEST);
-            let ours = || (0..*count).any(|number| Some(&payload(number)[..]) == message.payload);
-            assert!(which == Which::All || ours(), "not lkfk's: {:?}", message.payload);
+            let record = chunk.get(index).expect("one of the chunk's").record;
+            let key_and_payload = [record.key, record.payload].into_iter().flatten();
+            let len = record.headers.block().len() + key_and_payload.map(<[u8]>::len).sum::<usize>();
+            assert!(len <= LONGEST);
+            let ours = || (0..*count).any(|number| Some(&*payload(number)) == record.payload);
+            assert!(which == Which::All || ours(), "not lkfk's: {:?}", record.payload);
         }
         backlog.commit(&chunk, None, &[]).expect("room for progress");
         chunks += 1;

@@ -10,97 +10,32 @@
 //!   will never take, are copied to `TOPIC~bad` before that.
 //! - A file whose lines name another topic than the file does was moved there by somebody, and is left alone.
 
+use super::chunk::Chunk;
 use super::dir::{self, BackupError, Directory, Locked};
 use super::format::Writing;
-use super::journal::{self, BEFORE, Journal, Listed, Progress, read_at};
+use super::journal::{self, BEFORE, Journal, Listed, Progress};
 use super::names::{JOURNALS, Kind, LOCK};
-use super::walk::{Collected, LINES, Message, Stretch, Walk, Window};
-pub use super::walk::{Place, Which};
-use super::writer::{heal, set_aside};
+use super::repair::{repair, set_aside};
+use super::scan::{Collected, LINES, Scan, Stretch, Window};
+pub use super::scan::{Place, Which};
 use crate::crash_points::crash_point;
-use crate::record::Record;
+use crate::sys::files::read_at;
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, HashSet};
-use std::os::fd::OwnedFd;
+use std::fs::File;
 use std::path::Path;
 
 /// Seconds after which the journal of a file that is gone is removed: an operator may put the file back.
 const GONE_FOR: i64 = 86_400;
 
-/// Some lines of one file, in its order.
-#[derive(Debug)]
-pub struct Chunk {
-    topic: String,
-    name: String,
-    file: OwnedFd,
-    inode: u64,
-    messages: Vec<Message>,
-    bytes: Vec<u8>,
-    bad: Vec<Stretch>,
-    begin: Progress,
-    end: Progress,
-}
-
-impl Chunk {
-    /// Topic.
-    pub fn topic(&self) -> &str {
-        &self.topic
-    }
-
-    /// Name of the file, for messages.
-    pub fn file_name(&self) -> &str {
-        &self.name
-    }
-
-    /// Number of messages.
-    pub fn len(&self) -> usize {
-        self.messages.len()
-    }
-
-    /// True when it has none; it may have bad lines all the same.
-    pub fn is_empty(&self) -> bool {
-        self.messages.is_empty()
-    }
-
-    /// Lines that are none, or that are too large.
-    pub fn bad_lines(&self) -> usize {
-        self.bad.len()
-    }
-
-    /// Bytes of memory that it takes.
-    #[cfg(test)]
-    pub(super) fn memory(&self) -> usize {
-        self.bytes.capacity() + self.messages.capacity() * size_of::<Message>()
-    }
-
-    /// The record of a message.
-    pub fn get(&self, index: usize) -> Option<Record<'_>> {
-        let message = self.messages.get(index)?;
-        let slice = |(from, to): (usize, usize)| &self.bytes[from..to];
-        let (key, payload) = (message.key.map(slice), slice(message.payload));
-        Some(Record::new(message.timestamp_ms, key, Some(payload)))
-    }
-
-    /// True when a line stands before the chunk's end, or in another file.
-    pub fn is_past(&self, place: &Place) -> bool {
-        place.inode != self.inode || place.offset < self.end.own.max(self.end.others)
-    }
-
-    /// Names of its messages' lines, for [`Backlog::read`].
-    pub fn place(&self, index: usize) -> Option<Place> {
-        let message = self.messages.get(index)?;
-        Some(Place { inode: self.inode, offset: message.line.from })
-    }
-}
-
 /// The backup files of a directory, to be read.
 pub struct Backlog {
     dir: Directory,
     which: Which,
-    /// Longest key and payload together, in bytes.
+    /// Longest key, headers and payload together, in bytes.
     longest: usize,
-    lock: Option<OwnedFd>,
+    lock: Option<File>,
     /// Files that are left alone, by inode number and name.
     left_alone: BTreeMap<u64, String>,
     /// Files that could not be looked at the last time, and why.
@@ -108,7 +43,7 @@ pub struct Backlog {
 }
 
 impl Backlog {
-    /// Opens the directory. `longest` is what key and payload of a message may take together.
+    /// Opens the directory. `longest` is what key, headers and payload of a message may take together.
     pub fn open(path: &Path, which: Which, longest: usize) -> Result<Backlog, BackupError> {
         let dir = Directory::open(path)?;
         Ok(Backlog {
@@ -131,6 +66,7 @@ impl Backlog {
         self.lock = None;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = fs::openat(&self.dir.fd, LOCK, flags, Mode::RUSR | Mode::WUSR)
+            .map(File::from)
             .map_err(self.dir.error("cannot open", LOCK))?;
         match Locked::now(&file) {
             Ok(locked) => locked.keep(),
@@ -184,12 +120,11 @@ impl Backlog {
             return Ok(None);
         }
         let error = self.dir.error("cannot read the journal of", &file.name);
-        let journal = Journal::open(&self.dir.fd, file.inode).map_err(&error)?;
-        let Some(journal) = journal else {
+        let Some(open) = self.dir.open_file(&file.name, false)? else { return Ok(None) };
+        let Some(journal) = Journal::open(&self.dir.fd, &open).map_err(&error)? else {
             let all = self.which(file.kind) == Which::All;
             return Ok((all && file.size > 0).then_some(file.size));
         };
-        let Some(open) = self.dir.open_file(&file.name, false)? else { return Ok(None) };
         let progress = valid_progress(&journal, &open, file.size).map_err(&error)?;
         if progress.own == file.size && progress.others == file.size {
             return Ok(Some(0));
@@ -254,14 +189,14 @@ impl Backlog {
     fn read_locked(
         &self,
         entry: &dir::Entry,
-        file: OwnedFd,
+        file: File,
         settled: &HashSet<Place>,
     ) -> Result<Found, BackupError> {
         let error = self.dir.error("cannot read", &entry.name);
         let which = self.which(entry.kind);
         let inode = fs::fstat(&file).map_err(&error)?.st_ino;
-        let mut journal = Journal::open(&self.dir.fd, inode).map_err(&error)?;
-        let size = heal(&self.dir, &entry.name, &file, journal.as_mut())?;
+        let mut journal = Journal::open(&self.dir.fd, &file).map_err(&error)?;
+        let size = repair(&self.dir, &entry.name, &file, journal.as_mut())?;
         let (begin, entries) = match &journal {
             None => (Progress::default(), Vec::new()),
             Some(journal) => {
@@ -271,7 +206,7 @@ impl Backlog {
                 (progress, journal.entries(first, LINES).map_err(&error)?)
             }
         };
-        let mut walk = Walk {
+        let mut scan = Scan {
             which,
             others_writing: match entry.kind {
                 Kind::Redo => Writing::Escaped,
@@ -289,11 +224,12 @@ impl Backlog {
             progress: begin,
             collected: Collected::default(),
         };
-        let same_topic = walk.run(&entries).map_err(&error)?;
+        let same_topic = scan.run(&entries).map_err(&error)?;
         if !same_topic {
             return Ok(Found::AnotherTopic);
         }
-        let Walk { progress: end, collected: Collected { messages, bytes, bad }, .. } = walk;
+        let Scan { progress: end, collected, .. } = scan;
+        let Collected { messages, bytes, bad, why_bad } = collected;
         let end =
             Progress { before: before(&file, end.own.max(end.others)).map_err(&error)?, ..end };
         let finished = end.own == size && end.others == size;
@@ -304,7 +240,7 @@ impl Backlog {
         // Writers may go on; what was read does not change.
         fs::flock(&file, fs::FlockOperation::Unlock).map_err(&error)?;
         let (topic, name) = (entry.topic.clone(), entry.name.clone());
-        let chunk = Chunk { topic, name, file, inode, messages, bytes, bad, begin, end };
+        let chunk = Chunk { topic, name, file, inode, messages, bytes, bad, why_bad, begin, end };
         Ok(Found::Chunk(Box::new(chunk)))
     }
 
@@ -361,7 +297,7 @@ impl Backlog {
             return Ok(moved);
         }
         done.before = before(&chunk.file, done.own.max(done.others)).map_err(&error)?;
-        let mut journal = Journal::open_or_make(&dir.fd, chunk.inode).map_err(&error)?;
+        let mut journal = Journal::open_or_make(&dir.fd, &chunk.file).map_err(&error)?;
         journal.set_progress(done).map_err(&error)?;
         drop(locked);
         crash_point("progress noted");
@@ -404,7 +340,7 @@ enum Found {
 
 /// The progress in a journal, if it is this file's: a file that was cut, or another one with the same inode
 /// number, is at its beginning.
-fn valid_progress(journal: &Journal, file: &OwnedFd, size: u64) -> Result<Progress, Errno> {
+fn valid_progress(journal: &Journal, file: &File, size: u64) -> Result<Progress, Errno> {
     let progress = journal.progress()?;
     let furthest = progress.own.max(progress.others);
     if furthest > size || before(file, furthest)? != progress.before {
@@ -414,7 +350,7 @@ fn valid_progress(journal: &Journal, file: &OwnedFd, size: u64) -> Result<Progre
 }
 
 /// Checksum of the last bytes before `end`.
-fn before(file: &OwnedFd, end: u64) -> Result<u32, Errno> {
+fn before(file: &File, end: u64) -> Result<u32, Errno> {
     let from = end.saturating_sub(BEFORE);
     let mut bytes = [0; BEFORE as usize];
     let read = read_at(file, &mut bytes[..(end - from) as usize], from)?;

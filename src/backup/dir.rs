@@ -3,9 +3,10 @@
 
 use super::journal;
 use super::names::{self, Kind};
+use crate::sys::files;
 use rustix::fs::{self, AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat};
-use rustix::io::Errno;
-use rustix::process;
+use rustix::io::{Errno, retry_on_intr};
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -92,25 +93,17 @@ impl Directory {
 
     /// Opens a file for appending and reading; `None` when it is missing and `make` does not say that it is
     /// to be made.
-    pub fn open_file(&self, name: &str, make: bool) -> Result<Option<OwnedFd>, BackupError> {
+    pub fn open_file(&self, name: &str, make: bool) -> Result<Option<File>, BackupError> {
         let plain =
             OFlags::RDWR | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let flags = if make { plain | OFlags::CREATE } else { plain };
         let file = match fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR) {
             Err(Errno::NOENT) if !make => return Ok(None),
-            file => file.map_err(self.error("cannot open", name))?,
+            file => File::from(file.map_err(self.error("cannot open", name))?),
         };
         let stat = fs::fstat(&file).map_err(self.error("cannot stat", name))?;
-        let refuse = |reason| Err(BackupError::Unsafe { path: self.path.join(name), reason });
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return refuse("not a regular file");
-        }
-        if stat.st_uid != process::geteuid().as_raw() {
-            return refuse("belongs to another user");
-        }
-        if stat.st_nlink > 1 {
-            return refuse("has another name as well (a hard link)");
-        }
+        let refuse = |reason| BackupError::Unsafe { path: self.path.join(name), reason };
+        files::check_own(&stat).map_err(refuse)?;
         Ok(Some(file))
     }
 
@@ -121,9 +114,7 @@ impl Directory {
 
     /// Whether `file` still has this name.
     pub fn is_named(&self, file: impl AsFd, name: &str) -> bool {
-        let Ok(open) = fs::fstat(file) else { return false };
-        self.stat(name)
-            .is_some_and(|named| named.st_ino == open.st_ino && named.st_dev == open.st_dev)
+        files::is_named(&self.fd, file, name)
     }
 
     /// The backup files, in no order. Nothing of them is read.
@@ -175,13 +166,13 @@ fn entry_names(dir: &OwnedFd) -> Result<Vec<String>, Errno> {
 }
 
 /// A file's lock, held until this is dropped.
-pub(super) struct Locked<'a>(&'a OwnedFd);
+pub(super) struct Locked<'a>(&'a File);
 
 impl<'a> Locked<'a> {
     /// Takes the lock, waiting a bounded time. Whoever else has it writes a chunk and lets go; a script, or a
     /// process that is stopped, may keep it, and must not hold up all other topics.
     #[allow(clippy::disallowed_methods, reason = "a bounded wait, on the disk thread")]
-    pub fn wait(file: &'a OwnedFd) -> Result<Locked<'a>, Errno> {
+    pub fn wait(file: &'a File) -> Result<Locked<'a>, Errno> {
         for _ in 0..LOCK_TRIES {
             match Self::now(file) {
                 Err(Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
@@ -192,8 +183,8 @@ impl<'a> Locked<'a> {
     }
 
     /// Takes the lock if nobody has it.
-    pub fn now(file: &'a OwnedFd) -> Result<Locked<'a>, Errno> {
-        retry(|| fs::flock(file, FlockOperation::NonBlockingLockExclusive))?;
+    pub fn now(file: &'a File) -> Result<Locked<'a>, Errno> {
+        retry_on_intr(|| fs::flock(file, FlockOperation::NonBlockingLockExclusive))?;
         Ok(Locked(file))
     }
 
@@ -207,14 +198,5 @@ impl Drop for Locked<'_> {
     fn drop(&mut self) {
         // The descriptor is open and locked, so unlocking it cannot fail.
         let _ = fs::flock(self.0, FlockOperation::Unlock);
-    }
-}
-
-pub(super) fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
-    loop {
-        match call() {
-            Err(Errno::INTR) => continue,
-            result => return result,
-        }
     }
 }

@@ -21,9 +21,12 @@
 
 use super::names::JOURNALS;
 use crate::rename;
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
-use rustix::io::{self, Errno};
+use crate::sys::files::{self, errno, read_at};
+use rustix::fs::{self, AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
 /// What the name of a journal ends in whose file is gone.
 const GONE: &str = ".gone";
@@ -45,8 +48,8 @@ pub(super) const LONGEST_LINE: usize = (REFUSED - 1) as usize;
 pub(super) struct Entry {
     /// Where it begins in the file.
     pub offset: u64,
-    /// The message's time, milliseconds since 1970, of which the line holds the seconds.
-    pub timestamp_ms: i64,
+    /// When `log()` took the message, milliseconds since 1970, of which the line holds the seconds.
+    pub logged_ms: i64,
     /// Bytes, with its line feed.
     pub len: u32,
     /// `log()` had refused the message, so it is not replayed with `replay = true`.
@@ -57,8 +60,8 @@ pub(super) struct Entry {
 
 impl Entry {
     /// The entry of `line`, which is to stand at `offset`.
-    pub fn new(offset: u64, timestamp_ms: i64, refused: bool, line: &[u8]) -> Entry {
-        let entry = Entry { offset, timestamp_ms, len: line.len() as u32, refused, check: 0 };
+    pub fn new(offset: u64, logged_ms: i64, refused: bool, line: &[u8]) -> Entry {
+        let entry = Entry { offset, logged_ms, len: line.len() as u32, refused, check: 0 };
         Entry { check: entry.sum(line), ..entry }
     }
 
@@ -78,14 +81,14 @@ impl Entry {
 
     fn sum(&self, line: &[u8]) -> u32 {
         let sum = crc32c::crc32c(&self.offset.to_le_bytes());
-        let sum = crc32c::crc32c_append(sum, &self.timestamp_ms.to_le_bytes());
+        let sum = crc32c::crc32c_append(sum, &self.logged_ms.to_le_bytes());
         let sum = crc32c::crc32c_append(sum, &self.len_word().to_le_bytes());
         crc32c::crc32c_append(sum, line)
     }
 
     fn put(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.offset.to_le_bytes());
-        out.extend_from_slice(&self.timestamp_ms.to_le_bytes());
+        out.extend_from_slice(&self.logged_ms.to_le_bytes());
         out.extend_from_slice(&self.len_word().to_le_bytes());
         out.extend_from_slice(&self.check.to_le_bytes());
     }
@@ -94,7 +97,7 @@ impl Entry {
         let word = u32_at(bytes, 16);
         Entry {
             offset: u64_at(bytes, 0),
-            timestamp_ms: u64_at(bytes, 8) as i64,
+            logged_ms: u64_at(bytes, 8) as i64,
             len: word & !REFUSED,
             refused: word & REFUSED != 0,
             check: u32_at(bytes, 20),
@@ -134,7 +137,7 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 /// A journal. All calls that write are made under the lock of the file it belongs to, but for
 /// [`set_progress`](Self::set_progress), which only the process that replays calls.
 pub(super) struct Journal {
-    file: OwnedFd,
+    file: File,
 }
 
 /// The directory of the journals, without following a link in its place; `None` when it is missing and not
@@ -183,8 +186,12 @@ pub(super) fn list(dir: impl AsFd) -> Result<Vec<Listed>, Errno> {
 }
 
 impl Journal {
-    /// The journal of the file with this inode number, if there is one that is whole.
-    pub fn open(dir: impl AsFd, inode: u64) -> Result<Option<Journal>, Errno> {
+    /// The journal of a file, if there is one that is whole.
+    pub fn open(dir: impl AsFd, of: &File) -> Result<Option<Journal>, Errno> {
+        Self::open_numbered(dir, fs::fstat(of)?.st_ino)
+    }
+
+    fn open_numbered(dir: impl AsFd, inode: u64) -> Result<Option<Journal>, Errno> {
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let Some(dir) = directory(dir, false)? else { return Ok(None) };
         let name = inode.to_string();
@@ -197,14 +204,11 @@ impl Journal {
         }
         let file = match file {
             Err(Errno::NOENT) => return Ok(None),
-            file => file?,
+            file => File::from(file?),
         };
         let stat = fs::fstat(&file)?;
-        let ours = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
-            && stat.st_uid == rustix::process::geteuid().as_raw()
-            && stat.st_nlink == 1;
         let mut head = [0; 16];
-        let whole = ours
+        let whole = files::check_own(&stat).is_ok()
             && stat.st_size as u64 >= ENTRIES_AT
             && read_at(&file, &mut head, 0)? == head.len()
             && head[..8] == *MAGIC
@@ -216,19 +220,21 @@ impl Journal {
     }
 
     /// As [`open`](Self::open); makes one where there is none, and a new one where it is not whole.
-    pub fn open_or_make(dir: impl AsFd, inode: u64) -> Result<Journal, Errno> {
-        if let Some(journal) = Self::open(&dir, inode)? {
+    pub fn open_or_make(dir: impl AsFd, of: &File) -> Result<Journal, Errno> {
+        if let Some(journal) = Self::open(&dir, of)? {
             return Ok(journal);
         }
+        let inode = fs::fstat(of)?.st_ino;
         let Some(inside) = directory(&dir, true)? else { return Err(Errno::NOENT) };
         Self::forget(&dir, inode)?;
         let flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = fs::openat(inside, inode.to_string(), flags, Mode::RUSR | Mode::WUSR)?;
+        let file = File::from(file);
         let mut head = [0; ENTRIES_AT as usize];
         head[..8].copy_from_slice(MAGIC);
         head[8..16].copy_from_slice(&inode.to_le_bytes());
-        if let Err(errno) = write_at(&file, &head, 0) {
+        if let Err(errno) = file.write_all_at(&head, 0).map_err(errno) {
             // A cut head is not whole, and made anew the next time; without it nothing is left over.
             let _ = Self::forget(&dir, inode);
             return Err(errno);
@@ -243,11 +249,6 @@ impl Journal {
             self.set_progress(Progress::default())?;
         }
         Ok(())
-    }
-
-    /// True when somebody removed it.
-    pub fn is_removed(&self) -> bool {
-        fs::fstat(&self.file).is_ok_and(|stat| stat.st_nlink == 0)
     }
 
     /// Removes the journal of a file that is no more.
@@ -305,11 +306,11 @@ impl Journal {
         let mut bytes = Vec::with_capacity(entries.size_hint().0 * ENTRY_LEN);
         entries.for_each(|entry| entry.put(&mut bytes));
         let count = self.len()?;
-        let result = write_at(&self.file, &bytes, ENTRIES_AT + count * ENTRY_LEN as u64);
+        let result = self.file.write_all_at(&bytes, ENTRIES_AT + count * ENTRY_LEN as u64);
         if result.is_err() {
             self.truncate(count)?;
         }
-        result
+        result.map_err(errno)
     }
 
     /// Takes back all entries but the first `count`.
@@ -353,33 +354,6 @@ impl Journal {
         bytes.extend_from_slice(&u32::from(progress.inside_bad).to_le_bytes());
         bytes.resize(PROGRESS_LEN - 4, 0);
         bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
-        write_at(&self.file, &bytes, PROGRESS_AT[(sequence % 2) as usize])
+        self.file.write_all_at(&bytes, PROGRESS_AT[(sequence % 2) as usize]).map_err(errno)
     }
-}
-
-/// Reads up to the end of `into` or of the file; returns how much.
-pub(super) fn read_at(file: impl AsFd, into: &mut [u8], at: u64) -> Result<usize, Errno> {
-    let mut done = 0;
-    while done < into.len() {
-        match io::pread(&file, &mut into[done..], at + done as u64) {
-            Ok(0) => break,
-            Ok(count) => done += count,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(done)
-}
-
-fn write_at(file: impl AsFd, bytes: &[u8], at: u64) -> Result<(), Errno> {
-    let mut done = 0;
-    while done < bytes.len() {
-        match io::pwrite(&file, &bytes[done..], at + done as u64) {
-            Ok(0) => return Err(Errno::NOSPC),
-            Ok(count) => done += count,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(())
 }

@@ -15,17 +15,21 @@
 //! nothing is left. `names` says what the files are called.
 
 pub mod backlog;
+mod chunk;
 mod dir;
+mod extra;
 pub mod format;
 mod journal;
-mod lines;
+mod line_batch;
 mod names;
+mod repair;
+mod scan;
 #[cfg(test)]
 mod tests;
-mod walk;
 pub mod writer;
 
-pub use backlog::{Backlog, Chunk};
+pub use backlog::Backlog;
+pub use chunk::Chunk;
 pub use dir::BackupError;
-pub use lines::Lines;
+pub use line_batch::LineBatch;
 pub use writer::{BackupDir, Limits};

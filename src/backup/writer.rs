@@ -4,30 +4,28 @@
 //! - A chunk of whole lines is appended under the file's lock, after a look whether the name is still the
 //!   file's: it may have been rotated, moved away or removed meanwhile. When the disk takes only a part of
 //!   the chunk, file and journal are cut back to where they were.
-//! - What a killed writer left half done is put right by the next one, so that no line ever begins in the
-//!   middle of another: half a line of lkfk's, which the queue still has whole, goes to `TOPIC~bad`;
-//!   somebody else's is ended with a line feed.
+//! - No file is open between two chunks, so that the space of one that is removed is free at once.
+//! - What a killed writer left half done is [repaired](super::repair) before anything is appended, so that no line
+//!   ever begins in the middle of another. Half a line of somebody else's is ended with a line feed.
 //! - A file is rotated by renaming it under its lock, to a name that did not exist.
 
-use super::dir::{BackupError, Directory, Locked, retry};
-use super::journal::{ENTRY_LEN, Entry, Journal, LONGEST_LINE, read_at};
-use super::lines::Lines;
+use super::dir::{BackupError, Directory, Locked};
+use super::journal::{ENTRY_LEN, Entry, Journal, LONGEST_LINE};
+use super::line_batch::LineBatch;
 use super::names::{self, Kind};
+use super::repair::{cut_back, repair};
+use crate::sys::files::{errno, read_at};
 use crate::{rename, topic_name};
 use rustix::fs::{self};
 use rustix::io::Errno;
-use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 
-/// Files kept open; the least useful way to spend more descriptors than this is on topics that failed once.
-const OPEN_FILES: usize = 64;
 /// What is appended between two counts of all files is at most this part of the directory's limit.
 const UNCOUNTED: u64 = 1024;
 /// How often a file may be rotated or moved away between opening and locking it.
 const RACES: u32 = 100;
-/// Bytes copied at a time when a damaged line is moved aside.
-const PIECE: usize = 64 * 1024;
 
 /// How large backup files may become.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +40,7 @@ pub struct Limits {
 /// Who wrote what is appended.
 enum Text<'a> {
     /// lkfk.
-    Own(&'a Lines),
+    Own(&'a LineBatch),
     /// A user's `failed_cb`.
     Others(&'a [u8]),
 }
@@ -62,17 +60,10 @@ impl Text<'_> {
     }
 }
 
-struct Open {
-    file: OwnedFd,
-    inode: u64,
-    journal: Option<Journal>,
-}
-
 /// The directory of the backup files, to be written to.
 pub struct BackupDir {
     pub(super) dir: Directory,
     limits: Limits,
-    files: HashMap<Box<str>, Open>,
     /// Bytes of all files when they were last counted, and what was appended here since then.
     counted: u64,
     since: u64,
@@ -84,7 +75,7 @@ impl BackupDir {
     pub fn open(path: &Path, limits: Limits) -> Result<BackupDir, BackupError> {
         let dir = Directory::open(path)?;
         // Counted before the first append.
-        Ok(BackupDir { dir, limits, files: HashMap::new(), counted: u64::MAX, since: 0 })
+        Ok(BackupDir { dir, limits, counted: u64::MAX, since: 0 })
     }
 
     /// Path of the directory, for messages.
@@ -98,7 +89,7 @@ impl BackupDir {
     }
 
     /// Appends lkfk's lines to the file of `topic`: all of them or none.
-    pub fn append(&mut self, topic: &str, lines: &Lines) -> Result<(), BackupError> {
+    pub fn append(&mut self, topic: &str, lines: &LineBatch) -> Result<(), BackupError> {
         self.append_text(topic, &Text::Own(lines))
     }
 
@@ -108,15 +99,6 @@ impl BackupDir {
     }
 
     fn append_text(&mut self, topic: &str, text: &Text<'_>) -> Result<(), BackupError> {
-        let result = self.try_append(topic, text);
-        if result.is_err() {
-            // Whatever is wrong with the file, the next attempt starts from its name.
-            self.files.remove(topic);
-        }
-        result
-    }
-
-    fn try_append(&mut self, topic: &str, text: &Text<'_>) -> Result<(), BackupError> {
         let path = self.dir.path.join(topic);
         if !topic_name::is_valid(topic) {
             return Err(BackupError::Unsafe { path, reason: "not a topic name" });
@@ -127,31 +109,21 @@ impl BackupDir {
         }
         self.make_room(text.cost())?;
         for _ in 0..RACES {
-            let mut open = match self.files.remove(topic) {
-                Some(open) if self.dir.is_named(&open.file, topic) => open,
-                _ => self.open_file(topic)?,
+            let Some(file) = self.dir.open_file(topic, true)? else {
+                return Err(self.dir.error("cannot make", topic)(Errno::NOENT));
             };
-            let error = self.dir.error("cannot lock", topic);
-            let locked = Locked::wait(&open.file).map_err(error)?;
+            let _locked = Locked::wait(&file).map_err(self.dir.error("cannot lock", topic))?;
             // It may have been rotated, moved away or removed while we waited for the lock.
-            if !self.dir.is_named(&open.file, topic) {
+            if !self.dir.is_named(&file, topic) {
                 continue;
             }
-            // Another worker may have made it since, and an operator removed it.
-            if open.journal.as_ref().is_none_or(Journal::is_removed) {
-                open.journal = Journal::open(&self.dir.fd, open.inode)
-                    .map_err(self.dir.error("cannot open the journal of", topic))?;
-            }
-            let size = heal(&self.dir, topic, &open.file, open.journal.as_mut())?;
+            let mut journal = Journal::open_or_make(&self.dir.fd, &file)
+                .map_err(self.dir.error("cannot make the journal of", topic))?;
+            let size = repair(&self.dir, topic, &file, Some(&mut journal))?;
             if size > 0 && size + len > self.limits.file && rotate(&self.dir, topic) {
                 continue;
             }
-            write_whole(&self.dir, topic, size, &open.file, open.inode, &mut open.journal, text)?;
-            drop(locked);
-            if self.files.len() >= OPEN_FILES {
-                self.files.clear();
-            }
-            self.files.insert(topic.into(), open);
+            write_whole(&self.dir, topic, size, &file, &mut journal, text)?;
             self.since += text.cost();
             return Ok(());
         }
@@ -173,98 +145,6 @@ impl BackupDir {
         }
         Ok(())
     }
-
-    fn open_file(&self, topic: &str) -> Result<Open, BackupError> {
-        let Some(file) = self.dir.open_file(topic, true)? else {
-            return Err(self.dir.error("cannot make", topic)(Errno::NOENT));
-        };
-        let stat = fs::fstat(&file).map_err(self.dir.error("cannot stat", topic))?;
-        Ok(Open { file, inode: stat.st_ino, journal: None })
-    }
-}
-
-/// Puts right what a writer that was killed left half done; returns the file's size. The file is locked.
-pub(super) fn heal(
-    dir: &Directory,
-    name: &str,
-    file: &OwnedFd,
-    journal: Option<&mut Journal>,
-) -> Result<u64, BackupError> {
-    let size = fs::fstat(file).map_err(dir.error("cannot stat", name))?.st_size as u64;
-    let Some(journal) = journal else { return Ok(size) };
-    let error = dir.error("cannot read the journal of", name);
-    if size == 0 {
-        // What an earlier file with this number left says nothing of this one.
-        journal.reset().map_err(&error)?;
-        return Ok(size);
-    }
-    let claimed = journal.first_that(|entry| entry.end() > size).map_err(&error)?;
-    let Some(first) = journal.entries(claimed, 1).map_err(&error)?.first().copied() else {
-        return Ok(size);
-    };
-    let mut end = size;
-    // More than half a line is not what a killed writer leaves: then it is the journal that is damaged.
-    if first.offset < size
-        && !has_line_feed(file, first.offset, size).map_err(dir.error("cannot read", name))?
-    {
-        // The queue has the line still, or the operator cut the file: it is kept, not replayed.
-        set_aside(dir, name, file, first.offset, size - first.offset)?;
-        retry(|| fs::ftruncate(file, first.offset)).map_err(dir.error("cannot cut", name))?;
-        end = first.offset;
-    }
-    journal.truncate(claimed).map_err(dir.error("cannot cut the journal of", name))?;
-    Ok(end)
-}
-
-/// Whether there is a line feed from `from` on.
-fn has_line_feed(file: &OwnedFd, from: u64, size: u64) -> Result<bool, Errno> {
-    let mut piece = vec![0; PIECE.min((size - from) as usize)];
-    let mut at = from;
-    while at < size {
-        let read = read_at(file, &mut piece, at)?;
-        if read == 0 {
-            break;
-        }
-        if piece[..read].contains(&b'\n') {
-            return Ok(true);
-        }
-        at += read as u64;
-    }
-    Ok(false)
-}
-
-/// Copies a stretch of a file to the end of its topic's `~bad` file, and ends it with a line feed.
-pub(super) fn set_aside(
-    dir: &Directory,
-    name: &str,
-    file: &OwnedFd,
-    from: u64,
-    len: u64,
-) -> Result<(), BackupError> {
-    let bad = names::parse(name).and_then(|(topic, _)| names::name(topic, Kind::Bad));
-    let bad = bad.ok_or_else(|| dir.error("cannot name", name)(Errno::NAMETOOLONG))?;
-    let Some(to) = dir.open_file(&bad, true)? else {
-        return Err(dir.error("cannot make", &bad)(Errno::NOENT));
-    };
-    let _locked = Locked::wait(&to).map_err(dir.error("cannot lock", &bad))?;
-    let before = fs::fstat(&to).map_err(dir.error("cannot stat", &bad))?.st_size as u64;
-    let mut piece = vec![0; PIECE.min(len as usize)];
-    let mut at = from;
-    let mut last = b'\n';
-    let mut copy = || -> Result<(), Errno> {
-        while at < from + len {
-            let want = (from + len - at).min(piece.len() as u64) as usize;
-            let read = read_at(file, &mut piece[..want], at)?;
-            if read == 0 {
-                break;
-            }
-            write_all(&to, &piece[..read])?;
-            last = piece[read - 1];
-            at += read as u64;
-        }
-        if last == b'\n' { Ok(()) } else { write_all(&to, b"\n") }
-    };
-    copy().map_err(|errno| dir.error("cannot append to", &bad)(cut_back(&to, before, errno)))
 }
 
 /// Gives the file of `topic`, which is locked, the name of a rotated one. False when that is not possible:
@@ -288,9 +168,8 @@ fn write_whole(
     dir: &Directory,
     name: &str,
     size: u64,
-    file: &OwnedFd,
-    inode: u64,
-    journal: &mut Option<Journal>,
+    file: &File,
+    journal: &mut Journal,
     text: &Text<'_>,
 ) -> Result<(), BackupError> {
     let mut begin = size;
@@ -300,39 +179,30 @@ fn write_whole(
     }
     let half_line = last != *b"\n";
     begin += u64::from(half_line);
-    let mut entries = None;
+    let count = journal.len().map_err(dir.error("cannot read the journal of", name))?;
     if let Text::Own(lines) = text {
-        if journal.is_none() {
-            let made = Journal::open_or_make(&dir.fd, inode);
-            *journal = Some(made.map_err(dir.error("cannot make the journal of", name))?);
-        }
-        if let Some(journal) = journal {
-            let error = dir.error("cannot append to the journal of", name);
-            let count = journal.len().map_err(&error)?;
-            journal.append(entries_of(lines, begin)).map_err(&error)?;
-            entries = Some((journal, count));
-        }
+        let error = dir.error("cannot append to the journal of", name);
+        journal.append(entries_of(lines, begin)).map_err(error)?;
     }
     crate::crash_points::crash_point("chunk to be written");
     #[cfg(feature = "crash_points")]
     if crate::crash_points::is_next("half a chunk written") {
-        let _ = write_all(file, &text.bytes()[..text.bytes().len() / 2]);
+        let _ = (&*file).write_all(&text.bytes()[..text.bytes().len() / 2]);
         let _ =
             rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }
-    let end_line = if half_line { write_all(file, b"\n") } else { Ok(()) };
-    if let Err(errno) = end_line.and_then(|()| write_all(file, text.bytes())) {
-        let errno = cut_back(file, size, errno);
-        if let Some((journal, count)) = entries {
-            // What stays claimed is taken back by the next writer.
-            let _ = journal.truncate(count);
-        }
+    let mut to = file;
+    let end_line = if half_line { to.write_all(b"\n") } else { Ok(()) };
+    if let Err(error) = end_line.and_then(|()| to.write_all(text.bytes())) {
+        let errno = cut_back(file, size, errno(error));
+        // What stays claimed is taken back by the next writer.
+        let _ = journal.truncate(count);
         return Err(dir.error("cannot append to", name)(errno));
     }
     crate::crash_points::crash_point("chunk written");
     // A script, or the original module in a worker that is on its way out, may have appended without the
     // lock: then the lines stand further down than their entries say.
-    if let (Text::Own(lines), Some((journal, count))) = (text, entries) {
+    if let Text::Own(lines) = text {
         let end = fs::tell(file).map_err(dir.error("cannot tell the end of", name))?;
         let begun = end.saturating_sub(lines.text.len() as u64);
         if begun != begin {
@@ -344,33 +214,14 @@ fn write_whole(
     Ok(())
 }
 
-fn entries_of(lines: &Lines, begin: u64) -> impl Iterator<Item = Entry> + '_ {
+fn entries_of(lines: &LineBatch, begin: u64) -> impl Iterator<Item = Entry> + '_ {
     let mut at = 0;
     lines.marks.iter().map(move |mark| {
         let line = &lines.text[at..at + mark.len as usize];
-        let entry = Entry::new(begin + at as u64, mark.timestamp_ms, mark.refused, line);
+        let entry = Entry::new(begin + at as u64, mark.logged_ms, mark.refused, line);
         at += line.len();
         entry
     })
-}
-
-fn write_all(file: &OwnedFd, bytes: &[u8]) -> Result<(), Errno> {
-    let mut left = bytes;
-    while !left.is_empty() {
-        match retry(|| rustix::io::write(file, left))? {
-            0 => return Err(Errno::NOSPC),
-            count => left = &left[count..],
-        }
-    }
-    Ok(())
-}
-
-fn cut_back(file: &OwnedFd, len: u64, errno: Errno) -> Errno {
-    match retry(|| fs::ftruncate(file, len)) {
-        Ok(()) => errno,
-        // Worse than the failed write: the file may end in the middle of a line.
-        Err(worse) => worse,
-    }
 }
 
 #[cfg(test)]
@@ -385,13 +236,15 @@ mod tests {
         let dir = Directory::open(&scratch.0).unwrap();
         // A sealed memfd takes no byte beyond its size: a disk that is full, without one.
         let full = fs::memfd_create("full", fs::MemfdFlags::ALLOW_SEALING).unwrap();
+        let full = File::from(full);
         rustix::io::write(&full, b"first\n").unwrap();
         fs::fcntl_add_seals(&full, fs::SealFlags::GROW).unwrap();
-        let (lines, mut journal) = (lines("t", 1..=2), None);
-        let written = write_whole(&dir, "t", 6, &full, 77, &mut journal, &Text::Own(&lines));
+        let mut journal = Journal::open_or_make(&dir.fd, &full).unwrap();
+        let lines = lines("t", 1..=2);
+        let written = write_whole(&dir, "t", 6, &full, &mut journal, &Text::Own(&lines));
         assert!(written.is_err());
         assert_eq!(fs::fstat(&full).unwrap().st_size, 6);
-        assert_eq!(journal.unwrap().len(), Ok(0));
+        assert_eq!(journal.len(), Ok(0));
     }
 
     #[test]
@@ -399,13 +252,13 @@ mod tests {
         let scratch = Scratch::new("unlocked");
         let dir = Directory::open(&scratch.0).unwrap();
         let file = dir.open_file("t", true).unwrap().unwrap();
-        let inode = fs::fstat(&file).unwrap().st_ino;
+        let mut journal = Journal::open_or_make(&dir.fd, &file).unwrap();
         // After the size was looked at, and before the write.
         std::fs::write(scratch.0.join("t"), b"a script's line\n").unwrap();
-        let (lines, mut journal) = (lines("t", 1..=2), None);
-        write_whole(&dir, "t", 0, &file, inode, &mut journal, &Text::Own(&lines)).unwrap();
+        let lines = lines("t", 1..=2);
+        write_whole(&dir, "t", 0, &file, &mut journal, &Text::Own(&lines)).unwrap();
         let text = std::fs::read(scratch.0.join("t")).unwrap();
-        let entries = journal.unwrap().entries(0, 9).unwrap();
+        let entries = journal.entries(0, 9).unwrap();
         assert_eq!(entries.len(), 2);
         for entry in entries {
             assert!(entry.matches(&text[entry.offset as usize..entry.end() as usize]));
@@ -440,8 +293,8 @@ mod tests {
         assert!(dir.append("t", &lines("t", 11..=20_000)).is_err());
         assert_eq!(std::fs::read(path.join("t")).unwrap(), before);
         dir.append("t", &lines("t", 11..=12)).unwrap();
-        let inode = fs::stat(path.join("t")).unwrap().st_ino;
-        let journal = Journal::open(&dir.dir.fd, inode).unwrap().unwrap();
+        let file = File::open(path.join("t")).unwrap();
+        let journal = Journal::open(&dir.dir.fd, &file).unwrap().unwrap();
         assert_eq!(journal.len(), Ok(12));
         let text = std::fs::read(path.join("t")).unwrap();
         for entry in journal.entries(0, 12).unwrap() {

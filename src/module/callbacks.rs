@@ -1,6 +1,6 @@
 //! What `lua/lkfk/callbacks.lua` and `stats.lua` need of the driver's [`LuaPorts`](crate::driver::lua::LuaPorts).
 
-use crate::backup::Lines;
+use crate::backup::LineBatch;
 use crate::backup::format::Line;
 use crate::driver::lua::Append;
 use crate::producer::RecordId;
@@ -118,7 +118,7 @@ fn back_up(
     };
     let key = key.as_ref().map(|key| key.as_bytes());
     let payload = payload.as_bytes();
-    let mut lines = Lines::default();
+    let mut lines = LineBatch::default();
     lines.push_refused(&Line::new(
         (seconds * 1000.0) as i64,
         topic,

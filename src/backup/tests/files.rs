@@ -160,8 +160,11 @@ fn workers_that_append_and_rotate_at_once_lose_and_mix_nothing() {
     let mut seen = BTreeMap::new();
     for name in scratch.names() {
         for line in scratch.text(&name).lines() {
-            let read = format::read(line.as_bytes(), Writing::Escaped).unwrap();
-            let number = String::from_utf8(read.payload.into_owned()).unwrap();
+            let mut buffer = Vec::new();
+            let line = line.as_bytes();
+            let (topic, fields) = format::read(line, Writing::Escaped, 100, &mut buffer).unwrap();
+            let payload = fields.line(topic, &buffer).record.payload.unwrap();
+            let number = std::str::from_utf8(payload).unwrap();
             *seen.entry(number.parse::<u64>().unwrap()).or_insert(0) += 1;
         }
     }
@@ -228,6 +231,33 @@ fn dsk_12_above_the_limit_of_all_files_nothing_is_added_until_there_is_room() {
     assert_eq!(drain(&mut backlog, "t"), numbers(0..count));
     dir.append("t", &lines("t", [count])).unwrap();
     other.append("u", &lines("u", [1])).unwrap();
+}
+
+/// A removed file keeps its space for as long as somebody has it open.
+#[test]
+fn dsk_15_no_file_is_held_open_once_its_lines_are_written_or_sent() {
+    let scratch = Scratch::new("descriptors");
+    let mut dir = scratch.dir(1 << 20);
+    let topics = ["removed", "replayed", "rotated"];
+    for topic in topics {
+        dir.append(topic, &lines(topic, 1..=3)).unwrap();
+        dir.append_others(topic, b"of a failed_cb\n").unwrap();
+    }
+    let mut backlog = scratch.backlog(Which::Own);
+    let chunk = backlog.read("replayed", &HashSet::new()).unwrap().unwrap();
+    backlog.commit(&chunk, None, &[]).unwrap();
+    drop(chunk);
+    backlog.waiting(0).unwrap();
+    let open: Vec<PathBuf> = std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok())
+        .filter(|path| path.starts_with(&scratch.0))
+        .collect();
+    let files = open.iter().filter(|path| {
+        let below = path.strip_prefix(&scratch.0).unwrap();
+        topics.iter().any(|topic| below.starts_with(topic)) || below.starts_with("~journal")
+    });
+    assert_eq!(files.collect::<Vec<_>>(), Vec::<&PathBuf>::new());
 }
 
 #[test]

@@ -67,8 +67,8 @@ pub(super) fn limits(file: u64) -> Limits {
 const TIME: i64 = 1_700_000_000_123;
 
 /// Lines of messages whose payloads are these numbers.
-pub(super) fn lines(topic: &str, numbers: impl IntoIterator<Item = u64>) -> Lines {
-    let mut lines = Lines::default();
+pub(super) fn lines(topic: &str, numbers: impl IntoIterator<Item = u64>) -> LineBatch {
+    let mut lines = LineBatch::default();
     for number in numbers {
         let payload = number.to_string();
         let payload = payload.as_bytes();
@@ -80,7 +80,8 @@ pub(super) fn lines(topic: &str, numbers: impl IntoIterator<Item = u64>) -> Line
 fn payloads(chunk: &Chunk) -> Vec<String> {
     (0..chunk.len())
         .map(|index| {
-            String::from_utf8_lossy(chunk.get(index).unwrap().payload.unwrap()).into_owned()
+            let payload = chunk.get(index).unwrap().record.payload.unwrap();
+            String::from_utf8_lossy(payload).into_owned()
         })
         .collect()
 }

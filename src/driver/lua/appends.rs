@@ -1,7 +1,7 @@
 //! Text from the event loop for backup files: what a `failed_cb` wrote through `kfk.fp`, and lines of messages that
 //! `log()` refused. Text of one topic that comes in a row is joined.
 
-use crate::backup::Lines;
+use crate::backup::LineBatch;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
 
@@ -15,8 +15,8 @@ const TOGETHER: usize = 64 << 10;
 pub enum Append {
     /// What a `failed_cb` wrote, as it wrote it.
     Others(Vec<u8>),
-    /// Lines of lkfk's own.
-    Own(Lines),
+    /// LineBatch of lkfk's own.
+    Own(LineBatch),
 }
 
 impl Append {

@@ -8,7 +8,7 @@ use super::super::context::{Shared, wall_ms};
 use super::super::lua::log::Level;
 use super::spill::{self, CHUNK_LINES, chunk_limit};
 use crate::backup::format::Line;
-use crate::backup::{BackupDir, BackupError, Lines};
+use crate::backup::{BackupDir, BackupError, LineBatch};
 use crate::queue::layout::SLOT_HEADER;
 use crate::queue::stamps::{OpenBatch, Stamp};
 use crate::queue::{Damage, PushError, Queue, QueueDir, QueueError, Reader};
@@ -133,8 +133,8 @@ enum SaveError {
 struct ExitSpill<'a> {
     reader: Reader,
     backup: &'a mut BackupDir,
-    /// Lines and positions per topic, until a chunk is full.
-    chunks: HashMap<u16, (Lines, Vec<u64>)>,
+    /// LineBatch and positions per topic, until a chunk is full.
+    chunks: HashMap<u16, (LineBatch, Vec<u64>)>,
     saved: u64,
     open: Vec<OpenBatch>,
 }

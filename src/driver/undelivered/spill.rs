@@ -13,7 +13,7 @@ use super::super::records::amount::Amount;
 use super::super::records::queues::Queues;
 use super::disk::Offloaded;
 use crate::backup::format::Line;
-use crate::backup::{BackupDir, BackupError, Lines};
+use crate::backup::{BackupDir, BackupError, LineBatch};
 use crate::producer::{Record, RecordId, Time};
 use crate::stats;
 use std::collections::{HashMap, VecDeque};
@@ -21,7 +21,7 @@ use std::time::Duration;
 
 /// Bytes of lines that go into one write, unless files may not become that large.
 const CHUNK: u64 = 1 << 20;
-/// Lines of a chunk. Who is killed behind its writing leaves them in the queue, too.
+/// LineBatch of a chunk. Who is killed behind its writing leaves them in the queue, too.
 pub(super) const CHUNK_LINES: usize = 4096;
 /// Pause after a failed write.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -72,7 +72,7 @@ pub(in crate::driver) struct Spill<'a> {
     /// Topics whose file took nothing a moment ago, and when it is tried again. The others go on.
     paused: HashMap<String, Time>,
     /// A buffer to be used again.
-    lines: Lines,
+    lines: LineBatch,
 }
 
 impl<'a> Spill<'a> {
@@ -85,7 +85,7 @@ impl<'a> Spill<'a> {
             appended: false,
             amount: Amount::default(),
             paused: HashMap::new(),
-            lines: Lines::default(),
+            lines: LineBatch::default(),
         }
     }
 
@@ -183,7 +183,11 @@ impl<'a> Spill<'a> {
     }
 
     /// The oldest messages of a topic whose file may take them, and their lines.
-    fn take_chunk(&mut self, now: Time, queues: &Queues) -> Option<(String, Lines, Vec<Group>)> {
+    fn take_chunk(
+        &mut self,
+        now: Time,
+        queues: &Queues,
+    ) -> Option<(String, LineBatch, Vec<Group>)> {
         let limit = chunk_limit(self.backup.here()?);
         let mut topics = self.waiting.iter().map(|group| &group.topic);
         let topic = topics.find(|topic| !self.is_paused(topic, now))?.clone();

@@ -40,7 +40,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 struct Topic {
     not_before: Time,
     pause: Duration,
-    /// Lines that are done with behind one that is not.
+    /// LineBatch that are done with behind one that is not.
     settled: HashSet<Place>,
     sent: u64,
 }
@@ -135,7 +135,7 @@ impl Replay {
     /// The record of a line of the chunk in hand, if it is one.
     pub fn get(&self, id: RecordId) -> Option<Record<'_>> {
         let InHand { chunk, first, .. } = self.in_hand.as_ref()?;
-        chunk.get(name::line_after(id, *first)?)
+        chunk.get(name::line_after(id, *first)?).map(|line| line.record)
     }
 
     /// Takes its own lines out of an outcome; gives back what is left of it.
@@ -352,10 +352,11 @@ impl Replay {
         // Another configuration than the one that wrote them may have nobody to ask.
         let ask = partitioning::is_asked(cx);
         for &line in &lines {
-            let Some(record) = chunk.get(line) else { continue };
+            let Some(found) = chunk.get(line) else { continue };
             let id = name::of_line(*first + line as u64);
             let topic = progress.topic;
-            let record = NewRecord { topic, record: new_record(cx.config, id, cx.now, record) };
+            let record =
+                NewRecord { topic, record: new_record(cx.config, id, cx.now, found.record) };
             progress.out += 1;
             partitioning.hand_over(cx.now, record, ask, producer);
         }
@@ -443,7 +444,9 @@ impl Topic {
 
 fn tell_poison(cx: &Context<'_>, chunk: &Chunk, moved: usize, refusal: Option<ErrorCode>) {
     let (topic, file) = (chunk.topic(), chunk.file_name());
-    let reason = refusal.map_or("not lines, or damaged, or too large".into(), |e| e.to_string());
+    let refusal = refusal.map(|refusal| refusal.to_string());
+    let reason = refusal.or_else(|| chunk.why_bad().map(|why| why.to_string()));
+    let reason = reason.unwrap_or_else(|| "they are no lines".into());
     let text = format_args!(
         "{moved} lines of {file} cannot be sent, see {topic}~bad in backpath: {reason}"
     );
@@ -453,7 +456,7 @@ fn tell_poison(cx: &Context<'_>, chunk: &Chunk, moved: usize, refusal: Option<Er
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backup::Lines;
+    use crate::backup::LineBatch;
     use crate::backup::format::Line;
     use crate::backup::{BackupDir, Limits};
     use crate::producer::TopicId;
@@ -462,7 +465,7 @@ mod tests {
     fn a_producer_that_stops_is_not_kept_awake_by_what_it_will_not_begin() {
         let scratch = tempfile::tempdir().unwrap();
         let limits = Limits { file: 1 << 20, total: 1 << 20 };
-        let mut lines = Lines::default();
+        let mut lines = LineBatch::default();
         lines.push(&Line::new(0, "t", None, Some(b"payload")));
         BackupDir::open(scratch.path(), limits).unwrap().append("t", &lines).unwrap();
         let mut backlog = Backlog::open(scratch.path(), Which::Own, 1000).unwrap();

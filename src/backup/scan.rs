@@ -4,11 +4,12 @@
 //! entry's checksum, or to a gap between entries, which others wrote. Lengths in the journal are believed no
 //! further than the file and the longest message go.
 
-use super::format::{self, Read, Writing};
-use super::journal::{self, Progress, read_at};
+use super::format::{self, BadLine, Fields, Writing, longest_line};
+use super::journal::{self, Progress};
+use crate::sys::files::read_at;
 use rustix::io::Errno;
 use std::collections::HashSet;
-use std::os::fd::OwnedFd;
+use std::fs::File;
 
 /// Bytes of lines in a chunk; a single line may be longer.
 const CHUNK: usize = 1 << 20;
@@ -18,12 +19,10 @@ pub(super) const LINES: usize = 4096;
 /// A message of a chunk.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Message {
-    /// Its line in the file.
+    /// Where its line stands in the file.
     pub(super) line: Stretch,
-    pub(super) timestamp_ms: i64,
-    /// Where key and payload lie in the chunk's bytes.
-    pub(super) key: Option<(usize, usize)>,
-    pub(super) payload: (usize, usize),
+    /// What it says, in the chunk's bytes.
+    pub(super) fields: Fields,
 }
 
 /// Some bytes of a file.
@@ -51,7 +50,7 @@ pub enum Which {
 
 /// A stretch of a file in memory.
 pub(super) struct Window<'a> {
-    pub(super) file: &'a OwnedFd,
+    pub(super) file: &'a File,
     pub(super) bytes: Vec<u8>,
     pub(super) at: u64,
 }
@@ -72,12 +71,12 @@ impl Window<'_> {
 }
 
 /// One reading of a file, from where its progress ends.
-pub(super) struct Walk<'a> {
+pub(super) struct Scan<'a> {
     pub(super) which: Which,
     /// How lines that are in no entry were written.
     pub(super) others_writing: Writing,
     pub(super) topic: &'a str,
-    /// Bytes of key and payload that a message may have.
+    /// Bytes of key, headers and payload that a message may have.
     pub(super) longest: usize,
     /// Lines may still come, so half a line at the end may become a whole one.
     pub(super) growing: bool,
@@ -96,10 +95,12 @@ pub(super) struct Walk<'a> {
 #[derive(Default)]
 pub(super) struct Collected {
     pub(super) messages: Vec<Message>,
-    /// Their keys and payloads.
+    /// Their keys, headers and payloads.
     pub(super) bytes: Vec<u8>,
     /// Lines that are none, or too long to be sent.
     pub(super) bad: Vec<Stretch>,
+    /// Why the first of them is none.
+    pub(super) why_bad: Option<BadLine>,
 }
 
 impl Collected {
@@ -107,25 +108,37 @@ impl Collected {
         self.messages.len() + self.bad.len()
     }
 
-    /// Adds a line: to the messages when it was read and has at most `longest` bytes, else to the bad ones.
-    fn put(&mut self, line: Stretch, longest: usize, read: Option<Read<'_>>, time: Option<i64>) {
-        let size = |read: &Read<'_>| read.payload.len() + read.key.as_ref().map_or(0, |k| k.len());
-        let Some(read) = read.filter(|read| size(read) <= longest) else {
-            return self.bad.push(line);
-        };
-        let mut add = |text: &[u8]| {
-            let from = self.bytes.len();
-            self.bytes.extend_from_slice(text);
-            (from, self.bytes.len())
-        };
-        let key = read.key.as_deref().map(&mut add);
-        let payload = add(&read.payload);
-        let timestamp_ms = time.unwrap_or(read.timestamp_ms);
-        self.messages.push(Message { line, timestamp_ms, key, payload });
+    /// Adds a line that is no message.
+    fn put_bad(&mut self, line: Stretch, why: BadLine) {
+        self.bad.push(line);
+        self.why_bad.get_or_insert(why);
+    }
+
+    /// Adds a line, whose line feed is left out, to the messages, or to the bad ones when it is none. False when it is
+    /// a line of another topic.
+    fn read(&mut self, stretch: Stretch, line: &[u8], how: &Reading<'_>) -> bool {
+        match format::read(line, how.writing, how.longest, &mut self.bytes) {
+            Ok((topic, _)) if topic != how.topic => return false,
+            Ok((_, mut fields)) => {
+                fields.logged_ms = how.logged_ms.unwrap_or(fields.logged_ms);
+                self.messages.push(Message { line: stretch, fields });
+            }
+            Err(why) => self.put_bad(stretch, why),
+        }
+        true
     }
 }
 
-impl Walk<'_> {
+/// How a line is read.
+struct Reading<'a> {
+    topic: &'a str,
+    writing: Writing,
+    longest: usize,
+    /// When the message was logged, where the journal has it to the millisecond.
+    logged_ms: Option<i64>,
+}
+
+impl Scan<'_> {
     /// Collects lines until the chunk is full or the file ends. False when a line names another topic.
     pub(super) fn run(&mut self, entries: &[journal::Entry]) -> Result<bool, Errno> {
         let begin = self.at;
@@ -186,19 +199,25 @@ impl Walk<'_> {
         }
         let stretch = Stretch { from: entry.offset, len: u64::from(entry.len) };
         // Longer than any line that this configuration could send.
-        if entry.len as usize > longest_line(self.longest) {
-            self.collected.bad.push(stretch);
+        if entry.len as usize > longest_line(self.longest, Writing::Escaped) {
+            self.collected.put_bad(stretch, BadLine::TooLarge);
             self.pass(end, own);
             return Ok(true);
         }
         let line = self.window.get(entry.offset, entry.len as usize)?;
-        let good = entry.matches(line) && line.ends_with(b"\n");
-        let read = good.then(|| format::read(&line[..line.len() - 1], Writing::Escaped));
-        let read = read.and_then(Result::ok);
-        let same_topic = read.as_ref().is_none_or(|read| read.topic == self.topic);
+        let same_topic = match line.strip_suffix(b"\n").filter(|_| entry.matches(line)) {
+            Some(line) => {
+                let (topic, longest) = (self.topic, self.longest);
+                let logged_ms = Some(entry.logged_ms);
+                let how = Reading { topic, writing: Writing::Escaped, longest, logged_ms };
+                self.collected.read(stretch, line, &how)
+            }
+            None => {
+                self.collected.put_bad(stretch, BadLine::Damaged);
+                true
+            }
+        };
         if same_topic {
-            let time = Some(entry.timestamp_ms);
-            self.collected.put(stretch, self.longest, read, time);
             self.pass(end, own);
         }
         Ok(same_topic)
@@ -215,7 +234,8 @@ impl Walk<'_> {
             self.pass(gap_end.min(self.progress.others), false);
             return Ok(Some(true));
         }
-        let most = longest_line(self.longest);
+        let (topic, writing, longest) = (self.topic, self.others_writing, self.longest);
+        let most = longest_line(longest, writing);
         let want = (gap_end - self.at).min(most as u64) as usize;
         let mut bytes = self.window.get(self.at, want.min(CHUNK))?;
         let mut found = bytes.iter().position(|byte| *byte == b'\n');
@@ -232,28 +252,24 @@ impl Walk<'_> {
             // Too long for a line, or the end of a file that nobody ends any more.
             let stretch = stretch(bytes.len());
             self.progress.inside_bad = self.at + stretch.len < gap_end;
-            self.collected.bad.push(stretch);
+            self.collected.put_bad(stretch, BadLine::Columns);
             self.pass(self.at + stretch.len, false);
             return Ok(Some(true));
         };
         let stretch = stretch(len + 1);
         let place = Place { inode: self.inode, offset: self.at };
-        let read =
-            (!self.progress.inside_bad).then(|| format::read(&bytes[..len], self.others_writing));
-        let read = read.and_then(Result::ok);
-        if read.as_ref().is_some_and(|read| read.topic != self.topic) {
-            return Ok(Some(false));
-        }
-        if !self.settled.contains(&place) {
-            self.collected.put(stretch, self.longest, read, None);
+        if self.settled.contains(&place) {
+            // Sent, and remembered by who asks.
+        } else if self.progress.inside_bad {
+            self.collected.put_bad(stretch, BadLine::TooLarge);
+        } else {
+            let how = Reading { topic, writing, longest, logged_ms: None };
+            if !self.collected.read(stretch, &bytes[..len], &how) {
+                return Ok(Some(false));
+            }
         }
         self.progress.inside_bad = false;
         self.pass(self.at + stretch.len, false);
         Ok(Some(true))
     }
-}
-
-/// The longest line of a message whose key and payload take `longest` bytes: every byte may be escaped.
-fn longest_line(longest: usize) -> usize {
-    2 * longest + 1024
 }

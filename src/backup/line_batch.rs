@@ -4,7 +4,7 @@ use super::format::{self, Line};
 
 /// Whole lines of lkfk's own, and what the journal needs to know of each.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Lines {
+pub struct LineBatch {
     pub(super) text: Vec<u8>,
     pub(super) marks: Vec<Mark>,
 }
@@ -13,11 +13,11 @@ pub struct Lines {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mark {
     pub len: u32,
-    pub timestamp_ms: i64,
+    pub logged_ms: i64,
     pub refused: bool,
 }
 
-impl Lines {
+impl LineBatch {
     /// How many they are.
     pub fn count(&self) -> usize {
         self.marks.len()
@@ -37,11 +37,11 @@ impl Lines {
         let before = self.text.len();
         format::put(&mut self.text, line);
         let len = (self.text.len() - before) as u32;
-        self.marks.push(Mark { len, timestamp_ms: line.logged_ms, refused });
+        self.marks.push(Mark { len, logged_ms: line.logged_ms, refused });
     }
 
     /// Adds other lines behind these.
-    pub fn append(&mut self, other: Lines) {
+    pub fn append(&mut self, other: LineBatch) {
         self.text.extend_from_slice(&other.text);
         self.marks.extend_from_slice(&other.marks);
     }

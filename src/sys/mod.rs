@@ -1,0 +1,3 @@
+//! What the system is asked for in more than one place.
+
+pub(crate) mod files;
