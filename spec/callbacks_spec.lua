@@ -285,7 +285,7 @@ describe("failed_cb", function()
         assert.same({}, nginx:backup("cb-many"))
     end)
 
-    it("#pending FLT-05: handles a message or leaves it in the backup, also in a reload", function()
+    it("FLT-05: handles a message or leaves it in the backup, also in a reload", function()
         local nginx = start({ metadata_broker_list = DEAD, message_timeout_ms = 300 }, [[
             failed_cb = function(_, msg)
                 ngx.sleep(0.005)

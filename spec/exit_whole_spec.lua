@@ -68,7 +68,7 @@ end
 
 
 describe("a graceful stop of a worker that adopted a queue", function()
-    it("#pending FLT-02: leaves what it adopted in the backup, too, and says so", function()
+    it("FLT-02: leaves what it adopted in the backup, too, and says so", function()
         local topic = "whole-adopted"
         local nginx = harness.nginx {
             producer = { metadata_broker_list = DEAD, message_timeout_ms = LONG },
@@ -83,7 +83,7 @@ describe("a graceful stop of a worker that adopted a queue", function()
         assert.equal(150, told(nginx))
     end)
 
-    it("#pending FLT-02: carries over what it adopted in doubt, and says so", function()
+    it("FLT-02: carries over what it adopted in doubt, and says so", function()
         local topic = kafka:topic("whole-in-doubt", 2)
         local nginx = harness.nginx {
             producer = {
