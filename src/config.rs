@@ -4,10 +4,12 @@
 //! what is in a [`Config`] has the right type and lies within its range.
 
 mod brokers;
+mod choices;
 mod security;
 mod value;
 
 pub use brokers::HostPort;
+pub use choices::{Callback, Codec, Overflow, Replay};
 pub use security::{Credentials, FEWEST_ITERATIONS, Mechanism, Secret, SecurityProtocol};
 pub use value::Value;
 
@@ -99,7 +101,7 @@ keys! {
         "Name the brokers see in their logs, metrics and quotas.";
     topics: Vec<String> = Vec::new(), "{}", value::TopicNames, "", [],
         "Topics that may be logged to; their metadata is asked for at start. For any other topic log() returns nil, and the message goes to failed_cb or, without one, to the backup file, with \"topic unknown\". Empty: every topic may.";
-    request_required_acks: i16 = 1, "1", value::Acks, "", ["acks"],
+    request_required_acks: i16 = 1, "1", choices::Acks, "", ["acks"],
         "Who must have a message before it counts as sent: 1 the partition's leader, -1 (or \"all\") all in-sync replicas, 0 nobody: then a message counts as sent once it is written to the socket, and what a broker loses is lost.";
     enable_idempotence: Option<bool> = None, "true with request_required_acks = -1, if the brokers allow it", ANY, "", [],
         "Numbers the messages, so that brokers drop what reaches them twice: no doubles and no other order after lost answers, moved leaders, a reload or kill -9 of a worker. Needs request_required_acks = -1 and Kafka 0.11. true: nothing is sent to brokers that do not allow it.";
@@ -135,9 +137,9 @@ keys! {
         "Requests to one broker that may wait for their answers. Of one partition only one batch is ever on the way, so that its order is kept; with enable_idempotence up to five.";
     send_key: bool = true, "true", ANY, "", [],
         "Sends the key to Kafka. The original used it to choose the partition only; false restores that.";
-    failed_cb: Callback = Callback(false), "writes to the backup file", value::Signature("kfk, msg"), "", [],
+    failed_cb: Callback = Callback(false), "writes to the backup file", choices::Signature("kfk, msg"), "", [],
         "Called on the event loop with each message that could not be delivered, instead of writing it to the backup file: msg.topic, msg.key, msg.str, and msg.err (why), msg.code (Kafka's error code, or nil). kfk.cf is the configuration without sasl_password, kfk.fp[topic]:write(...) appends to the topic's backup file. It may yield. When it throws, the message goes to the backup file.";
-    partitioner: Callback = Callback(false), "crc32(key) % count", value::Signature("key, partition_count"), "", [],
+    partitioner: Callback = Callback(false), "crc32(key) % count", choices::Signature("key, partition_count"), "", [],
         "Called on the event loop for each message; returns a partition from 0 to partition_count - 1. Anything else, or an error, means the default partitioner, and a log line.";
     kfk_status: bool = true, "true", ANY, "", [],
         "Keeps statistics in lua_shared_dict kfk, if there is one.";
@@ -187,37 +189,6 @@ keys! {
         "How long a worker that exits waits for acknowledgements. One that shuts down gracefully (-QUIT, reload) waits as long as nginx's worker_shutdown_timeout lets it live, if that is longer. What is left then goes to the backup files. On -TERM nginx's master kills its workers after 1.5 s: what is not in the backup by then stays in the queue file, for the next worker.";
     compression_codec: Codec = Codec::None, "\"none\"", ANY, "", ["compression_type"],
         "Compression of batches. This version knows \"none\".";
-}
-
-/// Whether the user set a function of their own. The function itself stays in Lua.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Callback(pub bool);
-
-/// Which backup lines are sent again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Replay {
-    /// None.
-    Off,
-    /// Those of lkfk's own.
-    Own,
-    /// Every line.
-    All,
-}
-
-/// What happens when queue and backup are full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Overflow {
-    /// New messages are refused.
-    Reject,
-    /// The oldest ones are dropped.
-    DropOldest,
-}
-
-/// Compression codecs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Codec {
-    /// Not compressed.
-    None,
 }
 
 impl Config {

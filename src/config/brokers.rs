@@ -1,6 +1,6 @@
 //! The forms in which users write broker lists.
 
-use super::Value;
+use super::value::{FromValue, Value, shown};
 use std::fmt;
 
 /// Port of a broker that names none.
@@ -25,8 +25,18 @@ impl fmt::Display for HostPort {
     }
 }
 
+impl FromValue for Vec<HostPort> {
+    type Bounds = ();
+    fn takes(_: &()) -> String {
+        "a list like {\"host1:9092\", \"host2:9092\"} or {{host = \"host1\", port = 9092}}".into()
+    }
+    fn from_value(value: &Value, _: &()) -> Result<Self, String> {
+        parse(value)
+    }
+}
+
 /// Reads a list of brokers; doubles are left out, the order is kept.
-pub(super) fn parse(value: &Value) -> Result<Vec<HostPort>, String> {
+fn parse(value: &Value) -> Result<Vec<HostPort>, String> {
     let mut brokers = Vec::new();
     match value {
         Value::Text(_) | Value::Map(_) => read(value, &mut brokers)?,
@@ -48,10 +58,7 @@ fn read(value: &Value, brokers: &mut Vec<HostPort>) -> Result<(), String> {
             let text = std::str::from_utf8(text).map_err(|_| value.to_string())?;
             for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
                 let broker = host_port(part);
-                brokers.push(
-                    broker
-                        .ok_or_else(|| format!("\"{}\"", super::value::shown(part.as_bytes())))?,
-                );
+                brokers.push(broker.ok_or_else(|| format!("\"{}\"", shown(part.as_bytes())))?);
             }
             Ok(())
         }

@@ -1,6 +1,5 @@
 //! Values as Lua hands them over, and what each type of key makes of them.
 
-use super::{Callback, Codec, HostPort, Overflow, Replay, brokers};
 use crate::protocol::release::Release;
 use crate::topic_name;
 use std::fmt;
@@ -61,12 +60,9 @@ pub(super) trait FromValue: Sized {
 pub(super) struct Length(pub usize, pub usize);
 /// Names that Kafka takes for topics.
 pub(super) struct TopicNames;
-/// Parameters of a function.
-pub(super) struct Signature(pub &'static str);
-/// The three values of `request_required_acks`.
-pub(super) struct Acks;
 
-fn whole(value: &Value) -> Option<i64> {
+/// A whole number, however it was written.
+pub(super) fn whole(value: &Value) -> Option<i64> {
     match value {
         Value::Int(i) => Some(*i),
         Value::Float(x) if x.fract() == 0.0 && x.abs() < 9.0e15 => Some(*x as i64),
@@ -92,49 +88,6 @@ macro_rules! integers {
     )* };
 }
 integers!(u32 u64 usize);
-
-impl FromValue for i16 {
-    type Bounds = Acks;
-    fn takes(_: &Acks) -> String {
-        "1, 0, -1 or \"all\"".into()
-    }
-    fn from_value(value: &Value, _: &Acks) -> Result<Self, String> {
-        match whole(value) {
-            Some(acks @ -1..=1) => Ok(acks as i16),
-            None if *value == Value::Text(b"all".to_vec()) => Ok(-1),
-            _ => Err(value.to_string()),
-        }
-    }
-}
-
-impl FromValue for Replay {
-    type Bounds = ();
-    fn takes(_: &()) -> String {
-        "true, false or \"all\"".into()
-    }
-    fn from_value(value: &Value, _: &()) -> Result<Self, String> {
-        match value {
-            Value::Bool(true) => Ok(Replay::Own),
-            Value::Bool(false) => Ok(Replay::Off),
-            Value::Text(text) if text == b"all" => Ok(Replay::All),
-            _ => Err(value.to_string()),
-        }
-    }
-}
-
-impl FromValue for Overflow {
-    type Bounds = ();
-    fn takes(_: &()) -> String {
-        "\"reject\" or \"drop_oldest\"".into()
-    }
-    fn from_value(value: &Value, _: &()) -> Result<Self, String> {
-        match value {
-            Value::Text(text) if text == b"reject" => Ok(Overflow::Reject),
-            Value::Text(text) if text == b"drop_oldest" => Ok(Overflow::DropOldest),
-            _ => Err(value.to_string()),
-        }
-    }
-}
 
 impl FromValue for bool {
     type Bounds = ();
@@ -215,16 +168,6 @@ impl FromValue for Vec<String> {
     }
 }
 
-impl FromValue for Vec<HostPort> {
-    type Bounds = ();
-    fn takes(_: &()) -> String {
-        "a list like {\"host1:9092\", \"host2:9092\"} or {{host = \"host1\", port = 9092}}".into()
-    }
-    fn from_value(value: &Value, _: &()) -> Result<Self, String> {
-        brokers::parse(value)
-    }
-}
-
 impl FromValue for Release {
     type Bounds = ();
     fn takes(_: &()) -> String {
@@ -236,31 +179,5 @@ impl FromValue for Release {
             _ => None,
         }
         .ok_or_else(|| value.to_string())
-    }
-}
-
-impl FromValue for Callback {
-    type Bounds = Signature;
-    fn takes(bounds: &Signature) -> String {
-        format!("a function({})", bounds.0)
-    }
-    fn from_value(value: &Value, _: &Signature) -> Result<Self, String> {
-        match value {
-            Value::Other("function") => Ok(Callback(true)),
-            _ => Err(value.to_string()),
-        }
-    }
-}
-
-impl FromValue for Codec {
-    type Bounds = ();
-    fn takes(_: &()) -> String {
-        "\"none\"".into()
-    }
-    fn from_value(value: &Value, _: &()) -> Result<Self, String> {
-        match value {
-            Value::Text(text) if text == b"none" => Ok(Codec::None),
-            _ => Err(value.to_string()),
-        }
     }
 }

@@ -1,17 +1,15 @@
 //! A running producer, seen from nginx's thread: started in a worker, stopped within a bound.
 
-use super::context::{Shared, wall_ms};
-use super::lua::log::Level;
+use super::context::Shared;
+use super::own_queue;
 use super::records::adoption::QueueDirs;
 use super::task::{Finished, ProducerTask};
 use super::thread;
 use super::undelivered::disk::Offloaded;
 use crate::backup::{BackupDir, BackupError, Limits};
 use crate::config::Config;
-use crate::producer::Time;
-use crate::queue::{Queue, QueueDir, QueueError, Writer};
+use crate::queue::{Queue, QueueError, Writer};
 use rustix::event::{EventfdFlags, eventfd};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -51,7 +49,7 @@ impl Driver {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|errno| StartError::System("eventfd", errno.into()))?;
         let shared = Arc::new(Shared::new(wake));
-        let queue = Arc::new(make_queue(&config, instance, &shared)?);
+        let queue = Arc::new(own_queue::make(&config, instance, &shared)?);
         queue.populate();
         // Another worker's queue may lie in the other of the two places.
         let parents = [&config.queue_path, &config.backpath].map(Clone::clone);
@@ -129,32 +127,4 @@ impl Driver {
         self.begin_stop(limit);
         self.wait(hurry)
     }
-}
-
-/// Makes the worker's queue file, below `backpath` when `queue_path` cannot hold it.
-fn make_queue(config: &Config, instance: &str, shared: &Shared) -> Result<Queue, StartError> {
-    let bytes = config.queue_buffering_max_kbytes * 1024;
-    let make = |parent: &Path| -> Result<Queue, QueueError> {
-        let dir = Arc::new(QueueDir::open(parent)?);
-        Queue::create(dir, &queue_file_name(instance, shared.now()), bytes, wall_ms())
-    };
-    match make(&config.queue_path) {
-        Ok(queue) => Ok(queue),
-        Err(error @ QueueError::FileSizeLimit { .. }) => Err(error.into()),
-        Err(error) => {
-            let Ok(queue) = make(&config.backpath) else { return Err(error.into()) };
-            let text = format_args!("{error}; the queue lies in backpath instead, which is slower");
-            shared.log.put(shared.now(), Level::Warn, "queue_path", "", text);
-            Ok(queue)
-        }
-    }
-}
-
-/// A name that no other queue file has, ever: process ids repeat, in containers at each start.
-pub(super) fn queue_file_name(instance: &str, now: Time) -> String {
-    use std::sync::atomic::AtomicU64;
-    static MADE: AtomicU64 = AtomicU64::new(0);
-    let made = MADE.fetch_add(1, Ordering::Relaxed);
-    let moment = (now.0 << 20) ^ (made << 52) ^ wall_ms() as u64;
-    format!("{instance}-{}-{moment:x}", std::process::id())
 }

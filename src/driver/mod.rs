@@ -16,6 +16,7 @@ mod event_loop;
 mod handle;
 mod lookup;
 pub mod lua;
+mod own_queue;
 mod records;
 mod reports;
 mod sleep;

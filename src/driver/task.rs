@@ -4,6 +4,7 @@
 use super::context::Shared;
 use super::event_loop::EventLoop;
 use super::lua::log::Level;
+use super::own_queue;
 use super::records::adoption::QueueDirs;
 use super::undelivered::disk::Disk;
 use super::undelivered::exit::ProducerExit;
@@ -132,7 +133,7 @@ impl ProducerTask {
             shared: shared.clone(),
             queues,
             backpath: self.config.backpath.clone(),
-            file_name: Box::new(move || super::handle::queue_file_name(&instance, clock.now())),
+            file_name: Box::new(move || own_queue::file_name(&instance, clock.now())),
         };
         let saved = self.backup.is_here()
             && self.backup.run_last(disk, move |backup| exit.save(backup)).await;
