@@ -142,7 +142,7 @@ describe("a fast stop is heard by workers that wait for their broker after", fun
         assert.same({}, nginx:queue_files())
     end
 
-    it("#pending FLT-03: two reloads", function()
+    it("FLT-03: two reloads", function()
         kafka:pause()
         local nginx = start("whole-reloads", 1)
         local pids = nginx:pids()
@@ -153,7 +153,7 @@ describe("a fast stop is heard by workers that wait for their broker after", fun
         stop_fast(nginx, "whole-reloads", pids)
     end)
 
-    it("#pending FLT-03: one reload of 40", function()
+    it("FLT-03: one reload of 40", function()
         kafka:pause()
         local nginx = start("whole-forty", 40)
         local pids = nginx:pids()

@@ -1,6 +1,7 @@
 -- What the machine does to nginx: names that move, clocks, limits, children, too little time.
 
 local ffi = require "ffi"
+local lfs = require "lfs"
 local harness = require "spec.harness"
 local process = require "spec.harness.process"
 
@@ -154,4 +155,57 @@ it("RES-04: a worker that runs a tenth of the time loses and doubles nothing", f
     assert.is_true(seen.messages > 100, seen.messages)
     assert.equal(0, seen.doubled)
     assert.is_nil(load.disordered(seen.records))
+end)
+
+
+-- The processors of a process's thread of that name, as the kernel lists them.
+local function processors_of(pid, name)
+    local found
+    for task in lfs.dir("/proc/" .. pid .. "/task") do
+        local dir = "/proc/" .. pid .. "/task/" .. task
+        if process.read(dir .. "/comm") == name .. "\n" then
+            found = process.read(dir .. "/status"):match("Cpus_allowed_list:%s*(%S+)")
+        end
+    end
+    return found
+end
+
+
+describe("FLT-16: lkfk's threads run where nginx was allowed to when it was started", function()
+    local mine = process.read("/proc/self/status"):match("Cpus_allowed_list:%s*(%S+)")
+    local first = mine:match("^%d+")
+
+    local function check(nginx, expected)
+        local pid = nginx:pids()[1]
+        for _, name in ipairs { "lkfk", "lkfk-disk" } do
+            harness.eventually(5, function()
+                assert.equal(expected, processors_of(pid, name))
+            end)
+        end
+    end
+
+    it("with fewer processors than the machine has", function()
+        local nginx = harness.nginx { producer = {} }
+        start(nginx, nginx:command(), [[exec taskset -c "$@"]], "sh", first)
+        check(nginx, first)
+        nginx:quit()
+    end)
+
+    it("with workers that are pinned to one processor", function()
+        local nginx = harness.nginx { producer = {}, main = "worker_cpu_affinity 1;" }
+        local worker = processors_of(nginx:pids()[1], "nginx")
+        assert.equal("0", worker)
+        check(nginx, mine)
+    end)
+
+    it("in a single process", function()
+        local nginx = harness.nginx {
+            producer = {}, workers = 0, main = "master_process off;",
+        }
+        start(nginx, nginx:command(), [[exec taskset -c "$@"]], "sh", first)
+        harness.eventually(5, function()
+            assert.equal(first, processors_of(nginx.master, "lkfk"))
+        end)
+        nginx:quit()
+    end)
 end)

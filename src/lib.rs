@@ -32,6 +32,8 @@ pub mod manual;
 mod module;
 #[cfg(all(feature = "net", not(loom)))]
 pub mod net;
+#[cfg(all(feature = "net", not(loom)))]
+mod nginx;
 pub mod producer;
 pub mod protocol;
 pub mod queue;
@@ -41,8 +43,6 @@ mod rename;
 mod seeded_bug;
 #[cfg(not(loom))]
 pub mod stats;
-#[cfg(all(feature = "net", not(loom)))]
-mod termination;
 pub mod topic_name;
 mod varint;
 #[cfg(all(feature = "net", not(loom)))]

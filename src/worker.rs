@@ -4,7 +4,7 @@
 use crate::config::{Config, ConfigError, Value};
 use crate::driver::{Driver, Events, StartError};
 use crate::ffi::{self, Handle};
-use crate::termination;
+use crate::nginx::termination;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 

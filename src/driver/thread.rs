@@ -1,7 +1,7 @@
 //! The driver's thread: started in a worker, restarted after a fault, stopped within a bound.
 //!
 //! All signals are blocked in it, since nginx's handlers expect to run on nginx's thread, and it may run on
-//! every processor, since nginx may have pinned the worker to one. Nothing here runs before the fork: the
+//! every processor that nginx was given, since nginx may have pinned the worker to one. Nothing here runs before the fork: the
 //! thread would not survive it.
 
 #![allow(clippy::disallowed_methods, reason = "this is the thread that has a clock and may wait")]
@@ -12,10 +12,10 @@ use super::spill::{self, Backup};
 use super::{Events, Level, Lines, Run, Shared, rest};
 use crate::backup::{BackupDir, BackupError, Limits};
 use crate::config::Config;
+use crate::nginx::affinity;
 use crate::queue::{Queue, QueueDir, QueueError, Writer};
 use crate::stats::{self, Stats};
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::thread::{CpuSet, sched_setaffinity};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -217,12 +217,7 @@ fn spawn(body: Body) -> std::io::Result<JoinHandle<()>> {
 
 impl Body {
     fn live(mut self) {
-        let mut everywhere = CpuSet::new();
-        for cpu in 0..CpuSet::MAX_CPU {
-            everywhere.set(cpu);
-        }
-        // Where this is forbidden the thread shares nginx's processor.
-        let _ = sched_setaffinity(None, &everywhere);
+        affinity::run_where_the_master_may();
         let shared = self.shared.clone();
         let disk = Disk::start(move || shared.signal());
 
