@@ -32,8 +32,8 @@ $(LIBRARY): $(SOURCES)
 
 # `install` replaces the file and never writes into it: a running nginx keeps the one it has mapped.
 install: $(LIBRARY)
-	install -d $(DESTDIR)$(INST_LIBDIR)
-	install -m 755 $(LIBRARY) $(DESTDIR)$(INST_LIBDIR)/lkfk.so
+	install -d "$(DESTDIR)$(INST_LIBDIR)"
+	install -m 755 "$(LIBRARY)" "$(DESTDIR)$(INST_LIBDIR)/lkfk.so"
 
 test:
 	dev/test.sh
@@ -43,6 +43,7 @@ lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
 	luacheck --quiet lua spec dev
+	shellcheck dev/*.sh dev/*/*.sh .ci/run
 
 docs:
 	$(CARGO) run --quiet --no-default-features --example manual

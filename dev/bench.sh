@@ -29,7 +29,7 @@ ROW='%-15s %-6s %6.0f ns %5.0f ns %5.0f ns  %8s %5.0f ns  %5s %5.1f ms  %5s %5.1
 open_row() {
   open_broker "$2" bench "$PARTITIONS"
   open_worker "require('producers').start('$1', '$BOOTSTRAP')" "
-  location = /pace { content_by_lua_file $ROOT/dev/bench/pace.lua; }
+  location = /pace { content_by_lua_file \"$ROOT/dev/bench/pace.lua\"; }
   location = /without { return 200 'hello, world\n'; }
   location = /with { return 200 'hello, world\n'; log_by_lua_block { require('access').log() } }
   location = /taken { content_by_lua_block {

@@ -56,8 +56,9 @@ read_options() {
   fi
   DRAIN=${DRAIN:-90} IDEMPOTENCE=${IDEMPOTENCE:-1} REPLAY=${REPLAY:-1} PRIORITY=${PRIORITY:-0}
   [[ $QUIET =~ ^[1-9][0-9]*$ ]] || die "QUIET takes seconds: $QUIET"
-  [[ $OUTAGE =~ ^[0-9]+$ ]] && (( OUTAGE >= 3 && OUTAGE < SECONDS_OF_LOAD - QUIET )) ||
+  if [[ ! $OUTAGE =~ ^[0-9]+$ ]] || (( OUTAGE < 3 || OUTAGE >= SECONDS_OF_LOAD - QUIET )); then
     die "OUTAGE takes seconds, from 3 to what the run has: $OUTAGE"
+  fi
   AS_LOAD=()
   if (( PRIORITY )); then
     AS_LOAD=(chrt --fifo 1)
@@ -135,12 +136,11 @@ mount_backup() {
     sleep 0.02
   done
   rm "$BACKUP/.mounted"
-  # For an upgrade nginx starts itself by the path that it was started by; and it takes a variable NGINX for a
-  # list of sockets.
-  nginx=$(PATH=$PATH:/usr/sbin:/usr/local/openresty/nginx/sbin command -v "${NGINX:-nginx}" || command -v openresty)
-  printf '#!/bin/sh\nexec env -u NGINX nsenter --mount=/proc/%s/ns/mnt -- %q "$@"\n' "$SPAWNED" "$nginx" >"$CHAOS/nginx"
+  # For an upgrade nginx starts itself by the path that it was started by.
+  nginx=$(PATH=$PATH:/usr/sbin:/usr/local/openresty/nginx/sbin command -v "${LKFK_NGINX:-nginx}" || command -v openresty)
+  printf '#!/bin/sh\nexec nsenter --mount=/proc/%s/ns/mnt -- %q "$@"\n' "$SPAWNED" "$nginx" >"$CHAOS/nginx"
   chmod 755 "$CHAOS/nginx"
-  export NGINX=$CHAOS/nginx
+  export LKFK_NGINX=$CHAOS/nginx
 }
 
 is_wanted() {
@@ -533,6 +533,7 @@ CHAOS=$STAGE/chaos PREFIX=$STAGE/nginx/chaos FAILED=0 RUN=run$SEED
 QUEUES=$LKFK_SHM/chaos
 export CHAOS PREFIX NODES TOPICS PARTITIONS
 mkdir -p "$CHAOS" "$PREFIX" "$QUEUES"
+# shellcheck disable=SC2016 # the variables stand outside of those quotes
 echo "To repeat: SEED=$SEED${MINUTES:+ MINUTES=$MINUTES} KILLS=$KILLS RATE=$RATE WORKERS=$WORKERS \
 IDEMPOTENCE=$IDEMPOTENCE REPLAY=$REPLAY QUIET=$QUIET OUTAGE=$OUTAGE PRIORITY=$PRIORITY MESSAGE_TIMEOUT=$MESSAGE_TIMEOUT${FAULTS:+ FAULTS='$FAULTS'}${CONF:+ CONF='$CONF'} \
 dev/chaos.sh${SHORT:+ --short}"

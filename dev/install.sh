@@ -4,7 +4,7 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/stage.sh"
 
-# One a line: the Debian package, then others that serve as well.
+# One a line: the Debian package, then others that serve as well, where a release has no such package.
 PACKAGES='make
 curl
 nginx-light nginx-core nginx-full nginx-extras
@@ -13,12 +13,14 @@ luajit2 luajit
 lua-busted
 lua-check
 luarocks
+shellcheck
 kcat
 strace
 wrk
 default-jdk-headless openjdk-17-jdk-headless openjdk-21-jdk-headless openjdk-25-jdk-headless
 maven'
 
+# Prints those of which nothing is installed, one a word, as NAME,OTHER,...
 missing_packages() {
   local name others candidate installed
   # shellcheck disable=SC2086 # one word a package
@@ -27,28 +29,43 @@ missing_packages() {
     for candidate in $name $others; do
       if [[ $installed == *" installed:$candidate "* ]]; then continue 2; fi
     done
-    printf '%s ' "$name"
+    name="$name $others"
+    name=${name% }
+    printf '%s ' "${name// /,}"
   done <<<"$PACKAGES"
+}
+
+# with_candidate NAME,OTHER,...: the first that apt knows, or NAME.
+with_candidate() {
+  local name
+  for name in ${1//,/ }; do
+    if [[ $(apt-cache policy "$name" 2>/dev/null) =~ Candidate:\ [0-9] ]]; then
+      echo "$name"
+      return
+    fi
+  done
+  echo "${1%%,*}"
 }
 
 install_packages() {
   local as_root=()
   if (( EUID != 0 )); then
     if ! setsid sudo -n true 2>/dev/null; then
-      die "packages are missing; run: sudo apt-get install -y --no-install-recommends $*"
+      die "packages are missing; run: sudo apt-get update &&
+  sudo apt-get install -y --no-install-recommends $(for name in "$@"; do printf '%s ' "$(with_candidate "$name")"; done)"
     fi
     as_root=(sudo -n)
   fi
-  echo "Installing $*"
+  echo "Installing ${*%%,*}"
   stage_join
-  step 'apt-get' "${as_root[@]}" bash -c "$(declare -f apt_install nginx_pid); apt_install \"\$@\"" bash "$@"
+  step 'apt-get' "${as_root[@]}" bash -c "$(declare -f apt_install with_candidate nginx_pid); apt_install \"\$@\"" bash "$@"
 }
 
 # Runs as root. Debian starts a service as soon as its package is there; nginx is wanted here as a
 # program only. A policy of the machine's owner stands; then what came up is stopped again.
 apt_install() {
   set -euo pipefail
-  local policy=/usr/sbin/policy-rc.d had_nginx running
+  local policy=/usr/sbin/policy-rc.d had_nginx running name packages=()
   if [[ ! -e $policy ]]; then
     trap 'rm -f /usr/sbin/policy-rc.d' EXIT
     printf '#!/bin/sh\nexit 101\n' >"$policy"
@@ -58,7 +75,8 @@ apt_install() {
   running=$(nginx_pid)
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -q
-  apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@"
+  for name in "$@"; do packages+=("$(with_candidate "$name")"); done
+  apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "${packages[@]}"
   if [[ -z $had_nginx ]]; then update-rc.d nginx disable >/dev/null 2>&1 || true; fi
   if [[ -z $running && -n $(nginx_pid) ]]; then kill -QUIT "$(nginx_pid)"; fi
 }

@@ -77,11 +77,11 @@ copy_jars() {
   elif [[ " $WITHOUT_TOOLS " == *" $version "* ]]; then
     options=(-P '!tools')
   fi
-  rm -rf "$dir/lib"
+  rm -rf "${dir:?}/lib"
   mvn --batch-mode -f "$ROOT/dev/kafka/$pom" "-Dkafka.version=$version" "${options[@]}" \
     -DincludeScope=runtime "-DoutputDirectory=$dir/lib" dependency:copy-dependencies 2>&1 |
     tee "$dir/maven.log" | sed -un 's:^\[INFO\] Downloaded from .*/\([^/ ]*\.jar\) .*:  \1:p' ||
-    die "Maven could not fetch Kafka $version: $(grep -m 3 ERROR "$dir/maven.log")"
+    die "Maven could not fetch Kafka $version: $(grep -m 3 ERROR "$dir/maven.log" || tail -n 3 "$dir/maven.log")"
 }
 
 # The JVM's class archive halves the start. One broker runs and ends to leave it behind.
@@ -94,7 +94,7 @@ archive_classes() {
   rm -rf "$STAGE/kafka/$name"
 }
 
-# java_command VERSION CLASS: sets JAVA, the command up to the class. The archive belongs to one
+# java_command VERSION CLASS [OPTION...]: sets JAVA, the command up to the class. The archive belongs to one
 # JVM, so its name holds that JVM's date.
 java_command() {
   local version=$1 class=$2 dir jvm jar archive path=''
@@ -112,7 +112,7 @@ java_command() {
     JAVA+=("-XX:ArchiveClassesAtExit=$archive")
   fi
   # shellcheck disable=SC2206 # words, as in Kafka's own scripts
-  JAVA+=(${KAFKA_OPTS:-} -cp "${path#:}")
+  JAVA+=(${KAFKA_OPTS:-} "${@:3}" -cp "${path#:}")
 }
 
 # --- A broker ---
@@ -221,11 +221,29 @@ add_user() {
 
 # --- ---
 
+# property TEXT: as it stands in a file of properties, which Java reads as Latin-1.
+property() {
+  local i letter code
+  for (( i = 0; i < ${#1}; i++ )); do
+    letter=${1:i:1}
+    printf -v code %d "'$letter"
+    if (( code == 92 )); then # a backslash
+      printf '%s%s' "$letter" "$letter"
+    elif (( code < 127 )); then
+      printf %s "$letter"
+    elif (( code < 65536 )); then
+      printf '\\u%04x' "$code"
+    else # a pair of surrogates
+      printf '\\u%04x\\u%04x' $(( 55232 + code / 1024 )) $(( 56320 + code % 1024 ))
+    fi
+  done
+}
+
 # small_properties DIR NODES: what all brokers here have.
 small_properties() {
   local acknowledged=$(( $2 > 1 ? $2 - 1 : 1 ))
   cat <<PROPERTIES
-log.dirs=$1/data
+log.dirs=$(property "$1/data")
 # All records are on all nodes.
 default.replication.factor=$2
 min.insync.replicas=$acknowledged
@@ -332,9 +350,9 @@ format() {
 }
 
 run_broker() {
-  local name=$1 dir=$2 version=$3 patience=600 KAFKA_OPTS=${KAFKA_OPTS:-}
-  if [[ -f $dir/jaas.conf ]]; then KAFKA_OPTS+=" -Djava.security.auth.login.config=$dir/jaas.conf"; fi
-  java_command "$version" kafka.Kafka
+  local name=$1 dir=$2 version=$3 patience=600 options=()
+  if [[ -f $dir/jaas.conf ]]; then options=("-Djava.security.auth.login.config=$dir/jaas.conf"); fi
+  java_command "$version" kafka.Kafka "${options[@]}"
   spawn "$dir/server.log" "${JAVA[@]}" kafka.Kafka "$dir/server.properties"
   sed -i "s/^PID=.*/PID=$SPAWNED/" "$dir/env"
   until answers "$name"; do
@@ -398,7 +416,7 @@ signal() {
 # make_zookeeper DIR PORT
 make_zookeeper() {
   cat >"$1/zookeeper.properties" <<PROPERTIES
-dataDir=$1/zookeeper
+dataDir=$(property "$1/zookeeper")
 clientPort=$2
 clientPortAddress=127.0.0.1
 maxClientCnxns=0

@@ -164,7 +164,8 @@ find_connection() {
     if (( patience-- == 0 )); then die 'nginx says nothing of a connection'; fi
     sleep 0.05
   done
-  PRODUCE=$(sed 's/.*Produce v\([0-9]*\).*/\1/' <<<"$CONNECTION")
+  PRODUCE=${CONNECTION##*Produce v}
+  PRODUCE=${PRODUCE%%[!0-9]*}
 }
 
 get() {

@@ -36,7 +36,7 @@ progress 'starting'
 open_broker default million "$PARTITIONS"
 dev/kafka.sh topic bench warm "$PARTITIONS"
 open_worker "require('producers').start('lkfk', '$BOOTSTRAP')" "
-  location = /pace { content_by_lua_file $ROOT/dev/bench/pace.lua; }
+  location = /pace { content_by_lua_file \"$ROOT/dev/bench/pace.lua\"; }
   location = /acknowledged { content_by_lua_block {
     ngx.say(require('lkfk.kfk').stats().succ_msg_cnt)
   } }"

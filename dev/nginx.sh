@@ -15,11 +15,14 @@ usage() {
   exit 2
 }
 
-# Debian keeps it out of a user's PATH; OpenResty out of anybody's.
+# LKFK_NGINX, or what there is: Debian keeps it out of a user's PATH; OpenResty out of anybody's.
 find_nginx() {
   local candidate
-  for candidate in ${NGINX:-} nginx openresty \
-    /usr/sbin/nginx /usr/local/openresty/nginx/sbin/nginx; do
+  if [[ -n ${LKFK_NGINX:-} ]]; then
+    command -v "$LKFK_NGINX" || die "LKFK_NGINX: no program $LKFK_NGINX"
+    return
+  fi
+  for candidate in nginx openresty /usr/sbin/nginx /usr/local/openresty/nginx/sbin/nginx; do
     if command -v "$candidate"; then return; fi
   done
   die 'no nginx found; dev/install.sh installs it'
@@ -27,10 +30,12 @@ find_nginx() {
 
 # Lua is a module on Debian, built in with OpenResty. The kit must come first.
 load_modules() {
-  local modules file
-  modules=$("$1" -V 2>&1 | tr ' ' '\n' | sed -n 's/^--modules-path=//p')
+  local line modules file
+  line=$("$1" -V 2>&1)
+  if [[ $line == *--add-module=*ngx_lua* ]]; then return; fi
+  modules=$(tr ' ' '\n' <<<"$line" | sed -n 's/^--modules-path=//p')
   for file in ndk_http_module.so ngx_http_lua_module.so; do
-    if [[ -f $modules/$file ]]; then echo "load_module $modules/$file;"; fi
+    if [[ -f $modules/$file ]]; then echo "load_module \"$modules/$file\";"; fi
   done
 }
 
@@ -40,28 +45,29 @@ write_conf() {
   # Workers of a root's nginx would else be nobody, and could not read the checkout.
   if (( EUID == 0 )); then echo "user $(id -un) $(id -gn);"; fi
   echo 'daemon off;'
-  echo "pid $PREFIX/nginx.pid;"
-  echo "error_log $PREFIX/error.log info;"
-  echo "include $PREFIX/main.conf;"
+  echo "pid \"$PREFIX/nginx.pid\";"
+  echo "error_log \"$PREFIX/error.log\" info;"
+  echo "include \"$PREFIX/main.conf\";"
   echo 'events { worker_connections 512; }'
   echo 'http {'
   echo '  access_log off;'
   for kind in client_body proxy fastcgi uwsgi scgi; do
-    echo "  ${kind}_temp_path $PREFIX/temp/$kind;"
+    echo "  ${kind}_temp_path \"$PREFIX/temp/$kind\";"
   done
-  echo "  include $PREFIX/http.conf;"
+  echo "  include \"$PREFIX/http.conf\";"
   echo '}'
 }
 
 prepare() {
+  local program
   PREFIX=$STAGE/nginx/$1
   [[ -f $PREFIX/http.conf ]] || die "no $PREFIX/http.conf"
-  NGINX=$(find_nginx)
+  program=$(find_nginx)
   mkdir -p "$PREFIX/temp"
   touch "$PREFIX/main.conf"
   echo "lua_package_cpath '${LKFK_CPATH:-}/?.so;;';" >"$PREFIX/cpath.conf"
-  write_conf "$NGINX" >"$PREFIX/nginx.conf"
-  COMMAND=("$NGINX" -p "$PREFIX" -c "$PREFIX/nginx.conf" -e "$PREFIX/error.log")
+  write_conf "$program" >"$PREFIX/nginx.conf"
+  COMMAND=("$program" -p "$PREFIX" -c "$PREFIX/nginx.conf" -e "$PREFIX/error.log")
 }
 
 start() {

@@ -34,11 +34,10 @@ build_address() {
 # wrap MODE: an nginx that runs under the tool.
 wrap() {
   local nginx
-  nginx=$(command -v /usr/sbin/nginx || command -v nginx) || die 'no nginx found'
-  export NGINX=$STAGE/nginx-$1
+  nginx=$(command -v "${LKFK_NGINX:-/usr/sbin/nginx}" || command -v nginx) || die 'no nginx found'
+  export LKFK_NGINX=$STAGE/nginx-$1
   {
-    # To nginx this variable means sockets that it inherits.
-    printf '%s\n' '#!/bin/sh' 'unset NGINX'
+    echo '#!/bin/sh'
     case $1 in
       memcheck)
         echo "exec valgrind --quiet --trace-children=yes --child-silent-after-fork=no \\"
@@ -53,8 +52,8 @@ wrap() {
         echo "LD_PRELOAD=$(libasan) exec $nginx \"\$@\""
         ;;
     esac
-  } >"$NGINX"
-  chmod +x "$NGINX"
+  } >"$LKFK_NGINX"
+  chmod +x "$LKFK_NGINX"
 }
 
 libasan() {

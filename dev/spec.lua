@@ -14,7 +14,8 @@ local ngx = ngx
 local LIMIT = 120
 local PENDING = "^#pending "
 
-package.path = getenv("LKFK_ROOT") .. "/?.lua;" .. package.path
+package.path = getenv("LKFK_ROOT") .. "/?.lua;" .. package.path .. getenv("SPEC_LUA_PATH")
+package.cpath = package.cpath .. getenv("SPEC_LUA_CPATH")
 
 local harness = require "spec.harness"
 local busted = require "busted.core"()

@@ -1,11 +1,27 @@
 #!/usr/bin/env bash
 # Runs specs inside a real nginx: spec.sh [-p] [-f NAME-PATTERN] [FILE...]; without files all of spec/.
 # With -p only those whose faults are known and not mended yet, which are listed otherwise.
-# Under resty where that works, else in a single-process nginx of ours. What they start belongs to
-# this run's stage. The last line is "N passed, N failed". LKFK_CPATH, when set, is the directory of
-# the lkfk.so to test; else it is built.
+# They test the nginx LKFK_NGINX, and run under the resty LKFK_RESTY; without these variables under what is installed,
+# and where no resty works in a single-process nginx of ours. What they start belongs to this run's stage. The last
+# line is "N passed, N failed". LKFK_CPATH, when set, is the directory of the lkfk.so to test; else it is built.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/stage.sh"
+
+# Sets RESTY; fails where there is none.
+find_resty() {
+  RESTY=${LKFK_RESTY:-resty}
+  if "$RESTY" -e 'os.exit(0)' >/dev/null 2>&1; then return; fi
+  [[ -z ${LKFK_RESTY:-} ]] || die "LKFK_RESTY: $RESTY does not work: $("$RESTY" -e 'os.exit(0)' 2>&1 | tail -n 1)"
+  return 1
+}
+
+# Where busted and what it needs are installed: OpenResty's LuaJIT looks in directories of its own alone.
+export_lua_paths() {
+  local dir
+  export SPEC_LUA_PATH='' SPEC_LUA_CPATH=''
+  for dir in /usr/local/share/lua/5.1 /usr/share/lua/5.1; do SPEC_LUA_PATH+=";$dir/?.lua;$dir/?/init.lua"; done
+  for dir in /usr/local/lib/lua/5.1 /usr/lib/*/lua/5.1; do SPEC_LUA_CPATH+=";$dir/?.so"; done
+}
 
 write_runner() {
   local name
@@ -50,8 +66,9 @@ stage_library
 export LKFK_ROOT=$ROOT SPEC_RESULT=$STAGE/spec.result SPEC_FILTER=$filter SPEC_FILES
 SPEC_FILES=$(printf '%s\n' "$@")
 rm -f "$SPEC_RESULT"
-if command -v resty >/dev/null && resty -e 'os.exit(0)' >/dev/null 2>&1; then
-  spawn - resty -c 512 --errlog-level error dev/spec.lua
+export_lua_paths
+if find_resty; then
+  spawn - "$RESTY" -c 512 --errlog-level error dev/spec.lua
 else
   write_runner
   spawn - dev/nginx.sh run runner

@@ -2,7 +2,8 @@
 # What the scripts in dev/ share: the stage of a run, free ports, and the lines a person reads.
 # Source it: it sets ROOT and changes into it.
 #
-# A stage is one run's directory, target/run/NAME.PID, with everything the run started. Invariants:
+# A stage is one run's directory, target/run/NAME.PID, with everything the run started. Below a checkout that other
+# users cannot enter, a root's stages are in /var/tmp, since workers of nginx that are not root read them. Invariants:
 # - The script that opens a stage owns it. Scripts it calls find it in LKFK_STAGE and join it.
 # - A process started with `spawn` stands in $STAGE/pids before its exec, and leads a session of its
 #   own, so that one signal to its group reaches all its children, orphans included. Its file holds
@@ -29,7 +30,27 @@ die() {
   exit 1
 }
 
+# nginx takes a variable of that name for sockets that it inherits; the program is LKFK_NGINX.
+unset NGINX
+
 # --- The stage ---
+
+# Sets RUNS, the directory of stages.
+find_runs() {
+  RUNS=$ROOT/target/run
+  if (( EUID != 0 )) || is_open_to_others "$ROOT"; then return; fi
+  RUNS=/var/tmp/lkfk-run.$(cksum <<<"$ROOT" | cut -d ' ' -f 1)
+  mkdir -m 755 "$RUNS" 2>/dev/null || [[ -d $RUNS && -O $RUNS && ! -L $RUNS ]] || die "$RUNS is somebody else's"
+}
+
+# is_open_to_others DIR: whether any user can go there.
+is_open_to_others() {
+  local dir=$1
+  while [[ -n $dir ]]; do
+    if (( ! (8#$(stat -c %a "$dir") & 1) )); then return 1; fi
+    dir=${dir%/*}
+  done
+}
 
 # stage_begin NAME: joins the stage of the caller, or opens one and owns it.
 stage_begin() {
@@ -37,8 +58,9 @@ stage_begin() {
     STAGE=$LKFK_STAGE
     return
   fi
-  forget_ended "$ROOT/target/run/$1."* "/dev/shm/lkfk-$1."*
-  STAGE=$ROOT/target/run/$1.$$
+  find_runs
+  forget_ended "$RUNS/$1."* "/dev/shm/lkfk-$1."*
+  STAGE=$RUNS/$1.$$
   export LKFK_STAGE=$STAGE LKFK_SHM=$STAGE/shm
   if shm_has_room; then LKFK_SHM=/dev/shm/lkfk-$1.$$; fi
   rm -rf "$STAGE" "$LKFK_SHM"
@@ -57,7 +79,8 @@ stage_begin() {
 # stage_join: for a tool called by hand as well as by a script. By hand there is no owner, and what
 # was started stays until it is stopped.
 stage_join() {
-  STAGE=${LKFK_STAGE:-$ROOT/target/run/manual}
+  if [[ -z ${LKFK_STAGE:-} ]]; then find_runs; fi
+  STAGE=${LKFK_STAGE:-$RUNS/manual}
   mkdir -p "$STAGE"/{pids,ports,log}
 }
 
@@ -228,6 +251,7 @@ step() {
   shift
   STEP_LOG=$STAGE/log/${name//[^A-Za-z0-9.]/_}
   printf '  %-46s' "$name"
+  : >>"$STEP_LOG" # it is looked at before the command has written anything
   spawn "$STEP_LOG" "$@"
   if [[ -t 1 ]]; then show_progress "$name" "$begun"; fi
   attend || code=$?

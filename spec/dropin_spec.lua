@@ -110,7 +110,7 @@ it("takes ngx_lua_lkfk's place, nothing changed, on Kafka 0.8.2.2", function()
         workers = WORKERS,
         lua_path = DIR .. "/?.lua",
         http = ([[
-            init_worker_by_lua_file %s/init.lua;
+            init_worker_by_lua_file "%s/init.lua";
             lua_socket_log_errors off;
             lua_shared_dict kfk 50m;
         ]]):format(DIR),

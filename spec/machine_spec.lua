@@ -122,7 +122,7 @@ it("NGX-09: children of a killed worker do not keep its queue from being adopted
     ]], topic)
     process.finally(function()
         if harness.alive(child) then
-            harness.run { "kill", child }
+            process.signal("TERM", child)
         end
     end)
     nginx:kill_worker()

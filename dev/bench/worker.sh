@@ -33,7 +33,7 @@ keepalive_requests 1000000000;
 init_worker_by_lua_block { $1 }
 server {
   include listen.conf;
-  location = /worker { content_by_lua_file $ROOT/dev/bench/worker.lua; }
+  location = /worker { content_by_lua_file "$ROOT/dev/bench/worker.lua"; }
   $2
 }
 CONF

@@ -1,7 +1,6 @@
 -- The nginx under test: a process of its own, never the runner, with lkfk.so on its
 -- lua_package_cpath.
 
-local ffi = require "ffi"
 local lfs = require "lfs"
 local footprint = require "spec.harness.footprint"
 local kafka = require "spec.harness.kafka"
@@ -11,19 +10,17 @@ local process = require "spec.harness.process"
 local assert, error, ipairs, pairs, pcall = assert, error, ipairs, pairs, pcall
 local loadstring, select, setmetatable = loadstring, select, setmetatable
 local tonumber, type = tonumber, type
-local concat, max, sort = table.concat, math.max, table.sort
+local concat, max = table.concat, math.max
 local getenv = os.getenv
 local must, finally, eventually = process.must, process.finally, process.eventually
 local at_failure = process.at_failure
 local read, write, env_file = process.read, process.write, process.env_file
-local alive, parent_of = process.alive, process.parent_of
-local C = ffi.C
+local alive, children = process.alive, process.children
 local ngx = ngx
 
 local STAGE, SHM = getenv("LKFK_STAGE"), getenv("LKFK_SHM")
 local TOOL = getenv("LKFK_ROOT") .. "/dev/nginx.sh"
-
-ffi.cdef "int kill(int pid, int sig);"
+local LITERAL = getenv("LKFK_ROOT") .. "/spec/harness/literal.lua"
 
 local _M = {}
 
@@ -32,16 +29,13 @@ Nginx.__index = Nginx
 
 local nginxes = 0
 local LINES_AT_FAILURE = 30
-local SIGNALS = {
-    HUP = 1, QUIT = 3, KILL = 9, USR1 = 10, USR2 = 12, TERM = 15, CONT = 18, STOP = 19, WINCH = 28,
-}
 local PHASES = { "rewrite", "access", "content", "header_filter", "body_filter", "log" }
 
 -- Runs the Lua code that it is sent.
 local RUN = {
     conf = "client_max_body_size 16m; client_body_buffer_size 16m;",
-    content = ([[
-        local literal = dofile(%q)
+    content = [[
+        local literal = dofile(ngx.config.prefix() .. "/lua/literal.lua")
         ngx.req.read_body()
         local chunk, err = loadstring(ngx.req.get_body_data(), "=run")
         local results = { n = 2, false, err }
@@ -51,7 +45,7 @@ local RUN = {
         end
         for i = 1, results.n do results[i] = literal(results[i]) end
         ngx.print("return ", table.concat(results, ", ", 1, results.n))
-    ]]):format(getenv("LKFK_ROOT") .. "/spec/harness/literal.lua"),
+    ]],
 }
 
 
@@ -76,7 +70,7 @@ local function chunk(self, name, directive, code)
     local path = ("%s/lua/%s.lua"):format(self.prefix, (name:gsub("%W", "_")))
     local known = ("local queue_path, backpath = %q, %q; "):format(self.queue_path, self.backpath)
     write(path, known .. code)
-    return ("%s_by_lua_file %s;\n"):format(directive, path)
+    return ("%s_by_lua_file \"%s\";\n"):format(directive, path)
 end
 
 
@@ -149,6 +143,8 @@ function _M.start(options)
         workers = options.workers or 1,
     }, Nginx)
     must { "mkdir", "-p", prefix .. "/lua", self.queue_path, self.backpath }
+    -- In its prefix, where workers may read it whoever they are.
+    write(prefix .. "/lua/literal.lua", assert(read(LITERAL)))
     write_configuration(self, options)
     finally(function()
         if self.master then
@@ -207,7 +203,7 @@ function Nginx:await_master()
     local pid = self.master
     finally(function()
         if alive(pid) then
-            C.kill(pid, SIGNALS.QUIT)
+            process.signal("QUIT", pid)
             eventually(10, function()
                 return not alive(pid)
             end)
@@ -301,18 +297,6 @@ function Nginx:last_lines(count)
 end
 
 
-local function children(parent)
-    local list = {}
-    for entry in lfs.dir("/proc") do
-        if entry:find("^%d+$") and parent_of(entry) == parent then
-            list[#list + 1] = tonumber(entry)
-        end
-    end
-    sort(list)
-    return list
-end
-
-
 -- pids() -> workers at work, workers on their way out; self.master is the master's.
 function Nginx:pids()
     local working, leaving = {}, {}
@@ -330,7 +314,7 @@ end
 
 -- signal(name): "HUP", "QUIT", ... to the master, or to the process given.
 function Nginx:signal(name, pid)
-    assert(C.kill(pid or self.master, (assert(SIGNALS[name], name))) == 0, "no such process")
+    process.signal(name, pid or self.master)
 end
 
 

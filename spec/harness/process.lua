@@ -2,14 +2,23 @@
 --
 -- Nothing here blocks the runner: waiting is ngx.sleep, programs run beside it.
 
+local ffi = require "ffi"
 local lfs = require "lfs"
 
 local assert, error, ipairs, pcall, select = assert, error, ipairs, pcall, select
 local tonumber, tostring, type, unpack = tonumber, tostring, type, unpack
-local concat, remove_last = table.concat, table.remove
+local concat, remove_last, sort = table.concat, table.remove, table.sort
 local execute, getenv, remove, open = os.execute, os.getenv, os.remove, io.open
+local C = ffi.C
 local ngx = ngx
 local sleep, now, update_time = ngx.sleep, ngx.now, ngx.update_time
+
+-- A program of that name is not on every machine.
+ffi.cdef "int kill(int pid, int sig);"
+
+local SIGNALS = {
+    HUP = 1, QUIT = 3, KILL = 9, USR1 = 10, USR2 = 12, TERM = 15, CONT = 18, STOP = 19, WINCH = 28,
+}
 
 local _M = {}
 
@@ -154,7 +163,7 @@ function _M.start(argv)
     local pid = assert(tonumber(read(base .. ".pid")))
     _M.finally(function()
         if _M.alive(pid) then
-            _M.must { "kill", "-KILL", pid }
+            _M.signal("KILL", pid)
         end
     end)
     return function()
@@ -181,6 +190,25 @@ end
 
 function _M.alive(pid)
     return _M.parent_of(pid) ~= nil
+end
+
+
+-- children(parent) -> the pids of a process's children, sorted.
+function _M.children(parent)
+    local list = {}
+    for entry in lfs.dir("/proc") do
+        if entry:find("^%d+$") and _M.parent_of(entry) == parent then
+            list[#list + 1] = tonumber(entry)
+        end
+    end
+    sort(list)
+    return list
+end
+
+
+-- signal(name, pid): "HUP", "QUIT", ...
+function _M.signal(name, pid)
+    assert(C.kill(pid, (assert(SIGNALS[name], name))) == 0, "no such process")
 end
 
 
