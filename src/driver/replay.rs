@@ -14,7 +14,7 @@ use super::intake::new_record;
 use super::sources::{ReplayChunk, Sources};
 use super::{Level, Run, Shared, wall_ms};
 use crate::backup::backlog::{Place, Which};
-use crate::backup::{Backlog, BackupError, Chunk};
+use crate::backup::{Backlog, BackupError, Chunk, Waiting};
 use crate::config::{Config, Replay as Setting};
 use crate::producer::{Fate, NewRecord, Outcome, Time};
 use crate::protocol::error_code::ErrorCode;
@@ -43,8 +43,8 @@ struct Topic {
 
 /// What came of an errand to the files.
 enum Answer {
-    /// Bytes that wait, by topic; `None` when another process replays.
-    Waiting(Result<Option<BTreeMap<String, u64>>, BackupError>),
+    /// What waits, by topic; `None` when another process replays.
+    Waiting(Result<Option<BTreeMap<String, Waiting>>, BackupError>),
     /// The next lines of a topic, if there are some.
     Read { topic: String, settled: HashSet<Place>, chunk: Result<Option<Chunk>, BackupError> },
     /// What became of a chunk is noted; how many of its lines were moved aside.
@@ -60,8 +60,8 @@ pub(super) struct Replay {
     look_at: Time,
     /// When metadata is asked for again for the sake of topics that cannot be delivered.
     refresh_at: Time,
-    /// Bytes that wait, by topic, at the last look.
-    waiting: BTreeMap<String, u64>,
+    /// What waits, by topic, at the last look.
+    waiting: BTreeMap<String, Waiting>,
     topics: HashMap<String, Topic>,
     last_topic: String,
     /// The name of the next chunk's first line.
@@ -203,7 +203,7 @@ impl Run<'_> {
     fn take_waiting(
         &mut self,
         now: Time,
-        waiting: Result<Option<BTreeMap<String, u64>>, BackupError>,
+        waiting: Result<Option<BTreeMap<String, Waiting>>, BackupError>,
     ) {
         let replay = &mut self.replay;
         replay.look_at = now + LOOK_EVERY;
@@ -233,8 +233,17 @@ impl Run<'_> {
                 );
                 self.shared.lines.put(now, Level::Warn, "left alone", name, text);
             }
+            for name in backlog.take_unclaimed() {
+                let text = format_args!(
+                    "backup file {name} begins with lines that no journal of lkfk's knows, so replay = true does not \
+                     send them; if lkfk wrote them (the file is a copy, or its file system changes inode numbers at \
+                     each mount) name it TOPIC~redo, and if others did, replay = \"all\" sends them"
+                );
+                self.shared.lines.put(now, Level::Warn, "unclaimed", &name, text);
+            }
         }
-        stats::set(&self.shared.stats.replay_waiting_bytes, replay.waiting.values().sum());
+        let bytes = replay.waiting.values().map(|waiting| waiting.bytes).sum();
+        stats::set(&self.shared.stats.replay_waiting_bytes, bytes);
         // Whether they can be delivered is known once metadata was asked for.
         let mut all = true;
         for topic in replay.waiting.keys() {
@@ -284,7 +293,7 @@ impl Run<'_> {
                 }
                 // Until the next look.
                 replay.waiting.remove(&name);
-                let left = replay.waiting.values().sum();
+                let left = replay.waiting.values().map(|waiting| waiting.bytes).sum();
                 stats::set(&self.shared.stats.replay_waiting_bytes, left);
                 return;
             }
