@@ -271,7 +271,7 @@ impl Backlog {
             },
             topic: &entry.topic,
             longest: self.longest,
-            growing: entry.kind == Kind::Current,
+            growing: matches!(entry.kind, Kind::Current | Kind::Displaced),
             inode,
             settled,
             size,

@@ -33,4 +33,5 @@ pub use backlog::{Backlog, Waiting};
 pub use chunk::Chunk;
 pub use dir::BackupError;
 pub use line_batch::LineBatch;
+pub use names::directory_of;
 pub use writer::{BackupDir, Limits};
