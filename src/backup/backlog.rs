@@ -12,7 +12,7 @@
 
 use super::chunk::Chunk;
 use super::dir::{self, BackupError, Directory, Locked};
-use super::format::Writing;
+use super::format::{LONGEST_FRONT, Writing, has_front_of_line};
 use super::journal::{self, BEFORE, Journal, Listed, Progress};
 use super::names::{JOURNALS, Kind, LOCK};
 use super::repair::{repair, set_aside};
@@ -29,6 +29,23 @@ use std::path::Path;
 /// Seconds after which the journal of a file that is gone is removed: an operator may put the file back.
 const GONE_FOR: i64 = 86_400;
 
+/// What waits in the files of a topic.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Bytes that are to be replayed; 0 when all is done but a file's removal.
+    pub bytes: u64,
+    /// lkfk wrote lines of one of the files, or a person has named one so that it is sent. Otherwise they are
+    /// strangers', and perhaps lie there by accident: nobody has said that there is such a topic.
+    pub known: bool,
+}
+
+impl Waiting {
+    fn add(&mut self, other: Waiting) {
+        self.bytes += other.bytes;
+        self.known |= other.known;
+    }
+}
+
 /// The backup files of a directory, to be read.
 pub struct Backlog {
     dir: Directory,
@@ -38,6 +55,10 @@ pub struct Backlog {
     lock: Option<File>,
     /// Files that are left alone, by inode number and name.
     left_alone: BTreeMap<u64, String>,
+    /// Files of which it was looked whether they begin with lines that no journal knows, by inode number.
+    looked_at: HashSet<u64>,
+    /// Names of those that do, and that nobody was told of.
+    unclaimed: Vec<String>,
     /// Files that could not be looked at the last time, and why.
     troubles: Vec<BackupError>,
 }
@@ -52,6 +73,8 @@ impl Backlog {
             longest,
             lock: None,
             left_alone: BTreeMap::new(),
+            looked_at: HashSet::new(),
+            unclaimed: Vec::new(),
             troubles: Vec::new(),
         })
     }
@@ -82,19 +105,20 @@ impl Backlog {
         self.lock = None;
     }
 
-    /// Topics of which something waits, and how many bytes. Reads names, sizes and journals, no lines.
-    /// `now_s` is the wall clock, in seconds.
-    pub fn waiting(&mut self, now_s: i64) -> Result<BTreeMap<String, u64>, BackupError> {
+    /// Topics of which something waits. Reads names, sizes and journals, and of each file no more lines than tell whose
+    /// it is. `now_s` is the wall clock, in seconds.
+    pub fn waiting(&mut self, now_s: i64) -> Result<BTreeMap<String, Waiting>, BackupError> {
         let files = self.dir.list().map_err(self.dir.error("cannot list", ""))?;
         let alive: HashSet<u64> = files.iter().map(|file| file.inode).collect();
         self.left_alone.retain(|inode, name| {
             files.iter().any(|file| file.inode == *inode && file.name == *name)
         });
-        let mut waiting = BTreeMap::new();
+        self.looked_at.retain(|inode| alive.contains(inode));
+        let mut waiting = BTreeMap::<String, Waiting>::new();
         self.troubles.clear();
         for file in &files {
-            match self.bytes_left(file) {
-                Ok(Some(bytes)) => *waiting.entry(file.topic.clone()).or_default() += bytes,
+            match self.look_at(file) {
+                Ok(Some(found)) => waiting.entry(file.topic.clone()).or_default().add(found),
                 Ok(None) => {}
                 // One file is no reason to leave all others where they are.
                 Err(error) => self.troubles.push(error),
@@ -113,32 +137,65 @@ impl Backlog {
         Ok(waiting)
     }
 
-    /// Bytes of a file that are to be replayed; `None` when there is nothing to do about it, 0 when all is
-    /// done but the file's removal.
-    fn bytes_left(&self, file: &dir::Entry) -> Result<Option<u64>, BackupError> {
+    /// What waits in a file; `None` when there is nothing to do about it.
+    fn look_at(&mut self, file: &dir::Entry) -> Result<Option<Waiting>, BackupError> {
         if file.kind == Kind::Bad || self.left_alone.contains_key(&file.inode) {
             return Ok(None);
         }
         let error = self.dir.error("cannot read the journal of", &file.name);
-        let Some(open) = self.dir.open_file(&file.name, false)? else { return Ok(None) };
-        let Some(journal) = Journal::open(&self.dir.fd, &open).map_err(&error)? else {
-            let all = self.which(file.kind) == Which::All;
-            return Ok((all && file.size > 0).then_some(file.size));
+        let open = match self.dir.open_file(&file.name, false) {
+            Ok(Some(open)) => open,
+            Ok(None) => return Ok(None),
+            // A stranger's: what is wrong with it does not matter.
+            Err(_) if !self.may_hold_wanted(file).map_err(&error)? => return Ok(None),
+            Err(error) => return Err(error),
         };
-        let progress = valid_progress(&journal, &open, file.size).map_err(&error)?;
-        if progress.own == file.size && progress.others == file.size {
-            return Ok(Some(0));
-        }
-        let left = match self.which(file.kind) {
-            Which::All => file.size.saturating_sub(progress.own.min(progress.others)),
-            Which::Own => {
-                let count = journal.len().map_err(&error)?;
-                let last = journal.entries(count.saturating_sub(1), 1).map_err(&error)?;
-                let end = last.first().map_or(0, journal::Entry::end).min(file.size);
-                end.saturating_sub(progress.own)
+        let journal = Journal::open(&self.dir.fd, &open).map_err(&error)?;
+        let progress = match &journal {
+            Some(journal) => valid_progress(journal, &open, file.size).map_err(&error)?,
+            None => Progress::default(),
+        };
+        let unknown = journal.as_ref().map_or(file.size, Journal::unknown);
+        self.look_for_unclaimed(file, &open, unknown, &progress).map_err(&error)?;
+        let known = match &journal {
+            Some(journal) => journal.len().map_err(&error)? > 0,
+            None => false,
+        };
+        let bytes = bytes_left(self.which(file.kind), file.size, journal.as_ref(), &progress);
+        let known = known || file.kind == Kind::Redo;
+        Ok(bytes.map_err(&error)?.map(|bytes| Waiting { bytes, known }))
+    }
+
+    /// False for a file in which no line is to be replayed, whatever it holds.
+    fn may_hold_wanted(&self, file: &dir::Entry) -> Result<bool, Errno> {
+        Ok(self.which(file.kind) == Which::All || Journal::is_there(&self.dir.fd, file.inode)?)
+    }
+
+    /// Whether a file begins with lines that lkfk may have written, though no journal says so: then they are not sent,
+    /// and a person is to know.
+    fn look_for_unclaimed(
+        &mut self,
+        file: &dir::Entry,
+        open: &File,
+        unknown: u64,
+        progress: &Progress,
+    ) -> Result<(), Errno> {
+        let passed_over = self.which(file.kind) == Which::Own && progress.others < unknown;
+        if passed_over && self.looked_at.insert(file.inode) {
+            let mut front = [0; LONGEST_FRONT];
+            let read = read_at(open, &mut front, 0)?;
+            if has_front_of_line(&front[..read], &file.topic) {
+                self.unclaimed.push(file.name.clone());
             }
-        };
-        Ok((left > 0).then_some(left))
+        }
+        Ok(())
+    }
+
+    /// Names of files that begin with lines which look like lkfk's and are in no journal, so that they are not sent:
+    /// each is given once.
+    pub fn take_unclaimed(&mut self) -> Vec<String> {
+        self.unclaimed.sort();
+        std::mem::take(&mut self.unclaimed)
     }
 
     /// The oldest lines of a topic that wait, but for those in `settled`; `None` when there are none, or when
@@ -152,7 +209,7 @@ impl Backlog {
         files.retain(|file| file.topic == topic);
         files.sort_by_key(|file| file.kind);
         for file in files {
-            if self.bytes_left(&file)?.is_none() {
+            if self.look_at(&file)?.is_none() {
                 continue;
             }
             let Some(open) = self.dir.open_file(&file.name, false)? else { continue };
@@ -214,7 +271,7 @@ impl Backlog {
             },
             topic: &entry.topic,
             longest: self.longest,
-            growing: entry.kind == Kind::Current,
+            growing: matches!(entry.kind, Kind::Current | Kind::Displaced),
             inode,
             settled,
             size,
@@ -322,6 +379,29 @@ impl Backlog {
         drop(locked);
         Ok(())
     }
+}
+
+/// Bytes of a file that are to be replayed; `None` when there are none, and 0 when all is done but its removal.
+fn bytes_left(
+    which: Which,
+    size: u64,
+    journal: Option<&Journal>,
+    progress: &Progress,
+) -> Result<Option<u64>, Errno> {
+    if journal.is_some() && progress.own == size && progress.others == size {
+        return Ok(Some(0));
+    }
+    let left = match (which, journal) {
+        (Which::All, _) => size.saturating_sub(progress.own.min(progress.others)),
+        (Which::Own, None) => 0,
+        (Which::Own, Some(journal)) => {
+            let count = journal.len()?;
+            let last = journal.entries(count.saturating_sub(1), 1)?;
+            let end = last.first().map_or(0, journal::Entry::end).min(size);
+            end.saturating_sub(progress.own)
+        }
+    };
+    Ok((left > 0).then_some(left))
 }
 
 /// Where reading goes on.

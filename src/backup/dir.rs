@@ -6,8 +6,9 @@ use super::names::{self, Kind};
 use crate::sys::files;
 use rustix::fs::{self, AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::{Errno, retry_on_intr};
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -144,10 +145,8 @@ impl Directory {
 fn make(path: &Path) -> Result<(), BackupError> {
     let system = |what, errno| BackupError::System { what, path: path.to_owned(), errno };
     if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).map_err(|error| {
-            let errno = error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
-            system("backpath: cannot make the parent of", errno)
-        })?;
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(parent);
+        made.map_err(|error| system("backpath: cannot make the parent of", files::errno(error)))?;
     }
     match fs::mkdir(path, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),

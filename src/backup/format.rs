@@ -111,6 +111,16 @@ pub(super) fn longest_line(longest: usize, writing: Writing) -> usize {
     longest.saturating_mul(ratio).saturating_add(1024)
 }
 
+/// Bytes of the front of a line: time, topic and the tabs behind them.
+pub(super) const LONGEST_FRONT: usize = 19 + 1 + topic_name::MAX_LEN + 1;
+
+/// Whether these bytes begin as a line of the topic does, whoever wrote it.
+pub(super) fn has_front_of_line(bytes: &[u8], topic: &str) -> bool {
+    let mut columns = bytes.splitn(3, |byte| *byte == b'\t');
+    let time = columns.next().and_then(local_time::parse);
+    time.is_some() && columns.next() == Some(topic.as_bytes()) && columns.next().is_some()
+}
+
 /// A line that was read, without its topic. Its fields lie in a buffer, which many lines may share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fields {

@@ -5,20 +5,24 @@
 //!   checksum. Nothing else counts: not the file's name, its owner or the look of a line. So lines of a
 //!   user's `failed_cb`, of the original module, of a script or an editor are never taken for lkfk's.
 //! - The journal is named after the file's inode number and so follows it through every renaming. That of a file that
-//!   is gone gets another name, and its own again when the file comes back; of a new file with that number it takes
-//!   nothing for lkfk's, since the bytes differ.
+//!   is gone gets another name, and its own again when the file comes back.
+//! - A number is used again, so it says little. A journal is a file's when that was born at the time that the journal
+//!   has (where both are known), and when at least one of the lines that are looked at has its checksum. A file of which
+//!   no line matches is somebody else's, and not a damaged one of lkfk's: nothing in it is moved.
 //! - Entries are written before their lines, under the file's lock; what a killed writer claimed and did not
 //!   write is taken back by the next one. Entries never overlap and stand in the file's order.
 //! - Progress is written into one of two places in turn, with a checksum, so that one is whole always.
 //!
 //! # Format, little-endian
 //! ```text
-//! 0     magic "lkfkbak1", inode number u64, zeros
+//! 0     magic "lkfkbak1", inode number u64, birth of the file in nanoseconds i64 (0: not known), length u64 of what
+//!       was in the file before the journal was made, zeros
 //! 64    progress: sequence u64, own u64, others u64, before u32, flags u32, zeros, check u32   (48 bytes)
 //! 112   progress, the other place
 //! 160   entries: offset u64, time in milliseconds i64, length u32 (highest bit: refused), check u32
 //! ```
 
+use super::file_id::FileId;
 use super::names::JOURNALS;
 use crate::rename;
 use crate::sys::files::{self, errno, read_at};
@@ -40,6 +44,10 @@ pub(super) const ENTRY_LEN: usize = 24;
 const REFUSED: u32 = 1 << 31;
 /// The others' bytes before `Progress::others` end in the middle of a line that is no line.
 const INSIDE_BAD: u32 = 1;
+/// Lines at either end of a file that are looked at to learn whether the journal is the file's.
+const COMPARED: usize = 8;
+/// Bytes of a line that are looked at at a time.
+const PIECE: usize = 64 * 1024;
 /// Longest line that an entry can describe.
 pub(super) const LONGEST_LINE: usize = (REFUSED - 1) as usize;
 
@@ -79,11 +87,30 @@ impl Entry {
         self.len | if self.refused { REFUSED } else { 0 }
     }
 
-    fn sum(&self, line: &[u8]) -> u32 {
+    /// Whether the line that it was made for stands in the file. The length of a damaged entry sizes no buffer.
+    fn is_in(&self, file: &File) -> Result<bool, Errno> {
+        let mut piece = vec![0; PIECE.min(self.len as usize)];
+        let (mut sum, mut at) = (self.sum_of_fields(), self.offset);
+        while at < self.end() {
+            let want = (self.end() - at).min(PIECE as u64) as usize;
+            let read = read_at(file, &mut piece[..want], at)?;
+            if read == 0 {
+                return Ok(false);
+            }
+            sum = crc32c::crc32c_append(sum, &piece[..read]);
+            at += read as u64;
+        }
+        Ok(sum == self.check)
+    }
+
+    fn sum_of_fields(&self) -> u32 {
         let sum = crc32c::crc32c(&self.offset.to_le_bytes());
         let sum = crc32c::crc32c_append(sum, &self.logged_ms.to_le_bytes());
-        let sum = crc32c::crc32c_append(sum, &self.len_word().to_le_bytes());
-        crc32c::crc32c_append(sum, line)
+        crc32c::crc32c_append(sum, &self.len_word().to_le_bytes())
+    }
+
+    fn sum(&self, line: &[u8]) -> u32 {
+        crc32c::crc32c_append(self.sum_of_fields(), line)
     }
 
     fn put(&self, out: &mut Vec<u8>) {
@@ -138,6 +165,10 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 /// [`set_progress`](Self::set_progress), which only the process that replays calls.
 pub(super) struct Journal {
     file: File,
+    /// When the file was made that it belongs to, if that is known.
+    born_ns: Option<i64>,
+    /// What stood in that file before the journal was made, in bytes: nobody noted who wrote it.
+    unknown: u64,
 }
 
 /// The directory of the journals, without following a link in its place; `None` when it is missing and not
@@ -166,6 +197,16 @@ pub(super) struct Listed {
     pub gone_since: Option<i64>,
 }
 
+/// Whether one of the lines stands in the file, which has `size` bytes.
+fn any_is_in(entries: &[Entry], file: &File, size: u64) -> Result<bool, Errno> {
+    for entry in entries.iter().filter(|entry| entry.end() <= size) {
+        if entry.is_in(file)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// All journals.
 pub(super) fn list(dir: impl AsFd) -> Result<Vec<Listed>, Errno> {
     let Some(dir) = directory(dir, false)? else { return Ok(Vec::new()) };
@@ -186,9 +227,42 @@ pub(super) fn list(dir: impl AsFd) -> Result<Vec<Listed>, Errno> {
 }
 
 impl Journal {
-    /// The journal of a file, if there is one that is whole.
+    /// The journal of a file, if there is one that is whole and not that of an earlier file with its number.
     pub fn open(dir: impl AsFd, of: &File) -> Result<Option<Journal>, Errno> {
-        Self::open_numbered(dir, fs::fstat(of)?.st_ino)
+        let id = FileId::of(of)?;
+        let Some(journal) = Self::open_numbered(dir, id.inode)? else { return Ok(None) };
+        Ok(if journal.is_of(of, &id)? { Some(journal) } else { None })
+    }
+
+    /// Whether there is one of this number, whosever it is.
+    pub fn is_there(dir: impl AsFd, inode: u64) -> Result<bool, Errno> {
+        let Some(dir) = directory(dir, false)? else { return Ok(false) };
+        Ok(fs::statat(dir, inode.to_string(), AtFlags::SYMLINK_NOFOLLOW).is_ok())
+    }
+
+    /// Whether it belongs to this file, which has its number.
+    fn is_of(&self, file: &File, id: &FileId) -> Result<bool, Errno> {
+        let births = (self.born_ns, id.born_ns);
+        if let (Some(noted), Some(born)) = births
+            && noted != born
+        {
+            return Ok(false);
+        }
+        let size = fs::fstat(file)?.st_size as u64;
+        let first = self.entries(0, COMPARED)?;
+        if first.is_empty() || size == 0 {
+            return Ok(true);
+        }
+        if any_is_in(&first, file, size)? {
+            return Ok(true);
+        }
+        let there = self.first_that(|entry| entry.end() > size)?;
+        if there == 0 {
+            // It claims what a killed writer did not write, unless the number was used again.
+            return Ok(births.0.is_some() && births.1.is_some());
+        }
+        let last = self.entries(there.saturating_sub(COMPARED as u64), COMPARED)?;
+        any_is_in(&last, file, size)
     }
 
     fn open_numbered(dir: impl AsFd, inode: u64) -> Result<Option<Journal>, Errno> {
@@ -207,7 +281,7 @@ impl Journal {
             file => File::from(file?),
         };
         let stat = fs::fstat(&file)?;
-        let mut head = [0; 16];
+        let mut head = [0; 32];
         let whole = files::check_own(&stat).is_ok()
             && stat.st_size as u64 >= ENTRIES_AT
             && read_at(&file, &mut head, 0)? == head.len()
@@ -216,7 +290,8 @@ impl Journal {
         if !whole {
             return Ok(None);
         }
-        Ok(Some(Journal { file }))
+        let born_ns = Some(u64_at(&head, 16) as i64).filter(|born| *born != 0);
+        Ok(Some(Journal { file, born_ns, unknown: u64_at(&head, 24) }))
     }
 
     /// As [`open`](Self::open); makes one where there is none, and a new one where it is not whole.
@@ -224,7 +299,8 @@ impl Journal {
         if let Some(journal) = Self::open(&dir, of)? {
             return Ok(journal);
         }
-        let inode = fs::fstat(of)?.st_ino;
+        let FileId { inode, born_ns } = FileId::of(of)?;
+        let unknown = fs::fstat(of)?.st_size as u64;
         let Some(inside) = directory(&dir, true)? else { return Err(Errno::NOENT) };
         Self::forget(&dir, inode)?;
         let flags =
@@ -234,12 +310,20 @@ impl Journal {
         let mut head = [0; ENTRIES_AT as usize];
         head[..8].copy_from_slice(MAGIC);
         head[8..16].copy_from_slice(&inode.to_le_bytes());
+        head[16..24].copy_from_slice(&born_ns.unwrap_or(0).to_le_bytes());
+        head[24..32].copy_from_slice(&unknown.to_le_bytes());
         if let Err(errno) = file.write_all_at(&head, 0).map_err(errno) {
             // A cut head is not whole, and made anew the next time; without it nothing is left over.
             let _ = Self::forget(&dir, inode);
             return Err(errno);
         }
-        Ok(Journal { file })
+        Ok(Journal { file, born_ns, unknown })
+    }
+
+    /// Bytes at the file's beginning of which nobody noted who wrote them. Journals of versions that did not count
+    /// them say 0.
+    pub fn unknown(&self) -> u64 {
+        self.unknown
     }
 
     /// Forgets everything, for a file that is empty. The journal is not made anew, since others have it open.

@@ -18,6 +18,7 @@ pub mod backlog;
 mod chunk;
 mod dir;
 mod extra;
+mod file_id;
 pub mod format;
 mod journal;
 mod line_batch;
@@ -28,8 +29,9 @@ mod scan;
 mod tests;
 pub mod writer;
 
-pub use backlog::Backlog;
+pub use backlog::{Backlog, Waiting};
 pub use chunk::Chunk;
 pub use dir::BackupError;
 pub use line_batch::LineBatch;
+pub use names::directory_of;
 pub use writer::{BackupDir, Limits};

@@ -6,16 +6,24 @@
 //! TOPIC~1        rotated files, the oldest first
 //! TOPIC~bad      lines that replay could not send, for a person to look at
 //! TOPIC~redo     lines of lkfk's format that a person wants sent, whoever wrote them
+//! TOPIC~file     lines are appended here where TOPIC is a directory
 //! ~journal/N     journal of the file with inode number N
 //! ~lock          locked by the process that replays
+//! ~p/NAME/       the backup directory of the producer of that name, with all of the above
 //! ```
 
 use crate::topic_name;
+use std::path::{Path, PathBuf};
 
 /// Directory of the journals.
 pub(super) const JOURNALS: &str = "~journal";
 /// The lock of the process that replays.
 pub(super) const LOCK: &str = "~lock";
+
+/// Directory of the backup directories of producers that have a name.
+const PRODUCERS: &str = "~p";
+/// Longest name of a producer.
+const LONGEST_PRODUCER: usize = 64;
 
 /// Longest name that file systems take.
 const MAX_LEN: usize = 255;
@@ -27,6 +35,8 @@ pub(super) enum Kind {
     Redo,
     /// Number so and so of the rotated ones.
     Rotated(u32),
+    /// Appended to in place of the current one, whose name a directory has.
+    Displaced,
     /// The one that is appended to.
     Current,
     /// Lines moved aside.
@@ -39,6 +49,7 @@ pub(super) fn parse(name: &str) -> Option<(&str, Kind)> {
         None => (name, Kind::Current),
         Some((topic, "bad")) => (topic, Kind::Bad),
         Some((topic, "redo")) => (topic, Kind::Redo),
+        Some((topic, "file")) => (topic, Kind::Displaced),
         Some((topic, number)) => {
             let digits = number.bytes().all(|byte| byte.is_ascii_digit());
             if !digits || number.starts_with('0') {
@@ -56,10 +67,20 @@ pub(super) fn name(topic: &str, kind: Kind) -> Option<String> {
     let name = match kind {
         Kind::Current => topic.to_owned(),
         Kind::Rotated(number) => format!("{topic}~{number}"),
+        Kind::Displaced => format!("{topic}~file"),
         Kind::Bad => format!("{topic}~bad"),
         Kind::Redo => format!("{topic}~redo"),
     };
     (name.len() <= MAX_LEN).then_some(name)
+}
+
+/// Where a producer's backup files lie: in `backpath` itself, or in a directory of its own below it, whose name no
+/// topic has. `None` for a name that no producer may have: 1 to 64 letters, digits, `.`, `_` and `-`, but not `.` or
+/// `..`.
+pub fn directory_of(backpath: &Path, producer: Option<&str>) -> Option<PathBuf> {
+    let Some(name) = producer else { return Some(backpath.to_owned()) };
+    let is_valid = name.len() <= LONGEST_PRODUCER && topic_name::is_valid(name);
+    is_valid.then(|| backpath.join(PRODUCERS).join(name))
 }
 
 #[cfg(test)]
@@ -71,16 +92,40 @@ mod tests {
     fn longest_topic_has_room_for_its_rotated_files() {
         let topic = "x".repeat(topic_name::MAX_LEN);
         assert!(name(&topic, Kind::Rotated(99_999)).is_some());
-        assert!(name(&topic, Kind::Bad).is_some() && name(&topic, Kind::Redo).is_some());
+        let others = [Kind::Bad, Kind::Redo, Kind::Displaced];
+        assert!(others.into_iter().all(|kind| name(&topic, kind).is_some()));
         assert_eq!(name(&topic, Kind::Rotated(100_000)), None);
     }
 
     #[test]
     fn names_that_are_not_ours_are_nobody_s() {
-        for other in
-            ["", "~lock", "~journal", "a~", "a~01", "a~1~2", "a~x", "a~99999999999", "a b~1"]
-        {
+        for other in [
+            "",
+            "~lock",
+            "~journal",
+            "~p",
+            "~queue-0",
+            "~file",
+            "a~",
+            "a~01",
+            "a~1~2",
+            "a~x",
+            "a~99999999999",
+            "a b~1",
+        ] {
             assert_eq!(parse(other), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_producer_s_directory_lies_below_backpath_under_a_name_that_no_topic_has() {
+        let path = Path::new("/b");
+        assert_eq!(directory_of(path, None).as_deref(), Some(path));
+        assert_eq!(directory_of(path, Some("a-B_9.x")), Some(path.join("~p/a-B_9.x")));
+        assert!(directory_of(path, Some(&"x".repeat(64))).is_some());
+        assert!(!topic_name::is_valid(PRODUCERS));
+        for bad in ["", ".", "..", "a/b", "~p", "a b", "ü", "a\0", &"x".repeat(65)] {
+            assert_eq!(directory_of(path, Some(bad)), None, "{bad:?}");
         }
     }
 
@@ -90,7 +135,7 @@ mod tests {
             a in "[a.1_-]{1,6}", b in "[a.1_-]{1,6}", x in 1u32..20, y in 1u32..20,
         ) {
             prop_assume!(a != b && topic_name::is_valid(&a) && topic_name::is_valid(&b));
-            let kinds = |n| [Kind::Current, Kind::Rotated(n), Kind::Bad, Kind::Redo];
+            let kinds = |n| [Kind::Current, Kind::Displaced, Kind::Rotated(n), Kind::Bad, Kind::Redo];
             for one in kinds(x) {
                 let first = name(&a, one).unwrap();
                 prop_assert_eq!(parse(&first), Some((&*a, one)));

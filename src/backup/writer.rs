@@ -16,7 +16,7 @@ use super::names::{self, Kind};
 use super::repair::{cut_back, repair};
 use crate::sys::files::{errno, read_at};
 use crate::{rename, topic_name};
-use rustix::fs::{self};
+use rustix::fs::{self, FileType};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::Write;
@@ -99,35 +99,50 @@ impl BackupDir {
     }
 
     fn append_text(&mut self, topic: &str, text: &Text<'_>) -> Result<(), BackupError> {
-        let path = self.dir.path.join(topic);
-        if !topic_name::is_valid(topic) {
-            return Err(BackupError::Unsafe { path, reason: "not a topic name" });
-        }
+        let name = self.current_name(topic)?;
+        let name = name.as_str();
+        let path = self.dir.path.join(name);
         let len = text.bytes().len() as u64;
         if len > LONGEST_LINE as u64 {
             return Err(BackupError::Unsafe { path, reason: "too much text at a time" });
         }
         self.make_room(text.cost())?;
         for _ in 0..RACES {
-            let Some(file) = self.dir.open_file(topic, true)? else {
-                return Err(self.dir.error("cannot make", topic)(Errno::NOENT));
+            let Some(file) = self.dir.open_file(name, true)? else {
+                return Err(self.dir.error("cannot make", name)(Errno::NOENT));
             };
-            let _locked = Locked::wait(&file).map_err(self.dir.error("cannot lock", topic))?;
+            let _locked = Locked::wait(&file).map_err(self.dir.error("cannot lock", name))?;
             // It may have been rotated, moved away or removed while we waited for the lock.
-            if !self.dir.is_named(&file, topic) {
+            if !self.dir.is_named(&file, name) {
                 continue;
             }
             let mut journal = Journal::open_or_make(&self.dir.fd, &file)
-                .map_err(self.dir.error("cannot make the journal of", topic))?;
-            let size = repair(&self.dir, topic, &file, Some(&mut journal))?;
-            if size > 0 && size + len > self.limits.file && rotate(&self.dir, topic) {
+                .map_err(self.dir.error("cannot make the journal of", name))?;
+            let size = repair(&self.dir, name, &file, Some(&mut journal))?;
+            if size > 0 && size + len > self.limits.file && rotate(&self.dir, topic, name) {
                 continue;
             }
-            write_whole(&self.dir, topic, size, &file, &mut journal, text)?;
+            write_whole(&self.dir, name, size, &file, &mut journal, text)?;
             self.since += text.cost();
             return Ok(());
         }
         Err(BackupError::Unsafe { path, reason: "is replaced faster than it is opened" })
+    }
+
+    /// Name of the file that a topic's lines are appended to. A directory may have the topic's: a person's, or that of
+    /// the queues of a version that called it `lkfk-UID`.
+    fn current_name(&self, topic: &str) -> Result<String, BackupError> {
+        if !topic_name::is_valid(topic) {
+            let path = self.dir.path.join(topic);
+            return Err(BackupError::Unsafe { path, reason: "not a topic name" });
+        }
+        let is_directory = self
+            .dir
+            .stat(topic)
+            .is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
+        let kind = if is_directory { Kind::Displaced } else { Kind::Current };
+        let error = self.dir.error("cannot name the file of", topic);
+        names::name(topic, kind).ok_or_else(|| error(Errno::NAMETOOLONG))
     }
 
     /// Sees to it that `len` more bytes fit into the directory's limit. The files are counted anew once a part of the
@@ -147,19 +162,19 @@ impl BackupDir {
     }
 }
 
-/// Gives the file of `topic`, which is locked, the name of a rotated one. False when that is not possible:
+/// Gives the file `name` of a topic, which is locked, the name of a rotated one. False when that is not possible:
 /// then the file goes on growing, up to the limit of the directory.
-fn rotate(dir: &Directory, topic: &str) -> bool {
+fn rotate(dir: &Directory, topic: &str, name: &str) -> bool {
     let Ok(files) = dir.list() else { return false };
     let numbers = files
         .iter()
         .filter(|file| file.topic == topic)
         .filter_map(|file| if let Kind::Rotated(number) = file.kind { Some(number) } else { None });
     let next = numbers.max().unwrap_or(0).checked_add(1);
-    let Some(name) = next.and_then(|next| names::name(topic, Kind::Rotated(next))) else {
+    let Some(rotated) = next.and_then(|next| names::name(topic, Kind::Rotated(next))) else {
         return false;
     };
-    rename::to_new_name(&dir.fd, topic, &name).is_ok()
+    rename::to_new_name(&dir.fd, name, &rotated).is_ok()
 }
 
 /// Appends all of `text` to a locked file of `size` bytes, entries first, or leaves file and journal as they

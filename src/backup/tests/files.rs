@@ -12,8 +12,8 @@ fn t7_directory_and_files_are_made_for_the_owner_alone() {
     let mode =
         |name: &str| std::fs::metadata(path.join(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!(
-        (mode("."), mode("t"), mode("~lock"), mode("~journal")),
-        (0o700, 0o600, 0o600, 0o700)
+        (mode(".."), mode("."), mode("t"), mode("~lock"), mode("~journal")),
+        (0o700, 0o700, 0o600, 0o600, 0o700)
     );
     for journal in std::fs::read_dir(path.join("~journal")).unwrap() {
         let mode = journal.unwrap().metadata().unwrap().permissions().mode();
@@ -30,7 +30,6 @@ fn t6_links_and_things_that_are_no_files_are_refused() {
     let mut dir = BackupDir::open(&backup, limits(1 << 20)).unwrap();
     symlink(&outside, backup.join("soft")).unwrap();
     std::fs::hard_link(&outside, backup.join("hard")).unwrap();
-    std::fs::create_dir(backup.join("dir")).unwrap();
     rustix::fs::mknodat(
         rustix::fs::CWD,
         backup.join("fifo"),
@@ -39,7 +38,7 @@ fn t6_links_and_things_that_are_no_files_are_refused() {
         0,
     )
     .unwrap();
-    for topic in ["soft", "hard", "dir", "fifo"] {
+    for topic in ["soft", "hard", "fifo"] {
         assert!(dir.append(topic, &lines(topic, [1])).is_err(), "{topic}");
     }
     assert_eq!(std::fs::read(&outside).unwrap(), b"untouched");
@@ -115,6 +114,51 @@ fn dsk_11_topics_whose_names_look_like_each_other_s_files_stay_apart() {
     for topic in topics {
         assert_eq!(drain(&mut backlog, topic), numbers(1..=5), "{topic}");
     }
+}
+
+/// As the topic `lkfk-0` is, whose name the queues of an older version have.
+#[test]
+fn dsk_16_a_topic_whose_name_a_directory_has_gets_its_backup_and_has_it_sent() {
+    let scratch = Scratch::new("directory");
+    std::fs::create_dir(scratch.0.join("lkfk-0")).unwrap();
+    let one = lines("lkfk-0", [1]).bytes() as u64;
+    let mut dir = scratch.dir(2 * one);
+    for number in 1..=5 {
+        dir.append("lkfk-0", &lines("lkfk-0", [number])).unwrap();
+    }
+    assert_eq!(scratch.names(), ["lkfk-0", "lkfk-0~1", "lkfk-0~2", "lkfk-0~file"]);
+    // The old queues are adopted, and their directory is removed.
+    std::fs::remove_dir(scratch.0.join("lkfk-0")).unwrap();
+    dir.append("lkfk-0", &lines("lkfk-0", [6])).unwrap();
+    let mut backlog = scratch.backlog(Which::Own);
+    assert!(backlog.waiting(0).unwrap().keys().eq(["lkfk-0"]));
+    assert_eq!(drain(&mut backlog, "lkfk-0"), numbers(1..=6));
+    assert_eq!(scratch.names(), Vec::<String>::new());
+}
+
+#[test]
+fn dsk_16_directories_of_named_producers_are_no_topic_s_and_are_counted_for_themselves() {
+    let scratch = Scratch::new("producers");
+    let limits = Limits { file: 5_000, total: 20_000 };
+    let billing = directory_of(&scratch.0, Some("billing")).unwrap();
+    let mut named = BackupDir::open(&billing, limits).unwrap();
+    while named.append("t", &lines("t", 1..=10)).is_ok() {}
+    let mut dir = BackupDir::open(&scratch.0, limits).unwrap();
+    dir.append("t", &lines("t", 21..=22)).unwrap();
+    // What the queues of this user may be called in time.
+    std::fs::create_dir(scratch.0.join("~queue-0")).unwrap();
+    let mut backlog = scratch.backlog(Which::All);
+    assert!(backlog.waiting(0).unwrap().keys().eq(["t"]));
+    assert!(backlog.read("~p", &HashSet::new()).unwrap().is_none());
+    assert_eq!(drain(&mut backlog, "t"), numbers(21..=22));
+    // Each of them is replayed by whoever has its lock.
+    let mut other = Backlog::open(&billing, Which::Own, 1000).unwrap();
+    assert!(other.lock().unwrap());
+    assert!(other.waiting(0).unwrap()["t"].bytes > 10_000);
+    let modes = ["~p", "~p/billing"]
+        .map(|name| scratch.0.join(name))
+        .map(|path| std::fs::metadata(path).unwrap().permissions().mode() & 0o077);
+    assert_eq!(modes, [0, 0]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Backup files as operators, disks and other workers find and treat them.
 
 mod files;
+mod identity;
 mod model;
 mod replay;
 

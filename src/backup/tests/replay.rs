@@ -40,7 +40,7 @@ fn dsk_13_files_of_the_original_are_replayed_with_all() {
     std::fs::write(scratch.0.join("t"), &text).unwrap();
     assert_eq!(scratch.backlog(Which::Own).waiting(0).unwrap(), BTreeMap::new());
     let mut backlog = scratch.backlog(Which::All);
-    assert_eq!(backlog.waiting(0).unwrap()["t"], text.len() as u64);
+    assert_eq!(backlog.waiting(0).unwrap()["t"].bytes, text.len() as u64);
     let chunk = backlog.read("t", &HashSet::new()).unwrap().unwrap();
     assert_eq!(chunk.get(7).unwrap().record.key, Some(&b"k7"[..]));
     assert_eq!(drain(&mut backlog, "t"), numbers(0..10_000));
@@ -319,7 +319,7 @@ fn a_file_that_a_person_wants_sent_is_sent_whoever_wrote_it_with_its_escapes_und
     std::fs::copy(scratch.0.join("t"), scratch.0.join("t~redo")).unwrap();
     std::fs::remove_file(scratch.0.join("t")).unwrap();
     let mut backlog = scratch.backlog(Which::Own);
-    assert!(backlog.waiting(0).unwrap()["t"] > 0);
+    assert!(backlog.waiting(0).unwrap()["t"].bytes > 0);
     let chunk = backlog.read("t", &HashSet::new()).unwrap().unwrap();
     let second = chunk.get(0).unwrap().record.timestamp_ms;
     assert_eq!(second, TIME - TIME % 1000);
@@ -423,7 +423,11 @@ fn a_file_that_cannot_be_looked_at_does_not_hold_up_other_topics() {
     }
     std::fs::hard_link(scratch.0.join("a"), scratch.0.join("~second")).unwrap();
     let mut backlog = scratch.backlog(Which::Own);
+    // A stranger's has nothing that is wanted.
+    std::fs::write(scratch.0.join("c"), b"").unwrap();
+    std::fs::hard_link(scratch.0.join("c"), scratch.0.join("~third")).unwrap();
     assert!(backlog.waiting(0).unwrap().keys().eq(["b"]));
+    assert_eq!(backlog.troubles().len(), 1);
     assert!(backlog.troubles()[0].to_string().contains("hard link"));
     assert_eq!(drain(&mut backlog, "b"), numbers(1..=2));
     std::fs::remove_file(scratch.0.join("~second")).unwrap();
@@ -477,7 +481,7 @@ fn dsk_09_ten_gigabytes_are_looked_at_and_begun_without_being_read() {
     file.set_len(10 << 30).unwrap();
     dir.append("t", &lines("t", 4..=5)).unwrap();
     let mut backlog = scratch.backlog(Which::Own);
-    assert!(backlog.waiting(0).unwrap()["t"] > 10 << 30);
+    assert!(backlog.waiting(0).unwrap()["t"].bytes > 10 << 30);
     assert_eq!(drain(&mut backlog, "t"), numbers(1..=5));
     drop(backlog);
     let mut all = scratch.backlog(Which::All);

@@ -16,7 +16,7 @@ use super::super::records::new_record::new_record;
 use super::super::records::partitioning::{self, Partitioning};
 use super::disk::Offloaded;
 use crate::backup::backlog::{Place, Which};
-use crate::backup::{Backlog, BackupError, Chunk};
+use crate::backup::{Backlog, BackupError, Chunk, Waiting};
 use crate::config::{Config, Replay as Setting};
 use crate::producer::{NewRecord, Outcome, Producer, RecordId, Time};
 use crate::protocol::error_code::ErrorCode;
@@ -47,8 +47,8 @@ struct Topic {
 
 /// What came of a job with the files.
 enum Answer {
-    /// Bytes that wait, by topic; `None` when another process replays.
-    Waiting(Result<Option<BTreeMap<String, u64>>, BackupError>),
+    /// What waits, by topic; `None` when another process replays.
+    Waiting(Result<Option<BTreeMap<String, Waiting>>, BackupError>),
     /// The next lines of a topic, if there are some.
     Read { topic: String, settled: HashSet<Place>, chunk: Result<Option<Chunk>, BackupError> },
     /// What became of a chunk is noted; how many of its lines were moved aside.
@@ -77,8 +77,8 @@ pub(in crate::driver) struct Replay {
     look_at: Time,
     /// When metadata is asked for again for the sake of topics that cannot be delivered.
     refresh_at: Time,
-    /// Bytes that wait, by topic, at the last look.
-    waiting: BTreeMap<String, u64>,
+    /// What waits, by topic, at the last look.
+    waiting: BTreeMap<String, Waiting>,
     topics: HashMap<String, Topic>,
     last_topic: String,
     /// The number of the next chunk's first line.
@@ -233,7 +233,7 @@ impl Replay {
         &mut self,
         cx: &Context<'_>,
         producer: &mut Producer,
-        waiting: Result<Option<BTreeMap<String, u64>>, BackupError>,
+        waiting: Result<Option<BTreeMap<String, Waiting>>, BackupError>,
     ) {
         self.look_at = cx.now + LOOK_EVERY;
         self.waiting = match waiting {
@@ -278,10 +278,19 @@ impl Replay {
             );
             cx.log(Level::Warn, "left alone", name, text);
         }
+        for name in backlog.take_unclaimed() {
+            let text = format_args!(
+                "backup file {name} begins with lines that no journal of lkfk's knows, so replay = true does not \
+                 send them; if lkfk wrote them (the file is a copy, or its file system changes inode numbers at \
+                 each mount) name it TOPIC~redo, and if others did, replay = \"all\" sends them"
+            );
+            cx.log(Level::Warn, "unclaimed", &name, text);
+        }
     }
 
     fn publish_waiting(&self, shared: &Shared) {
-        stats::set(&shared.stats.replay_waiting_bytes, self.waiting.values().sum());
+        let bytes = self.waiting.values().map(|waiting| waiting.bytes).sum();
+        stats::set(&shared.stats.replay_waiting_bytes, bytes);
     }
 
     /// Has lines of the next topic read that can be delivered.
