@@ -47,6 +47,8 @@ pub(crate) enum Bug {
     SplitInDoubt,
     /// What failed keeps its stamp.
     KeepFailedStamp,
+    /// A broker's pause for its quota counts against the requests that wait at the broker meanwhile.
+    IgnorePause,
     /// The wall clock is taken to be right.
     TrustWallClock,
     /// The reader does not hold the slots that it hands out.
@@ -55,7 +57,7 @@ pub(crate) enum Bug {
 
 /// Those of the simulation: all but the queue's own.
 #[cfg(test)]
-pub(crate) const BUGS: [Bug; 22] = [
+pub(crate) const BUGS: [Bug; 23] = [
     Bug::SkipStamp,
     Bug::NewNumbersOnRetry,
     Bug::FollowRepeat,
@@ -77,6 +79,7 @@ pub(crate) const BUGS: [Bug; 22] = [
     Bug::TrustRefusal,
     Bug::SplitInDoubt,
     Bug::KeepFailedStamp,
+    Bug::IgnorePause,
     Bug::TrustWallClock,
 ];
 

@@ -70,6 +70,7 @@ stats! {
     metadata_requests_sent: Counter, "requests", "Metadata requests.";
     connections_opened: Counter, "connections", "Connections that reached a broker.";
     connections_broken: Counter, "connections", "Connections that could not be made, or broke.";
+    throttle_ms: Counter, "milliseconds", "Pauses that brokers imposed because a quota was used up, those of all brokers together.";
     wakeups: Counter, "times", "The driver thread was woken or a timer was due.";
     driver_restarts: Counter, "times", "The driver thread was restarted after a fault of its own.";
     log_lines_dropped: Counter, "lines", "Log lines left out because they came too fast.";

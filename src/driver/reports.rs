@@ -50,6 +50,14 @@ pub(super) fn tell(cx: &Context<'_>, producer: &Producer, notice: Notice) {
             );
             cx.log(Level::Warn, "in doubt", topic, text);
         }
+        Notice::Throttled { address, pause, .. } => {
+            let text = format_args!(
+                "broker {address} throttles this client for {} ms, since its quota is used up: messages wait; \
+                 raise producer_byte_rate or request_percentage for it in Kafka, or log less",
+                pause.as_millis()
+            );
+            cx.log(Level::Warn, "throttled", &address, text);
+        }
         Notice::BatchSplit { topic, records } => {
             let topic = producer.topic_name(topic);
             let text = format_args!(
@@ -96,6 +104,7 @@ pub(super) fn publish_stats(cx: &Context<'_>, producer: &Producer, spilling: u64
     stats::set(&stats.batches_retried, counts.retries);
     stats::set(&stats.resent_in_doubt_cnt, counts.resent_in_doubt);
     stats::set(&stats.metadata_requests_sent, counts.metadata_requests);
+    stats::set(&stats.throttle_ms, counts.throttled_ms);
     stats::set(&stats.connections_broken, counts.broken_connections);
     stats::set(&stats.spill_waiting, spilling);
     stats::set(&stats.log_lines_dropped, cx.shared.log.dropped());

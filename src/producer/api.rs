@@ -5,6 +5,7 @@ use super::ids::{BrokerId, ConnId, RequestId, TopicId};
 use super::rules::Idempotence;
 use crate::config::HostPort;
 use crate::protocol::error_code::ErrorCode;
+use std::time::Duration;
 
 /// A record handed in: what stays with it until its delivery is known, and the topic that it goes to.
 #[derive(Debug, Clone, Copy)]
@@ -188,6 +189,15 @@ pub enum Notice {
         /// The broker's reason.
         error: ErrorCode,
     },
+    /// A broker reads nothing from us for a while, since a quota is used up.
+    Throttled {
+        /// Which.
+        broker: BrokerId,
+        /// Its address.
+        address: HostPort,
+        /// For how long.
+        pause: Duration,
+    },
     /// A batch was too large for the broker and was cut in two.
     BatchSplit {
         /// The topic.
@@ -212,6 +222,8 @@ pub struct Counts {
     pub metadata_requests: u64,
     /// Records sent again though they may be in the log.
     pub resent_in_doubt: u64,
+    /// Milliseconds of pauses that brokers imposed for the sake of quotas, all of them together.
+    pub throttled_ms: u64,
     /// Connections that broke or could not be made.
     pub broken_connections: u64,
 }

@@ -4,8 +4,15 @@ use super::batch::Batch;
 use super::ids::{BrokerId, ConnId, RequestId, TopicId};
 use super::timer::{Scheduled, Time};
 use crate::config::HostPort;
+use crate::seeded_bug::{Bug, is_seeded};
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
 use uuid::Uuid;
+
+/// Longest pause that a broker may impose, and longest time by which pauses put off a deadline. A quota of 10 kB/s is
+/// made good in less by what is sent at once. A broker that says more is not believed: it would hold messages for ever
+/// that may be in its log.
+pub(super) const MAX_THROTTLE: Duration = Duration::from_secs(600);
 
 /// Where a broker's connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +39,10 @@ pub struct InFlightBatch {
 #[derive(Debug)]
 pub(super) struct InFlight {
     pub request: RequestId,
+    /// The connection is closed when there is no answer by then.
     pub deadline: Time,
+    /// However long the broker says that it pauses, the deadline does not move beyond this.
+    pub latest: Time,
     pub batches: Vec<InFlightBatch>,
 }
 
@@ -47,6 +57,16 @@ pub(super) struct Backoff {
     pub rests_until: Time,
 }
 
+/// The pause that a broker imposes for the sake of its quotas (KIP-219): it answers, says for how long, and reads
+/// nothing from the connection until that time is over.
+#[derive(Debug, Default)]
+pub(super) struct Throttle {
+    /// The pause is over then.
+    pub until: Time,
+    /// The last Produce answer imposed one: with more than one request in flight, the others would wait at the broker, unread.
+    pub one_at_a_time: bool,
+}
+
 /// One broker, known by id, or one entry of `metadata_broker_list`, known by a negative id.
 #[derive(Debug)]
 pub(super) struct Broker {
@@ -55,8 +75,7 @@ pub(super) struct Broker {
     /// Named by the last metadata (always true for entries of the list).
     pub current: bool,
     pub backoff: Backoff,
-    /// The broker asked for a pause until then.
-    pub throttled_until: Time,
+    pub throttle: Throttle,
     pub in_flight: VecDeque<InFlight>,
     /// The last request to it that was not to take messages.
     pub last_asked: Option<RequestId>,
@@ -74,7 +93,7 @@ impl Broker {
             conn_state: ConnState::Closed,
             current: true,
             backoff: Backoff { failures: 0, connect_after: Time(0), rests_until: Time(0) },
-            throttled_until: Time(0),
+            throttle: Throttle::default(),
             in_flight: VecDeque::new(),
             last_asked: None,
             ready: VecDeque::new(),
@@ -85,6 +104,35 @@ impl Broker {
 
     pub fn is_up(&self) -> bool {
         matches!(self.conn_state, ConnState::Up(_))
+    }
+
+    /// Notes that a request goes out that is to be answered within `timeout`; returns when its time is over.
+    pub fn watch(
+        &mut self,
+        now: Time,
+        request: RequestId,
+        timeout: Duration,
+        batches: Vec<InFlightBatch>,
+    ) -> Time {
+        let deadline = now + timeout;
+        let latest = deadline + MAX_THROTTLE;
+        self.in_flight.push_back(InFlight { request, deadline, latest, batches });
+        deadline
+    }
+
+    /// The broker reads nothing for so long: what it has not read yet gets that time on top of its own.
+    pub fn pause(&mut self, now: Time, pause: Duration) {
+        self.throttle.until = self.throttle.until.max(now + pause);
+        for sent in &mut self.in_flight {
+            if !is_seeded(Bug::IgnorePause) {
+                sent.deadline = (sent.deadline + pause).min(sent.latest);
+            }
+        }
+    }
+
+    /// Requests that may be in flight at a time, of the `max` that the configuration allows.
+    pub fn window(&self, max: usize) -> usize {
+        if self.throttle.one_at_a_time { 1 } else { max }
     }
 
     /// True while nothing speaks against a connect at `now`.

@@ -2,7 +2,7 @@
 
 use super::accumulator::Next;
 use super::api::{Action, CloseReason, Notice};
-use super::broker::{ConnState, InFlight, InFlightBatch};
+use super::broker::{ConnState, InFlightBatch, MAX_THROTTLE};
 use super::ids::{BrokerId, ConnId, RequestId};
 use super::retry;
 use super::state::Producer;
@@ -16,9 +16,6 @@ const ANSWER_GRACE: Duration = Duration::from_millis(500);
 
 /// Encoded batches that go into one request, unless a single batch is larger.
 const REQUEST_BYTES: usize = 1 << 20;
-
-/// Longest pause that a broker may impose.
-const MAX_THROTTLE: Duration = Duration::from_secs(60);
 
 /// How many times as long the pause before the next connect is after a refusal.
 const AFTER_REFUSAL: u32 = 10;
@@ -73,11 +70,11 @@ impl Producer {
                     self.brokers.known.remove(&node);
                     return false;
                 }
-                if broker.in_flight.len() >= self.rules.max_in_flight {
+                if broker.in_flight.len() >= broker.window(self.rules.max_in_flight) {
                     return false;
                 }
-                if broker.throttled_until > now {
-                    let at = broker.throttled_until;
+                if broker.throttle.until > now {
+                    let at = broker.throttle.until;
                     self.timers.schedule(&mut broker.scheduled, Timer::Broker(node), at);
                     return false;
                 }
@@ -147,8 +144,8 @@ impl Producer {
         batches.sort_by_key(|sent| (sent.topic, sent.partition));
         self.last_id += 1;
         let request = RequestId(self.last_id);
-        let deadline = now + self.rules.request_timeout + ANSWER_GRACE;
-        broker.in_flight.push_back(InFlight { request, deadline, batches });
+        let timeout = self.rules.request_timeout + ANSWER_GRACE;
+        let deadline = broker.watch(now, request, timeout, batches);
         self.timers.schedule(&mut broker.scheduled, Timer::Broker(node), deadline);
         self.counts.requests += 1;
         self.out.actions.push_back(Action::Produce { conn, request });
@@ -167,7 +164,7 @@ impl Producer {
         action: impl FnOnce(ConnId, RequestId) -> Action,
     ) -> Option<(ConnId, RequestId)> {
         let up = self.brokers.known.iter_mut().filter_map(|(id, broker)| match broker.conn_state {
-            ConnState::Up(conn) if broker.current && broker.throttled_until <= now => {
+            ConnState::Up(conn) if broker.current && broker.throttle.until <= now => {
                 Some((*id, conn, broker))
             }
             _ => None,
@@ -178,8 +175,8 @@ impl Producer {
         let request = RequestId(self.last_id);
         broker.last_asked = Some(request);
         // No Produce request may be there to watch over the connection, so this one is watched too.
-        let deadline = now + self.rules.request_timeout + ANSWER_GRACE;
-        broker.in_flight.push_back(InFlight { request, deadline, batches: Vec::new() });
+        let timeout = self.rules.request_timeout + ANSWER_GRACE;
+        let deadline = broker.watch(now, request, timeout, Vec::new());
         self.timers.schedule(&mut broker.scheduled, Timer::Broker(node), deadline);
         self.out.actions.push_back(action(conn, request));
         Some((conn, request))
@@ -217,6 +214,8 @@ impl Producer {
         let last_hope = self.is_last_hope(now, node);
         let Some(broker) = self.brokers.known.get_mut(&node) else { return };
         broker.conn_state = ConnState::Closed;
+        // It was this connection that the broker did not read from.
+        broker.throttle.until = now;
         let lost: Vec<InFlightBatch> =
             broker.in_flight.drain(..).flat_map(|sent| sent.batches).collect();
         if failed {
@@ -297,13 +296,24 @@ impl Producer {
             .map_or(Vec::new(), |sent| sent.batches)
     }
 
-    pub(super) fn throttle(&mut self, now: Time, node: BrokerId, throttle_ms: i32) {
+    /// An answer said that the broker makes a pause, for the sake of a quota.
+    ///
+    /// From Produce v6 on (Kafka 2.0, KIP-219) it answers first, and then reads nothing from the connection for that
+    /// long: requests that are in flight already wait there, so their clocks stand still meanwhile. Before that it
+    /// makes the pause first and answers then. Nothing announces such a pause, so that it counts against the request's
+    /// time limit: with quotas there, `request_timeout_ms` must be longer than the longest of them. What the answer
+    /// says is over by then, and decodes as 0.
+    pub(super) fn throttle(&mut self, now: Time, conn: ConnId, throttle_ms: i32) {
+        let Some(&node) = self.brokers.connections.get(&conn) else { return };
         let Some(broker) = self.brokers.known.get_mut(&node) else { return };
-        if let Ok(pause) = u64::try_from(throttle_ms)
-            && pause > 0
-        {
-            let until = now + Duration::from_millis(pause).min(MAX_THROTTLE);
-            broker.throttled_until = broker.throttled_until.max(until);
+        let pause = u64::try_from(throttle_ms).map_or(Duration::ZERO, Duration::from_millis);
+        let pause = pause.min(MAX_THROTTLE);
+        if pause.is_zero() {
+            return;
         }
+        broker.pause(now, pause);
+        self.counts.throttled_ms += pause.as_millis() as u64;
+        let address = broker.address.clone();
+        self.out.notices.push_back(Notice::Throttled { broker: node, address, pause });
     }
 }

@@ -217,12 +217,11 @@ impl Producer {
         request: RequestId,
         response: &ProduceResponse,
     ) {
-        let Some(&node) = self.brokers.connections.get(&conn) else { return };
-        self.throttle(now, node, response.throttle_ms);
         let sent = self.take_in_flight(conn, request);
-        if let Some(broker) = self.brokers.of(conn) {
-            broker.backoff.failures = 0;
-        }
+        let Some(broker) = self.brokers.of(conn) else { return };
+        broker.backoff.failures = 0;
+        broker.throttle.one_at_a_time = response.throttle_ms > 0;
+        self.throttle(now, conn, response.throttle_ms);
         for sent in sent {
             let topic = &self.topics[sent.topic];
             // The first answer for a partition counts; one that was not asked for counts for nothing.
@@ -254,11 +253,9 @@ impl Producer {
         self.take_in_flight(conn, request);
         self.relist(conn);
         let Some(asked) = self.metadata.answered(conn, request) else { return };
-        if let Some(&node) = self.brokers.connections.get(&conn) {
-            self.throttle(now, node, response.throttle_ms);
-            if let Some(broker) = self.brokers.of(conn) {
-                broker.backoff.failures = 0;
-            }
+        self.throttle(now, conn, response.throttle_ms);
+        if let Some(broker) = self.brokers.of(conn) {
+            broker.backoff.failures = 0;
         }
         self.metadata.lost_answers = 0;
         let brokers_named = self.update_brokers(now, response);

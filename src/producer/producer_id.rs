@@ -33,9 +33,7 @@ impl Producer {
             return;
         }
         self.identity.asked = None;
-        if let Some(&node) = self.brokers.connections.get(&conn) {
-            self.throttle(now, node, response.throttle_ms);
-        }
+        self.throttle(now, conn, response.throttle_ms);
         match response.error {
             ErrorCode::NONE if response.producer_id >= 0 && response.epoch >= 0 => {
                 self.identity.known = Some((response.producer_id, response.epoch));

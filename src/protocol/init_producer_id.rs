@@ -48,8 +48,10 @@ impl InitProducerIdResponse {
     pub fn decode(version: i16, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         reader.check_version(version, VERSIONS, "InitProducerId answer")?;
         let form = ApiKey::InitProducerId.form(version);
+        let throttle_ms = reader.i32("throttle time")?;
         let response = Self {
-            throttle_ms: reader.i32("throttle time")?,
+            // Before that the broker has paused already (KIP-219).
+            throttle_ms: if version >= 1 { throttle_ms } else { 0 },
             error: ErrorCode(reader.i16("error code")?),
             producer_id: reader.i64("producer id")?,
             epoch: reader.i16("producer epoch")?,

@@ -1,6 +1,6 @@
 //! Single behaviours, by example: a producer, a hand-driven clock, and answers written by hand.
 
-use super::stage::{SECOND, Stage, failed, fast, told};
+use super::stage::{SECOND, Seen, Stage, failed, fast, told};
 use super::*;
 use crate::protocol::produce::{LeaderHint, ProducedTopic, RecordError};
 
@@ -290,11 +290,52 @@ fn throttling_is_obeyed_and_capped() {
         node_endpoints: Vec::new(),
     };
     stage.producer.handle_produced(stage.now, request.0, request.1, &response);
-    stage.pass(Duration::from_secs(56));
+    stage.pass(Duration::from_secs(596));
     stage.log(topic, Some(b"a"));
     assert!(stage.requests().is_empty());
     stage.pass(Duration::from_secs(4));
     assert_eq!(stage.requests().len(), 1);
+}
+
+/// An answer to one partition's batch that imposes a pause.
+fn throttled(request: &Seen, pause: Duration) -> ProduceResponse {
+    ProduceResponse {
+        throttle_ms: pause.as_millis() as i32,
+        topics: vec![ProducedTopic {
+            topic: ProducedTopicRef::Name("t".into()),
+            partitions: vec![told(request.2[0].1, ErrorCode::NONE)],
+        }],
+        node_endpoints: Vec::new(),
+    }
+}
+
+#[test]
+fn brk_10_a_pause_for_a_quota_does_not_count_against_requests_in_flight() {
+    let rules = Rules { message_timeout: 300 * SECOND, ..fast() };
+    let (mut stage, topic) = Stage::ready(rules, 4);
+    let mut requests: Vec<Seen> = Vec::new();
+    for key in 0..=u8::MAX {
+        stage.log(topic, Some(&[key]));
+        requests.extend(stage.requests());
+    }
+    assert_eq!(requests.len(), 4, "one for each partition");
+    let pause = 9 * SECOND;
+    for (n, request) in requests.iter().enumerate() {
+        let throttled = throttled(request, pause);
+        stage.producer.handle_produced(stage.now, request.0, request.1, &throttled);
+        assert!(matches!(stage.outcomes()[..], [(_, DELIVERED)]), "request {n}");
+        let said = stage.producer.poll_notice();
+        assert!(
+            matches!(said, Some(Notice::Throttled { broker: 1, pause: told, .. }) if told == pause)
+        );
+        // What follows is not read before the pause is over, and the answer takes its usual time then.
+        stage.pass(pause - SECOND);
+        assert!(stage.actions().is_empty(), "nothing is sent meanwhile, and nothing closed");
+        stage.pass(2 * SECOND);
+        // While the rest is still in flight nothing is added to it.
+        assert_eq!(stage.actions().len(), usize::from(n == 3));
+    }
+    assert_eq!(stage.producer.counts().throttled_ms, 36_000);
 }
 
 #[test]

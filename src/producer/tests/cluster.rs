@@ -36,7 +36,9 @@ pub struct Faults {
     /// A broker that has just started: it knows itself and no topic.
     pub metadata_partial: u64,
     pub connect_fails: u64,
+    /// A quota is used up: the answer says so, and the connection is not read from for so many milliseconds.
     pub throttle: u64,
+    pub throttle_ms: u64,
     pub latency: u64,
     pub slow: u64,
 }
@@ -228,7 +230,8 @@ impl Cluster {
 
     /// A broker takes a Produce request.
     pub fn produce(&mut self, broker: BrokerId, batches: &[ModelBatch]) -> Answer<ProduceResponse> {
-        let throttle_ms = if self.chance(self.faults.throttle) { 200 } else { 0 };
+        let throttled = self.chance(self.faults.throttle);
+        let throttle_ms = if throttled { self.faults.throttle_ms as i32 } else { 0 };
         let mut response =
             ProduceResponse { throttle_ms, topics: Vec::new(), node_endpoints: Vec::new() };
         for (topic, partition, stamp, records) in batches {

@@ -131,6 +131,10 @@ struct Sim {
     told: bool,
     /// Connections on which nothing arrives any more.
     cut: HashSet<ConnId>,
+    /// Nothing takes long on its way.
+    wire_is_quick: bool,
+    /// Until when a broker does not read from a connection, for the sake of its quota.
+    muted: HashMap<ConnId, Time>,
     /// Connections on which no answer comes any more.
     mute: HashSet<ConnId>,
     /// Brokers answer with errors after they appended.
@@ -263,8 +267,23 @@ impl Sim {
         self.judge()
     }
 
+    /// How long a broker does not look at what arrives.
+    fn unread_until(&self, event: &Event) -> Option<Time> {
+        match event {
+            Event::ProduceArrives(conn, ..)
+            | Event::MetadataArrives(conn, ..)
+            | Event::ProducerIdArrives(conn, _) => self.muted.get(conn).copied(),
+            _ => None,
+        }
+    }
+
     fn happen(&mut self, event: Event) {
         let now = self.now;
+        if let Some(until) = self.unread_until(&event).filter(|until| *until > now) {
+            self.payloads.push(Some(event));
+            self.events.push(Reverse((until, self.meant, self.payloads.len() - 1)));
+            return;
+        }
         match event {
             Event::Record => self.hand_in(),
             Event::Flush => self.producer.handle_flush(now),
@@ -303,6 +322,8 @@ impl Sim {
                 let delay = self.cluster.delay();
                 match self.cluster.produce(broker, &batches) {
                     Answer::Now(response) if !self.acks_none => {
+                        let pause = Duration::from_millis(response.throttle_ms as u64);
+                        self.muted.insert(conn, now + pause);
                         self.on_wire(conn, true, delay, Event::Produced(conn, request, response));
                     }
                     Answer::Break => self.on_wire(conn, true, delay, Event::Broken(conn)),
@@ -320,6 +341,7 @@ impl Sim {
             }
             Event::MetadataArrives(conn, request, asked) => {
                 let Some(&broker) = self.open.get(&conn) else { return };
+                self.tell(|| format!("{conn:?} arrives: metadata of {asked:?}"));
                 if self.cluster.up[&broker] {
                     let mut response = self.cluster.metadata(now, broker);
                     response.topics.retain(|topic| asked.contains(&topic.name));
@@ -485,8 +507,12 @@ impl Sim {
                         self.at(delay, Event::Connected(conn));
                     }
                 }
-                Action::Close { conn, .. } => {
+                Action::Close { conn, reason } => {
+                    self.tell(|| format!("{conn:?} closed: {reason}"));
                     self.open.remove(&conn);
+                    if reason == CloseReason::RequestTimeout && self.muted_alone(conn) {
+                        return Err(format!("{conn:?} is closed, and all that it lacks is quota"));
+                    }
                 }
                 Action::Metadata { conn, request } => {
                     let delay = self.cluster.delay();
@@ -504,6 +530,13 @@ impl Sim {
         self.note_outcomes()?;
         while self.producer.poll_notice().is_some() {}
         Ok(())
+    }
+
+    /// True when nothing but its broker's quota keeps answers on this connection.
+    fn muted_alone(&self, conn: ConnId) -> bool {
+        let ends_are_there = self.frozen_for.is_zero() && self.cluster.up.values().all(|up| *up);
+        let is_whole = !self.cut.contains(&conn) && !self.mute.contains(&conn);
+        self.wire_is_quick && ends_are_there && is_whole && self.muted.contains_key(&conn)
     }
 
     fn note_marks(&mut self) {

@@ -49,7 +49,7 @@ proptest! {
         let bytes = oracle::encode(&theirs, version);
         let ours = InitProducerIdResponse::decode(version, &mut Reader::new(&bytes));
         let expected = InitProducerIdResponse {
-            throttle_ms: theirs.throttle_time_ms,
+            throttle_ms: if version >= 1 { theirs.throttle_time_ms } else { 0 },
             error: ErrorCode(theirs.error_code),
             producer_id: theirs.producer_id.0,
             epoch: theirs.producer_epoch,

@@ -23,10 +23,12 @@ impl Sim {
             metadata_error: pick(&mut random, &[0, 50]),
             metadata_partial: pick(&mut random, &[0, 0, 300]),
             connect_fails: pick(&mut random, &[0, 50, 300]),
-            throttle: pick(&mut random, &[0, 0, 100]),
+            throttle: pick(&mut random, &[0, 0, 100, 900]),
+            throttle_ms: pick(&mut random, &[200, 2_000, 9_000]),
             latency: pick(&mut random, &[500, 20_000, 400_000]),
             slow: pick(&mut random, &[0, 0, 20]),
         };
+        let wire_is_quick = faults.slow == 0 && faults.latency <= 20_000;
         let forgetful = faults.forget_producers > 0;
         let topics_stay = faults.metadata_partial + faults.metadata_behind == 0;
         let appends_fail = faults.error_after_append > 0;
@@ -110,6 +112,8 @@ impl Sim {
             frozen_for: Duration::ZERO,
             told: false,
             cut: HashSet::new(),
+            wire_is_quick,
+            muted: HashMap::new(),
             mute: HashSet::new(),
             appends_fail,
             topics_stay,
