@@ -88,6 +88,11 @@ impl Shared {
         !self.leaving.load(Ordering::Acquire) && !self.stop.load(Ordering::Acquire)
     }
 
+    /// When a stopping driver gives up, on its clock.
+    fn stops_by(&self) -> Duration {
+        Duration::from_micros(self.stop_by.load(Ordering::Relaxed))
+    }
+
     fn now(&self) -> Time {
         Time(self.start.elapsed().as_micros() as u64)
     }

@@ -57,9 +57,13 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Makes queue and backup directory and starts the thread. `instance` tells nginx instances on one host
-    /// apart. Returns the driver and the queue's writing end.
-    pub fn start(config: Config, instance: &str) -> Result<(Driver, Writer), StartError> {
+    /// Makes queue and backup directory and starts the thread. `name` is the producer's, empty for the default one;
+    /// `instance` tells nginx instances on one host apart. Returns the driver and the queue's writing end.
+    pub fn start(
+        config: Config,
+        _name: &str,
+        instance: &str,
+    ) -> Result<(Driver, Writer), StartError> {
         let limits = Limits { file: config.backup_max_bytes, total: config.backup_total_bytes };
         let backup = BackupDir::open(&config.backpath, limits)?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
@@ -106,13 +110,6 @@ impl Driver {
         &self.shared
     }
 
-    /// Sets when a stopping driver gives up; returns when that is, on its clock.
-    fn stop_within(&self, limit: Duration) -> Duration {
-        let by = self.shared.start.elapsed() + limit;
-        self.shared.stop_by.store(by.as_micros() as u64, Ordering::Relaxed);
-        by
-    }
-
     /// The worker begins to leave: others adopt queues and send backup files again from now on, perhaps by another
     /// configuration than ours.
     pub fn leave(&self) {
@@ -131,23 +128,27 @@ impl Driver {
         self.queue.head() >= position
     }
 
-    /// Flushes for at most `limit`, writes the rest to the backup and ends the thread. `hurry` is asked meanwhile
-    /// whether less than that is left, and how much. Returns false when the thread did not end in time; its queue file
-    /// then keeps what is left.
-    pub fn stop(&mut self, limit: Duration, hurry: impl Fn() -> Option<Duration>) -> bool {
-        let mut by = self.stop_within(limit);
+    /// Begins to end the thread, and returns at once: what is queued is flushed for at most `limit`, the rest goes to the
+    /// backup. Called again with less than is left it shortens that.
+    pub fn begin_stop(&self, limit: Duration) {
+        let by = self.shared.start.elapsed() + limit;
+        self.shared.stop_by.fetch_min(by.as_micros() as u64, Ordering::Relaxed);
         self.shared.stop.store(true, Ordering::Release);
         self.shared.signal();
+    }
+
+    /// Waits for the end that [`begin_stop`](Self::begin_stop) began. `hurry` is asked meanwhile whether less time is
+    /// left, and how much. Returns false when the thread did not end in time; its queue file then keeps what is left.
+    pub fn wait(&mut self, hurry: impl Fn() -> Option<Duration>) -> bool {
         let (finished, changed) = &*self.finished;
         let mut ended = finished.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        while !*ended && self.shared.start.elapsed() < by + SPILL_GRACE {
+        while !*ended && self.shared.start.elapsed() < self.shared.stops_by() + SPILL_GRACE {
             let waited = changed.wait_timeout(ended, HURRY_EVERY);
             ended = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
             if let Some(left) = hurry()
-                && self.shared.start.elapsed() + left < by
+                && self.shared.start.elapsed() + left < self.shared.stops_by()
             {
-                by = self.stop_within(left);
-                self.shared.signal();
+                self.begin_stop(left);
             }
         }
         let has_ended = *ended;
@@ -157,6 +158,12 @@ impl Driver {
             let _ = thread.join();
         }
         has_ended
+    }
+
+    /// [`begin_stop`](Self::begin_stop) and [`wait`](Self::wait) in one.
+    pub fn stop(&mut self, limit: Duration, hurry: impl Fn() -> Option<Duration>) -> bool {
+        self.begin_stop(limit);
+        self.wait(hurry)
     }
 }
 
