@@ -20,9 +20,10 @@ local shared = ngx.shared
 local tonumber = tonumber
 local tostring = tostring
 
-local OWN_KEY = "lkfk.worker."
-local TAKEN_KEY = "lkfk.taken."
-local LEFT_KEY = "lkfk.left."
+-- No topic has a slash in its name, so none of these is a topic's.
+local OWN_KEY = "lkfk.worker/"
+local TAKEN_KEY = "lkfk.taken/"
+local LEFT_KEY = "lkfk.left/"
 local TAKEN_FOR = 10
 
 -- Sums that only grow; and all that are there from the start.
@@ -77,7 +78,7 @@ local function forget_dead_workers(dict)
     for _, key in pairs(dict:get_keys(0)) do
         local pid = begins_with(key, OWN_KEY) and tonumber(key:sub(#OWN_KEY + 1))
         if pid and not core.is_alive(pid) and dict:add(TAKEN_KEY .. pid, true, TAKEN_FOR) then
-            local left = dict:get(key) or ""
+            local left = tostring(dict:get(key))
             dict:delete(key)
             dict:delete(LEFT_KEY .. pid)
             for name, value in left:gmatch("([^=;]+)=([^;]+)") do
