@@ -163,6 +163,58 @@ describe("ngx.shared.kfk", function()
 end)
 
 
+describe("FLT-14: topics with names like those of lkfk's own keys", function()
+    local NAMES = { "lkfk.worker.99999", "lkfk.worker.1", "lkfk.taken.99999", "msg_cnt", "lkfk" }
+
+    it("neither harm workers that start, nor are lost from the statistics", function()
+        local log = ("for _, name in ipairs { '%s' } do assert(kfk.log(name, nil, 1)) end"):format(
+            table.concat(NAMES, "', '"))
+        local nginx = harness.nginx {
+            producer = { metadata_broker_list = DEAD, message_timeout_ms = LONG },
+        }
+        nginx:run(log)
+        local function has_all()
+            local waiting = nginx:run([[
+                local values, dict = {}, ngx.shared.kfk
+                for _, name in ipairs(...) do
+                    values[#values + 1] = dict:get(name .. "-1") or 0
+                end
+                return values
+            ]], NAMES)
+            assert.same({ 1, 1, 1, 1, 1 }, waiting)
+        end
+        harness.eventually(5, has_all)
+        -- What a topic with a partition and a dead worker's number make together.
+        nginx:run("ngx.shared.kfk:set('lkfk.worker.999990', 5)")
+        nginx:run("ngx.shared.kfk:set('lkfk.worker/999990', 5)")
+        nginx:kill_worker()
+        assert.is_true(nginx:run("return kfk.log('lkfk', nil, 2)"))
+        assert.equal(5, nginx:run("return ngx.shared.kfk:get('lkfk.worker.999990')"))
+        assert.equal("number", nginx:run("return type(kfk.stats().accepted_cnt)"))
+        local log_text = nginx:error_log()
+        assert.is_nil(log_text:match("[^\n]*%[error%][^\n]*"))
+        nginx:stop()
+        assert.matches("lkfk.worker.99999-1:0", nginx:error_log(), 1, true)
+    end)
+
+    it("are counted together where two topics and partitions make one name", function()
+        local topic = kafka:topic("statistics-twin", 12)
+        local twin = kafka:topic("statistics-twin1", 2)
+        local nginx = harness.nginx {
+            init = [[package.loaded["lkfk.conf"] = { default_conf = {
+                partitioner = function(key) return tonumber(key) end,
+            } }]],
+            producer = { queue_buffering_max_ms = LONG, message_timeout_ms = LONG },
+        }
+        nginx:run("for _ = 1, 2 do assert(kfk.log(..., '11', 1)) end", topic)
+        nginx:run("for _ = 1, 3 do assert(kfk.log(..., '1', 1)) end", twin)
+        await(nginx, {
+            msg_cnt = 5, succ_msg_cnt = 0, fail_msg_cnt = 0, waitbuf = 0, [topic .. "11"] = 5,
+        })
+    end)
+end)
+
+
 describe("without the shared dict", function()
     -- The harness adds one where it finds none of that name.
     local NO_DICT = "# no lua_shared_dict kfk here\n"

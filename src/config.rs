@@ -141,6 +141,8 @@ keys! {
         "Called on the event loop with each message that could not be delivered, instead of writing it to the backup file: msg.topic, msg.key, msg.str, and msg.err (why), msg.code (Kafka's error code, or nil). kfk.cf is the configuration without sasl_password, kfk.fp[topic]:write(...) appends to the topic's backup file. It may yield. When it throws, the message goes to the backup file.";
     partitioner: Callback = Callback(false), "crc32(key) % count", choices::Signature("key, partition_count"), "", [],
         "Called on the event loop for each message; returns a partition from 0 to partition_count - 1. Anything else, or an error, means the default partitioner, and a log line.";
+    instance: String = String::new(), "prefix", value::Length(1, 255), "", [],
+        "Which nginx this is. A worker adopts the queue files that dead workers of the same instance left, and no others. Give two servers that share queue_path or backpath names of their own, and one whose prefix changes with each start a name that stays.";
     kfk_status: bool = true, "true", ANY, "", [],
         "Keeps statistics in lua_shared_dict kfk, if there is one.";
     backpath: PathBuf = PathBuf::new(), "prefix .. \"/backup/\"", ANY, "", [],
@@ -195,8 +197,11 @@ impl Config {
     /// Lays `entries` over the defaults. `prefix` is nginx's, from which the default of `backpath` comes.
     /// The last of two equal keys wins.
     pub fn parse(entries: &[(String, Value)], prefix: &str) -> Result<Config, ConfigError> {
-        let mut config =
-            Config { backpath: PathBuf::from(prefix).join("backup"), ..Config::default() };
+        let mut config = Config {
+            backpath: PathBuf::from(prefix).join("backup"),
+            instance: prefix.to_owned(),
+            ..Config::default()
+        };
         for (name, value) in entries {
             let key = find(name)?;
             (key.set)(&mut config, value).map_err(|got| ConfigError::BadValue {
@@ -320,7 +325,7 @@ mod tests {
         for key in KEYS {
             let shown = match key.default {
                 shown @ ("true" | "false") => Value::Bool(shown == "true"),
-                "nil" | "{}" | "prefix .. \"/backup/\"" => continue,
+                "nil" | "{}" | "prefix" | "prefix .. \"/backup/\"" => continue,
                 _ if ["failed_cb", "partitioner", "enable_idempotence"].contains(&key.name) => {
                     continue;
                 }
@@ -427,8 +432,12 @@ mod tests {
     }
 
     #[test]
-    fn backpath_defaults_to_backup_below_the_prefix() {
-        assert_eq!(parse(&[]).unwrap().backpath, PathBuf::from("/prefix/backup"));
+    fn backpath_and_instance_default_to_the_prefix() {
+        let config = parse(&[]).unwrap();
+        assert_eq!(config.backpath, PathBuf::from("/prefix/backup"));
+        assert_eq!(config.instance, "/prefix");
+        assert_eq!(parse(&[("instance", text("edge"))]).unwrap().instance, "edge");
+        assert!(parse(&[("instance", text(""))]).is_err());
     }
 
     #[test]

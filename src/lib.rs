@@ -4,7 +4,7 @@
 //! ```text
 //! lua/lkfk  ->  module (mlua)      configuration and statistics, once in a while
 //!           ->  ffi                records, log lines, the end: nginx's thread
-//!                 worker           the one producer of the process
+//!                 worker           the producers of the process, by name, and what ends them
 //!                   driver         the thread: queue -> producer -> net, backup
 //!                     producer     the rules: a state machine without I/O or clock
 //!                     net          sockets, frames, correlation ids
@@ -35,6 +35,7 @@ pub mod net;
 #[cfg(all(feature = "net", not(loom)))]
 mod nginx;
 pub mod producer;
+pub mod producer_name;
 pub mod protocol;
 pub mod queue;
 pub mod record;

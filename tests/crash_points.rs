@@ -68,7 +68,7 @@ fn part_of_the_worker() {
         [worker, messages, waits].map(|number| number.parse::<usize>().unwrap());
     let config = Config::parse(&options(directory, port, manner), "/nowhere").unwrap();
     let mut accepted = File::create(directory.join(format!("accepted.{worker}"))).unwrap();
-    let (driver, mut writer) = Driver::start(config, "crash").unwrap();
+    let (driver, mut writer) = Driver::start(config, "", "crash").unwrap();
     let mut number = 0;
     let deadline = Instant::now() + PATIENCE;
     while number < messages {

@@ -72,7 +72,7 @@ impl Scene {
         let entries: Vec<_> =
             entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         let config = Config::parse(&entries, "/nowhere").unwrap();
-        let (driver, writer) = Driver::start(config, "hanging").unwrap();
+        let (driver, writer) = Driver::start(config, "", "hanging").unwrap();
         let disk = Some(hold("chunk to be written"));
         Scene { driver, writer, broker, directory, disk, _alone: alone }
     }

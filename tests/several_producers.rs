@@ -66,7 +66,7 @@ impl Scene {
         ];
         let entries = entries.map(|(key, value)| (key.to_owned(), value));
         let config = Config::parse(&entries, "/nowhere").unwrap();
-        let (driver, writer) = Driver::start(config, "several").unwrap();
+        let (driver, writer) = Driver::start(config, "", "several").unwrap();
         Producer { driver, writer, name, logged: 0 }
     }
 }

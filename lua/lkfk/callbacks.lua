@@ -10,6 +10,7 @@ local ngx_log = ngx.log
 local now = ngx.now
 local sleep = ngx.sleep
 local update_time = ngx.update_time
+local concat = table.concat
 local floor = math.floor
 local pcall = pcall
 local select = select
@@ -28,31 +29,10 @@ local PENDING_MAX = 10000
 local PENDING_BYTES_MAX = 8 * 1024 * 1024
 
 
-local _M = { active = false }
+local _M = {}
 
-
-local failed_cb, partitioner, kfk
-
--- A partitioner is set, but in another VM (lua_code_cache off): that one will be asked.
-local partitioner_elsewhere = false
-
--- Messages that log() itself could not take, oldest first.
-local pending, pending_first, pending_last, pending_bytes = {}, 1, 0, 0
-
--- A text of failed_cb's was refused since its call began.
-local text_refused = false
-
-local complained_at = {}
-
-
--- An error of a callback's is said once a second.
-local function complain(name, text)
-    local second = floor(now())
-    if complained_at[name] ~= second then
-        complained_at[name] = second
-        ngx_log(ERR, "[lkfk] ", name, ": ", text)
-    end
-end
+local Callbacks = {}
+Callbacks.__index = Callbacks
 
 
 local file_methods = {}
@@ -66,8 +46,8 @@ function file_methods:write(...)
         local part = select(i, ...)
         parts[i] = part == nil and "\\N" or tostring(part)
     end
-    if not core.append(self.topic, table.concat(parts)) then
-        text_refused = true
+    if not core.append(self.callbacks.id, self.topic, concat(parts)) then
+        self.callbacks.text_refused = true
         return nil, "backup file of topic " .. self.topic .. " is not taking more"
     end
     return self
@@ -79,27 +59,76 @@ function file_methods:flush()
 end
 
 
-local files = setmetatable({}, {
-    __index = function(self, topic)
-        local file = setmetatable({ topic = topic }, { __index = file_methods })
-        self[topic] = file
-        return file
-    end,
-})
+local FILE = { __index = file_methods }
 
 
--- setup(cf): takes over the functions of a configuration.
-function _M.setup(cf)
-    failed_cb, partitioner = cf.failed_cb, cf.partitioner
-    kfk = { cf = cf, fp = files }
-    _M.active = failed_cb ~= nil or partitioner ~= nil
+local function files_of(callbacks)
+    return setmetatable({}, {
+        __index = function(self, topic)
+            local file = setmetatable({ topic = topic, callbacks = callbacks }, FILE)
+            self[topic] = file
+            return file
+        end,
+    })
 end
 
 
--- attach(): for a VM that found the producer running.
-function _M.attach()
-    partitioner_elsewhere = core.has_partitioner()
-    _M.active = partitioner_elsewhere
+local function new(id)
+    return setmetatable({
+        id = id,
+        -- True when log() must ask here.
+        active = false,
+        -- A partitioner is set, but in another VM (lua_code_cache off): that one will be asked.
+        partitioner_elsewhere = false,
+        -- Messages that log() itself could not take, oldest first.
+        pending = {}, pending_first = 1, pending_last = 0, pending_bytes = 0,
+        -- A text of failed_cb's was refused since its call began.
+        text_refused = false,
+        -- The call of run() that counts; a callback that never returned may have ended an earlier
+        -- one.
+        current_run = 0,
+        -- When the last callback began, while run() is at work.
+        running_since = nil,
+        -- The message whose failed_cb has not returned: with its id a failure that the driver has
+        -- given, without one from log().
+        in_hand = nil,
+        complained_at = {},
+    }, Callbacks)
+end
+
+
+-- new(id, cf) -> the callbacks of a configuration, of the producer that core calls id.
+function _M.new(id, cf)
+    local self = new(id)
+    self.kfk = { cf = cf, fp = files_of(self) }
+    self:set_functions(cf)
+    self.active = self.failed_cb ~= nil or self.partitioner ~= nil
+    return self
+end
+
+
+-- of_another_vm(id) -> the callbacks of a producer that another VM serves.
+function _M.of_another_vm(id)
+    local self = new(id)
+    self.partitioner_elsewhere = core.has_partitioner(id)
+    self.active = self.partitioner_elsewhere
+    return self
+end
+
+
+-- set_functions(cf): takes over the functions of a configuration.
+function Callbacks:set_functions(cf)
+    self.failed_cb, self.partitioner = cf.failed_cb, cf.partitioner
+end
+
+
+-- An error of a callback's is said once a second.
+local function complain(self, name, text)
+    local second = floor(now())
+    if self.complained_at[name] ~= second then
+        self.complained_at[name] = second
+        ngx_log(ERR, "[lkfk] ", name, ": ", text)
+    end
 end
 
 
@@ -109,17 +138,16 @@ local function valid_partition(partition, count)
 end
 
 
--- partition(key, count) -> number | nil: what the user's partitioner says; nil leaves it to the
--- default one.
-local function partition_of(key, count)
-    local ok, partition = pcall(partitioner, key, count)
+-- What the user's partitioner says; nil leaves it to the default one.
+local function partition_of(self, key, count)
+    local ok, partition = pcall(self.partitioner, key, count)
     if not ok then
-        complain("partitioner", tostring(partition))
+        complain(self, "partitioner", tostring(partition))
         return nil
     end
     if not valid_partition(partition, count) then
-        complain("partitioner", "returned " .. tostring(partition) .. " for " .. count
-                                .. " partitions; the default partitioner is used")
+        complain(self, "partitioner", "returned " .. tostring(partition) .. " for " .. count
+                                      .. " partitions; the default partitioner is used")
         return nil
     end
     return partition
@@ -128,15 +156,15 @@ end
 
 -- partition(topic number, key) -> number for push(): the partition, -1 for the default partitioner,
 -- -2 to be asked again when the number of partitions is known.
-function _M.partition(id, key)
-    if not partitioner then
-        return partitioner_elsewhere and -2 or -1
+function Callbacks:partition(topic, key)
+    if not self.partitioner then
+        return self.partitioner_elsewhere and -2 or -1
     end
-    local count = core.partition_count(id)
+    local count = core.partition_count(self.id, topic)
     if not count then
         return -2
     end
-    return partition_of(key, count) or -1
+    return partition_of(self, key, count) or -1
 end
 
 
@@ -148,132 +176,127 @@ end
 -- failed(topic, key, payload, err): log() itself could not take a message. The callback runs later,
 -- outside log(). Without one of the user's the message goes to the backup file when its topic is
 -- not allowed; when the queue is full, log()'s caller alone is told.
-function _M.failed(topic, key, payload, err)
-    if failed_cb then
-        local count = pending_last - pending_first + 1
+function Callbacks:failed(topic, key, payload, err)
+    if self.failed_cb then
+        local count = self.pending_last - self.pending_first + 1
         local bytes = bytes_of(key, payload)
-        if count >= PENDING_MAX or pending_bytes + bytes > PENDING_BYTES_MAX then
-            complain("failed_cb", count .. " messages wait for it; the next ones are dropped")
+        if count >= PENDING_MAX or self.pending_bytes + bytes > PENDING_BYTES_MAX then
+            complain(self, "failed_cb", count .. " messages wait for it; the next ones are dropped")
             return
         end
-        pending_bytes = pending_bytes + bytes
-        pending_last = pending_last + 1
-        pending[pending_last] = { topic = topic, key = key, str = payload, err = err }
+        self.pending_bytes = self.pending_bytes + bytes
+        self.pending_last = self.pending_last + 1
+        self.pending[self.pending_last] = { topic = topic, key = key, str = payload, err = err }
     elseif err == "topic unknown" then
-        core.back_up(topic, key, payload, now())
+        core.back_up(self.id, topic, key, payload, now())
     end
 end
 
 
-local function call_failed_cb(msg)
-    text_refused = false
-    local ok, err = pcall(failed_cb, kfk, msg)
+local function call_failed_cb(self, msg)
+    self.text_refused = false
+    local ok, err = pcall(self.failed_cb, self.kfk, msg)
     if not ok then
-        complain("failed_cb", tostring(err))
+        complain(self, "failed_cb", tostring(err))
     end
-    return ok and not text_refused
+    return ok and not self.text_refused
 end
-
-
--- The call of run() that counts; a callback that never returned may have ended an earlier one.
-local current_run = 0
-
--- The message whose failed_cb has not returned: with its id a failure that the driver has given,
--- without one from log().
-local in_hand
 
 
 -- What failed_cb made of the message in hand.
-local function settle_in_hand(handled)
-    local msg, id = in_hand.msg, in_hand.id
-    in_hand = nil
+local function settle_in_hand(self, handled)
+    local msg, id = self.in_hand.msg, self.in_hand.id
+    self.in_hand = nil
     if id then
-        core.failure_done(id, handled)
+        core.failure_done(self.id, id, handled)
     elseif not handled then
-        core.back_up(msg.topic, msg.key, msg.str, now())
+        core.back_up(self.id, msg.topic, msg.key, msg.str, now())
     end
 end
 
 
-local function hand_over(msg, id, this_run)
-    in_hand = { msg = msg, id = id }
-    local handled = call_failed_cb(msg)
-    if current_run == this_run then
-        settle_in_hand(handled)
+local function hand_over(self, msg, id, this_run)
+    self.in_hand = { msg = msg, id = id }
+    local handled = call_failed_cb(self, msg)
+    if self.current_run == this_run then
+        settle_in_hand(self, handled)
     end
     return true
 end
 
 
-local function run_one(this_run)
-    local id, count, key = core.next_question()
-    if id then
-        core.answer(id, partition_of(key, count))
-        return true
+local function take_pending(self)
+    local first = self.pending_first
+    if first > self.pending_last then
+        return nil
     end
-    local msg = core.next_failure()
-    if msg then
-        id, msg.id = msg.id, nil
-        return hand_over(msg, id, this_run)
-    end
-    if pending_first <= pending_last then
-        msg = pending[pending_first]
-        pending[pending_first] = nil
-        pending_first = pending_first + 1
-        pending_bytes = pending_bytes - bytes_of(msg.key, msg.str)
-        return hand_over(msg, nil, this_run)
-    end
-    return false
+    local msg = self.pending[first]
+    self.pending[first] = nil
+    self.pending_first = first + 1
+    self.pending_bytes = self.pending_bytes - bytes_of(msg.key, msg.str)
+    return msg
 end
 
 
--- When the last callback began, while run() is at work.
-local running_since
+local function run_one(self, this_run)
+    local id, count, key = core.next_question(self.id)
+    if id then
+        core.answer(self.id, id, partition_of(self, key, count))
+        return true
+    end
+    local msg = core.next_failure(self.id)
+    if msg then
+        id, msg.id = msg.id, nil
+        return hand_over(self, msg, id, this_run)
+    end
+    msg = take_pending(self)
+    return msg ~= nil and hand_over(self, msg, nil, this_run)
+end
 
 
 -- stop(): there will be no more calls of run().
-function _M.stop()
-    core.end_callbacks()
+function Callbacks:stop()
+    core.end_callbacks(self.id)
 end
 
 
 -- run(): runs what there is, in slices. Called from a timer; while it runs, further calls do
 -- nothing, unless a callback has not come back for a minute: then it may have ended its thread, and
 -- what it had in hand goes to the backup file.
-function _M.run()
+function Callbacks:run()
     update_time()
-    if running_since and now() - running_since < GIVEN_UP_AFTER then
+    if self.running_since and now() - self.running_since < GIVEN_UP_AFTER then
         return
     end
-    current_run = current_run + 1
-    local this_run = current_run
-    if in_hand then
-        complain("failed_cb", "has not returned for " .. GIVEN_UP_AFTER .. " s")
-        settle_in_hand(false)
+    self.current_run = self.current_run + 1
+    local this_run = self.current_run
+    if self.in_hand then
+        complain(self, "failed_cb", "has not returned for " .. GIVEN_UP_AFTER .. " s")
+        settle_in_hand(self, false)
     end
-    running_since = now()
-    local slice_began = running_since
+    self.running_since = now()
+    local slice_began = self.running_since
     local idle = false
     repeat
-        local ran = run_one(this_run)
-        if current_run ~= this_run then
+        local ran = run_one(self, this_run)
+        if self.current_run ~= this_run then
             return
         end
         update_time()
-        running_since = now()
+        self.running_since = now()
         if not ran and idle then
             break
         end
         -- The driver has more, perhaps: it is told, and given a moment, before this ends.
         idle = not ran
-        if idle or running_since - slice_began >= SLICE then
-            core.signal()
+        if idle or self.running_since - slice_began >= SLICE then
+            core.signal(self.id)
             sleep(PAUSE)
             update_time()
             slice_began = now()
         end
     until false
-    running_since = nil
+    self.running_since = nil
 end
 
 

@@ -4,31 +4,33 @@
 local ffi = require "ffi"
 local core = require "lkfk.core"
 
+local cast = ffi.cast
+local error = error
 local pcall = pcall
 
 
-local _M = { _VERSION = core.version, core = core, errors = core.errors }
-
-
 -- A worker has one VM that outlives its requests, or, with lua_code_cache off, one per request:
--- each declares the types once.
-local declared, err = pcall(ffi.cdef, core.cdef)
-if not declared then
-    error("lkfk: the declarations of lkfk.so were refused: " .. err)
+-- each declares the types once. A module that is loaded anew finds them declared.
+local TYPE = "lkfk_api_" .. core.abi
+if not pcall(ffi.typeof, TYPE) then
+    local declared, err = pcall(ffi.cdef, core.cdef)
+    if not declared then
+        error("lkfk: the declarations of lkfk.so were refused: " .. err)
+    end
+end
+
+local api = cast("const " .. TYPE .. " *", core.api)
+if api.abi ~= core.abi or api.size ~= ffi.sizeof(TYPE) then
+    error("lkfk: lkfk.so speaks ABI " .. api.abi .. ", its Lua files expect " .. core.abi)
 end
 
 
--- attach() -> api | nil: the running producer's functions.
-function _M.attach()
-    local address = core.api()
-    if address == nil then
-        return nil
-    end
-    local api = ffi.cast("const lkfk_api_" .. core.abi .. " *", address)
-    if api.abi ~= core.abi or api.size ~= ffi.sizeof("lkfk_api_" .. core.abi) then
-        error("lkfk: lkfk.so speaks ABI " .. api.abi .. ", its Lua files expect " .. core.abi)
-    end
-    return api
+local _M = { _VERSION = core.version, core = core, api = api }
+
+
+-- handle_of(id) -> what the functions of api call a producer by that core calls id.
+function _M.handle_of(id)
+    return cast("const lkfk_handle *", id)
 end
 
 

@@ -3,16 +3,15 @@
 local callbacks = require "lkfk.callbacks"
 local cdefs = require "lkfk.cdefs"
 local events = require "lkfk.events"
+local producer = require "lkfk.producer"
 local stats = require "lkfk.stats"
 
 local core = cdefs.core
-local errors = cdefs.errors
+local api = cdefs.api
 local ngx = ngx
 local get_phase = ngx.get_phase
-local now = ngx.now
 local ngx_log = ngx.log
-local sleep = ngx.sleep
-local update_time = ngx.update_time
+local ERR = ngx.ERR
 local WARN = ngx.WARN
 local error = error
 local getmetatable = getmetatable
@@ -25,54 +24,51 @@ local require = require
 local tostring = tostring
 local type = type
 
-local FLUSH_TIMEOUT = 5
-local FLUSH_LOOK_FIRST = 0.001
-local FLUSH_LOOK_LAST = 0.05
-
--- Codes that failed_cb is told of, as ngx_lua_lkfk called them.
-local FAILURES = { [-1] = "nobufs", [-2] = "nobufs", [-7] = "topic unknown" }
-
-local NOT_RUNNING = "not running: call init() in init_worker_by_lua"
-
--- Phases in which ngx.sleep() may be called.
-local YIELDS = {
-    rewrite = true, access = true, content = true, timer = true, preread = true,
-    server_rewrite = true, ssl_cert = true, ssl_session_fetch = true, ssl_client_hello = true,
-}
+-- The name of the default producer.
+local DEFAULT = ""
 
 
-local _M = { _VERSION = cdefs._VERSION }
+local _M = producer.new(DEFAULT)
+_M._VERSION = cdefs._VERSION
 
 
--- The running producer. `push` and `handle` are apart so that a compiled log() has nothing to look
--- up.
-local api, push, handle
-
--- Topic name -> number, for all topics in use, and for those that log() need not think about.
-local known, topics = {}, {}
-
--- Stops the producer when the VM that started it is closed, which nginx does when a worker exits.
-local anchor
-
-
-local function attach()
-    api = cdefs.attach()
-    if api then
-        push, handle = api.push, api.handle
+-- Notices that the VM is closed, which nginx does with its last breath when a worker exits. The VM
+-- keeps it, so that nothing but that collects it.
+local function watch_vm(served)
+    local anchor = newproxy(true)
+    local handle, statistics = served.handle, served.stats
+    getmetatable(anchor).__gc = function()
+        local process_ends = api.leave(handle) == 1
+        if statistics and process_ends then
+            local line = statistics:last_line()
+            api.write_line(line, #line, WARN)
+        elseif statistics then
+            statistics:hand_over()
+        end
     end
-    return api ~= nil
+    return anchor
 end
 
 
-local function stop_at_exit(statistics)
-    local stopping = api
-    anchor = newproxy(true)
-    getmetatable(anchor).__gc = function()
-        stopping.stop(stopping.handle)
-        local line = statistics and stats.last_line()
-        if line then
-            stopping.write_line(line, #line, WARN)
+-- From now on this VM brings the producer's log lines to nginx, publishes its statistics and runs
+-- its callbacks.
+local function serve(id, conf)
+    local served = {
+        id = id, handle = cdefs.handle_of(id), tag = "[lkfk] ",
+        callbacks = callbacks.new(id, conf),
+    }
+    core.kept[DEFAULT] = served
+    if conf.kfk_status ~= false then
+        local err
+        served.stats, err = stats.new(served)
+        if not served.stats then
+            ngx_log(WARN, served.tag, err)
         end
+    end
+    served.anchor = watch_vm(served)
+    local ok, err = events.start(served)
+    if not ok then
+        error("cannot start a timer: " .. tostring(err), 0)
     end
 end
 
@@ -136,144 +132,26 @@ function _M.init(conf)
     if not merged then
         return nil, err
     end
-    local how
-    how, err = core.init(merged, ngx.config.prefix())
-    if not how then
+    local id
+    id, err = core.init(merged, ngx.config.prefix())
+    if not id then
         return nil, err
     end
-    -- With lua_code_cache off a request's VM may find the producer running: it belongs to another.
-    if how == "started" then
-        attach()
-        callbacks.setup(with_defaults(merged))
-        local statistics = false
-        if merged.kfk_status ~= false then
-            statistics, err = stats.start(api)
-            if not statistics then
-                ngx_log(WARN, "[lkfk] ", err)
-            end
-        end
-        stop_at_exit(statistics)
+    -- With lua_code_cache off a request's VM may find the producer running: another one serves it.
+    if core.serve(id) then
+        -- The producer runs whatever becomes of this, so init() does not fail any more.
         local ok
-        ok, err = events.start(api, callbacks.active and callbacks, statistics and stats)
+        ok, err = pcall(serve, id, with_defaults(merged))
         if not ok then
-            return nil, "cannot start a timer: " .. tostring(err)
+            ngx_log(ERR, "[lkfk] log lines, statistics and callbacks wait for the next init(): ",
+                    tostring(err))
+            api.leave(cdefs.handle_of(id))
         end
+    elseif core.kept[DEFAULT] then
+        -- A module that was loaded anew brings new functions.
+        core.kept[DEFAULT].callbacks:set_functions(merged)
     end
     return true
-end
-
-
-local function refuse(code, topic, key, payload)
-    local failure = FAILURES[code]
-    if failure then
-        callbacks.failed(topic, key, payload, failure)
-    end
-    return nil, errors[code]
-end
-
-
--- Everything that is not a plain call with a known topic, and everything when the user has
--- callbacks.
-local function log_slowly(topic, key, payload)
-    if not api then
-        if not attach() then
-            return nil, NOT_RUNNING
-        end
-        callbacks.attach()
-    end
-    if type(topic) ~= "string" then
-        return nil, "topic must be a string, got " .. type(topic)
-    end
-    if type(payload) == "number" then
-        payload = tostring(payload)
-    elseif type(payload) ~= "string" then
-        return nil, "payload must be a string, got " .. type(payload)
-    end
-    if type(key) == "number" then
-        key = tostring(key)
-    elseif key ~= nil and type(key) ~= "string" then
-        return nil, "key must be a string or nil, got " .. type(key)
-    end
-    local id = known[topic]
-    if not id then
-        id = api.topic(handle, topic, #topic)
-        if id < 0 then
-            return refuse(id, topic, key, payload)
-        end
-        known[topic] = id
-        if not callbacks.active then
-            topics[topic] = id
-        end
-    end
-    local code = push(handle, id, callbacks.partition(id, key), key, key and #key or 0,
-                      payload, #payload)
-    if code == 0 then
-        return true
-    end
-    return refuse(code, topic, key, payload)
-end
-
-
--- log(topic, key, payload) -> true | nil, err
-function _M.log(topic, key, payload)
-    local id = topics[topic]
-    if not id or type(payload) ~= "string" then
-        return log_slowly(topic, key, payload)
-    end
-    local code
-    if key == nil then
-        code = push(handle, id, -1, nil, 0, payload, #payload)
-    elseif type(key) == "string" then
-        code = push(handle, id, -1, key, #key, payload, #payload)
-    else
-        return log_slowly(topic, key, payload)
-    end
-    if code == 0 then
-        return true
-    end
-    return nil, errors[code]
-end
-
-
--- flush([timeout_s]) -> true | nil, err
-function _M.flush(timeout)
-    timeout = timeout or FLUSH_TIMEOUT
-    if type(timeout) ~= "number" or timeout ~= timeout or timeout < 0 then
-        return nil, "flush() takes a number of seconds"
-    end
-    -- Asked before the driver is told to hurry, so that the answer does not hang on how fast it is.
-    local nothing_waits = core.waiting() == 0
-    local position = core.flush()
-    if not position then
-        return nil, NOT_RUNNING
-    end
-    if nothing_waits then
-        return true
-    end
-    local phase = get_phase()
-    if not YIELDS[phase] then
-        return nil, "flush() cannot wait in the phase " .. phase
-    end
-    update_time()
-    local deadline = now() + timeout
-    local pause = FLUSH_LOOK_FIRST
-    repeat
-        sleep(pause)
-        if core.is_done(position) then
-            return true
-        end
-        pause = pause * 2 < FLUSH_LOOK_LAST and pause * 2 or FLUSH_LOOK_LAST
-    until now() >= deadline
-    return nil, "timeout: " .. core.waiting() .. " messages are still waiting"
-end
-
-
--- stats() -> table
-function _M.stats()
-    if not api and not attach() then
-        return {}
-    end
-    return stats.read(api)
 end
 
 

@@ -78,9 +78,9 @@ impl Shared {
         Time(self.stop_by.load(Ordering::Relaxed))
     }
 
-    /// Ends the producer within `limit` from now, which may be called again with less.
+    /// Ends the producer within `limit` from now. Called again with less than is left it shortens that.
     pub(super) fn stop_within(&self, limit: Duration) {
-        self.stop_by.store((self.now() + limit).0, Ordering::Relaxed);
+        self.stop_by.fetch_min((self.now() + limit).0, Ordering::Relaxed);
         self.stopping.store(true, Ordering::Release);
         self.signal();
     }

@@ -6,7 +6,7 @@ use super::records::adoption::QueueDirs;
 use super::task::{Finished, ProducerTask};
 use super::thread;
 use super::undelivered::disk::Offloaded;
-use crate::backup::{BackupDir, BackupError, Limits};
+use crate::backup::{self, BackupDir, BackupError, Limits};
 use crate::config::Config;
 use crate::queue::{Queue, QueueError, Writer};
 use rustix::event::{EventfdFlags, eventfd};
@@ -41,9 +41,15 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Makes queue and backup directory, and starts the producer on the driver thread of this process. `instance` tells
-    /// nginx instances on one host apart. Returns the producer and its queue's writing end.
-    pub fn start(config: Config, instance: &str) -> Result<(Driver, Writer), StartError> {
+    /// Makes queue and backup directory, and starts the producer on the driver thread of this process. `name` is the
+    /// producer's, empty for the default one; `instance` tells nginx instances on one host apart. Returns the producer
+    /// and its queue's writing end.
+    pub fn start(
+        mut config: Config,
+        name: &str,
+        instance: &str,
+    ) -> Result<(Driver, Writer), StartError> {
+        config.backpath = backup::directory_of(&config.backpath, name);
         let limits = Limits { file: config.backup_max_bytes, total: config.backup_total_bytes };
         let backup = BackupDir::open(&config.backpath, limits)?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
@@ -98,7 +104,7 @@ impl Driver {
     }
 
     /// Begins the end: what is queued is flushed for at most `limit`, and the rest is written to the backup. Returns at
-    /// once.
+    /// once. Called again with less than is left it shortens that.
     pub fn begin_stop(&self, limit: Duration) {
         self.shared.stop_within(limit);
     }
@@ -114,10 +120,8 @@ impl Driver {
             if now >= self.shared.stop_by() + SPILL_GRACE {
                 return false;
             }
-            if let Some(left) = hurry()
-                && now + left < self.shared.stop_by()
-            {
-                self.shared.stop_within(left);
+            if let Some(left) = hurry() {
+                self.begin_stop(left);
             }
         }
     }

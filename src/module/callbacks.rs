@@ -1,11 +1,13 @@
-//! What `lua/lkfk/callbacks.lua` and `stats.lua` need of the driver's [`LuaPorts`](crate::driver::lua::LuaPorts).
+//! What `lua/lkfk/callbacks.lua` and `stats.lua` need of a producer's [`LuaPorts`]. The first argument of each function
+//! names the producer, see [`super`].
 
+use super::with;
 use crate::backup::LineBatch;
 use crate::backup::format::Line;
-use crate::driver::lua::Append;
+use crate::driver::lua::{Append, LuaPorts};
 use crate::producer::RecordId;
-use crate::{topic_name, worker};
-use mlua::{Lua, LuaString, MultiValue, Table};
+use crate::topic_name;
+use mlua::{LightUserData, Lua, LuaString, MultiValue, Table};
 
 pub(super) fn add_to(lua: &Lua, core: &Table) -> mlua::Result<()> {
     core.set("next_failure", lua.create_function(next_failure)?)?;
@@ -23,9 +25,14 @@ pub(super) fn add_to(lua: &Lua, core: &Table) -> mlua::Result<()> {
     Ok(())
 }
 
-/// `core.next_failure() -> { id=, topic=, key=, str=, err=, code= } | nil`
-fn next_failure(lua: &Lua, (): ()) -> mlua::Result<Option<Table>> {
-    let Some(failure) = worker::with_lua(|lua| lua.failures.take()).flatten() else {
+/// Calls `f` with what the callbacks of a producer exchange with its driver.
+fn with_lua<T>(id: LightUserData, f: impl FnOnce(&LuaPorts) -> T) -> Option<T> {
+    with(id, |producer| f(&producer.shared().lua))
+}
+
+/// `core.next_failure(id) -> { id=, topic=, key=, str=, err=, code= } | nil`
+fn next_failure(lua: &Lua, id: LightUserData) -> mlua::Result<Option<Table>> {
+    let Some(failure) = with_lua(id, |lua| lua.failures.take()).flatten() else {
         return Ok(None);
     };
     let msg = lua.create_table()?;
@@ -40,36 +47,39 @@ fn next_failure(lua: &Lua, (): ()) -> mlua::Result<Option<Table>> {
     Ok(Some(msg))
 }
 
-/// `core.failure_done(id, handled)`
-fn failure_done(_: &Lua, (id, handled): (f64, bool)) -> mlua::Result<()> {
-    worker::with_lua(|lua| lua.give_verdict(RecordId(id as u64), handled));
+/// `core.failure_done(id, message, handled)`
+fn failure_done(_: &Lua, (id, message, handled): (LightUserData, f64, bool)) -> mlua::Result<()> {
+    with_lua(id, |lua| lua.give_verdict(RecordId(message as u64), handled));
     Ok(())
 }
 
-/// `core.next_question() -> id, partition_count, key | nil`
-fn next_question(lua: &Lua, (): ()) -> mlua::Result<MultiValue> {
-    let Some(question) = worker::with_lua(|lua| lua.questions.take()).flatten() else {
+/// `core.next_question(id) -> message, partition_count, key | nil`
+fn next_question(lua: &Lua, id: LightUserData) -> mlua::Result<MultiValue> {
+    let Some(question) = with_lua(id, |lua| lua.questions.take()).flatten() else {
         return Ok(MultiValue::new());
     };
     let key = match question.key {
         Some(key) => mlua::Value::String(lua.create_string(key)?),
         None => mlua::Value::Nil,
     };
-    let id = mlua::Value::Number(question.id.0 as f64);
+    let message = mlua::Value::Number(question.id.0 as f64);
     let count = mlua::Value::Number(f64::from(question.partitions));
-    Ok(MultiValue::from_vec(vec![id, count, key]))
+    Ok(MultiValue::from_vec(vec![message, count, key]))
 }
 
-/// `core.answer(id, partition | nil)`
-fn answer(_: &Lua, (id, partition): (f64, Option<u32>)) -> mlua::Result<()> {
-    worker::with_lua(|lua| lua.questions.answer((RecordId(id as u64), partition)));
+/// `core.answer(id, message, partition | nil)`
+fn answer(
+    _: &Lua,
+    (id, message, partition): (LightUserData, f64, Option<u32>),
+) -> mlua::Result<()> {
+    with_lua(id, |lua| lua.questions.answer((RecordId(message as u64), partition)));
     Ok(())
 }
 
-/// `core.end_callbacks()`: no timer will run any more.
-fn end_callbacks(_: &Lua, (): ()) -> mlua::Result<()> {
-    worker::with_lua(|lua| lua.end_callbacks());
-    worker::signal();
+/// `core.end_callbacks(id)`: no timer will run any more.
+fn end_callbacks(_: &Lua, id: LightUserData) -> mlua::Result<()> {
+    with_lua(id, LuaPorts::end_callbacks);
+    with(id, |producer| producer.shared().signal());
     Ok(())
 }
 
@@ -81,35 +91,41 @@ fn is_alive(_: &Lua, pid: i32) -> mlua::Result<bool> {
         .is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH)))
 }
 
-/// `core.has_partitioner() -> boolean`
-fn has_partitioner(_: &Lua, (): ()) -> mlua::Result<bool> {
-    Ok(worker::has_partitioner())
+/// `core.has_partitioner(id) -> boolean`
+fn has_partitioner(_: &Lua, id: LightUserData) -> mlua::Result<bool> {
+    Ok(with(id, |producer| producer.config().partitioner.0).unwrap_or(false))
 }
 
-/// `core.signal()`: wakes the driver to look at what was answered.
-fn signal(_: &Lua, (): ()) -> mlua::Result<()> {
-    worker::signal();
+/// `core.signal(id)`: wakes the driver to look at what was answered.
+fn signal(_: &Lua, id: LightUserData) -> mlua::Result<()> {
+    with(id, |producer| producer.shared().signal());
     Ok(())
 }
 
-/// `core.append(topic, text) -> true | false`: false when the topic is none or the disk is too far behind.
-fn append(_: &Lua, (topic, text): (LuaString, LuaString)) -> mlua::Result<bool> {
+/// `core.append(id, topic, text) -> true | false`: false when the topic is none or the disk is too far behind.
+fn append(_: &Lua, (id, topic, text): (LightUserData, LuaString, LuaString)) -> mlua::Result<bool> {
     let topic = topic.as_bytes();
     let Some(topic) = std::str::from_utf8(&topic).ok().filter(|name| topic_name::is_valid(name))
     else {
         return Ok(false);
     };
     let text = Append::Others(text.as_bytes().to_vec());
-    let taken = worker::with_lua(|lua| lua.appends.put(topic, text));
-    worker::signal();
+    let taken = with_lua(id, |lua| lua.appends.put(topic, text));
+    with(id, |producer| producer.shared().signal());
     Ok(taken == Some(true))
 }
 
-/// `core.back_up(topic, key | nil, payload, seconds) -> true | false`: a backup line, as the driver writes it,
+/// `core.back_up(id, topic, key | nil, payload, seconds) -> true | false`: a backup line, as the driver writes it,
 /// for a message that `log()` refused. False as for `append`.
 fn back_up(
     _: &Lua,
-    (topic, key, payload, seconds): (LuaString, Option<LuaString>, LuaString, f64),
+    (id, topic, key, payload, seconds): (
+        LightUserData,
+        LuaString,
+        Option<LuaString>,
+        LuaString,
+        f64,
+    ),
 ) -> mlua::Result<bool> {
     let topic = topic.as_bytes();
     let Some(topic) = std::str::from_utf8(&topic).ok().filter(|name| topic_name::is_valid(name))
@@ -125,22 +141,25 @@ fn back_up(
         key.as_deref(),
         Some(&payload),
     ));
-    let taken = worker::with_lua(|lua| lua.appends.put(topic, Append::Own(lines)));
-    worker::signal();
+    let taken = with_lua(id, |lua| lua.appends.put(topic, Append::Own(lines)));
+    with(id, |producer| producer.shared().signal());
     Ok(taken == Some(true))
 }
 
-/// `core.partition_count(topic number) -> count | nil`
-fn partition_count(_: &Lua, topic: usize) -> mlua::Result<Option<u32>> {
-    Ok(worker::with_lua(|lua| lua.topics.partition_count(topic)).flatten())
+/// `core.partition_count(id, topic number) -> count | nil`
+fn partition_count(_: &Lua, (id, topic): (LightUserData, usize)) -> mlua::Result<Option<u32>> {
+    Ok(with_lua(id, |lua| lua.topics.partition_count(topic)).flatten())
 }
 
-/// `core.waiting_by_partition() -> { ["<topic><partition>"] = messages }`
-fn waiting_by_partition(lua: &Lua, (): ()) -> mlua::Result<Table> {
+/// `core.waiting_by_partition(id) -> { ["<topic><partition>"] = messages }`
+fn waiting_by_partition(lua: &Lua, id: LightUserData) -> mlua::Result<Table> {
     let table = lua.create_table()?;
-    let rows = worker::with_lua(|lua| lua.topics.waiting()).unwrap_or_default();
+    let rows = with_lua(id, |lua| lua.topics.waiting()).unwrap_or_default();
     for (topic, partition, count) in rows {
-        table.set(format!("{topic}{partition}"), count)?;
+        // "t1" with partition 1 and "t" with partition 11 have one name.
+        let name = format!("{topic}{partition}");
+        let count = count + table.get::<Option<u64>>(&*name)?.unwrap_or(0);
+        table.set(name, count)?;
     }
     Ok(table)
 }

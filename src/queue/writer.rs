@@ -18,7 +18,7 @@ const PREFETCH_AHEAD: usize = 4096;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PushError {
     /// `queue_buffering_max_messages` records are waiting.
-    #[error("queue full: queue_buffering_max_messages records are waiting")]
+    #[error("queue full: queue_buffering_max_messages are waiting")]
     TooManyMessages,
     /// The bytes of the queue are in use.
     #[error("queue full: queue_buffering_max_kbytes are in use")]

@@ -129,7 +129,7 @@ impl Case {
         std::fs::create_dir_all(directory.join("queue")).unwrap();
         prepare(&directory.join("queue"));
         let memory_at_start = memory::start();
-        let (driver, writer) = Driver::start(config, "hostile").unwrap();
+        let (driver, writer) = Driver::start(config, "", "hostile").unwrap();
         let (logged, lines) = (Vec::new(), Vec::new());
         let memory = MEMORY;
         Case {

@@ -140,7 +140,7 @@ fn dsk_16_a_topic_whose_name_a_directory_has_gets_its_backup_and_has_it_sent() {
 fn dsk_16_directories_of_named_producers_are_no_topic_s_and_are_counted_for_themselves() {
     let scratch = Scratch::new("producers");
     let limits = Limits { file: 5_000, total: 20_000 };
-    let billing = directory_of(&scratch.0, Some("billing")).unwrap();
+    let billing = directory_of(&scratch.0, "billing");
     let mut named = BackupDir::open(&billing, limits).unwrap();
     while named.append("t", &lines("t", 1..=10)).is_ok() {}
     let mut dir = BackupDir::open(&scratch.0, limits).unwrap();

@@ -1,0 +1,180 @@
+-- The functions of one producer: log(), flush() and stats(). They find it by its name when they are
+-- first called, whichever Lua VM started it.
+
+local callbacks = require "lkfk.callbacks"
+local cdefs = require "lkfk.cdefs"
+local stats = require "lkfk.stats"
+
+local core = cdefs.core
+local api, handle_of = cdefs.api, cdefs.handle_of
+local errors, codes = core.errors, core.codes
+local push = api.push
+local ngx = ngx
+local get_phase = ngx.get_phase
+local now = ngx.now
+local sleep = ngx.sleep
+local update_time = ngx.update_time
+local tostring = tostring
+local type = type
+
+local FLUSH_TIMEOUT = 5
+local FLUSH_LOOK_FIRST = 0.001
+local FLUSH_LOOK_LAST = 0.05
+
+local NOT_RUNNING = "not running: call init() in init_worker_by_lua"
+
+-- What failed_cb is told of, in the words of ngx_lua_lkfk.
+local FAILURES = {
+    [codes.TOO_MANY_MESSAGES] = "nobufs",
+    [codes.NO_SPACE] = "nobufs",
+    [codes.TOPIC_UNKNOWN] = "topic unknown",
+}
+
+-- Phases in which ngx.sleep() may be called.
+local YIELDS = {
+    rewrite = true, access = true, content = true, timer = true, preread = true,
+    server_rewrite = true, ssl_cert = true, ssl_session_fetch = true, ssl_client_hello = true,
+}
+
+
+local _M = {}
+
+
+-- new(name) -> { log, flush, stats } of the producer of that name; "" is the default one.
+function _M.new(name)
+    local functions = {}
+
+    -- The producer, once it was found: its names in core and for FFI, and what stands between its
+    -- messages and the user's callbacks.
+    local id, handle, own_callbacks
+
+    -- Topic name -> number, for all topics in use, and for those that log() need not think about.
+    local known, topics = {}, {}
+
+    local function attach()
+        id = core.find(name)
+        if not id then
+            return false
+        end
+        handle = handle_of(id)
+        -- With lua_code_cache off a request's VM finds the producer running: another VM serves it.
+        local kept = core.kept[name]
+        own_callbacks = kept and kept.callbacks or callbacks.of_another_vm(id)
+        return true
+    end
+
+    local function refuse(code, topic, key, payload)
+        local failure = FAILURES[code]
+        if failure then
+            own_callbacks:failed(topic, key, payload, failure)
+        end
+        return nil, errors[code]
+    end
+
+    -- Everything that is not a plain call with a known topic, and everything when the user has
+    -- callbacks.
+    local function log_slowly(topic, key, payload)
+        if not id and not attach() then
+            return nil, NOT_RUNNING
+        end
+        if type(topic) ~= "string" then
+            return nil, "topic must be a string, got " .. type(topic)
+        end
+        if type(payload) == "number" then
+            payload = tostring(payload)
+        elseif type(payload) ~= "string" then
+            return nil, "payload must be a string, got " .. type(payload)
+        end
+        if type(key) == "number" then
+            key = tostring(key)
+        elseif key ~= nil and type(key) ~= "string" then
+            return nil, "key must be a string or nil, got " .. type(key)
+        end
+        local number = known[topic]
+        if not number then
+            number = api.topic(handle, topic, #topic)
+            if number < 0 then
+                return refuse(number, topic, key, payload)
+            end
+            known[topic] = number
+            if not own_callbacks.active then
+                topics[topic] = number
+            end
+        end
+        local code = push(handle, number, own_callbacks:partition(number, key), key,
+                          key and #key or 0, payload, #payload)
+        if code == 0 then
+            return true
+        end
+        return refuse(code, topic, key, payload)
+    end
+
+    -- log(topic, key, payload) -> true | nil, err
+    function functions.log(topic, key, payload)
+        local number = topics[topic]
+        if not number or type(payload) ~= "string" then
+            return log_slowly(topic, key, payload)
+        end
+        local code
+        if key == nil then
+            code = push(handle, number, -1, nil, 0, payload, #payload)
+        elseif type(key) == "string" then
+            code = push(handle, number, -1, key, #key, payload, #payload)
+        else
+            return log_slowly(topic, key, payload)
+        end
+        if code == 0 then
+            return true
+        end
+        return nil, errors[code]
+    end
+
+    -- flush([timeout_s]) -> true | nil, err
+    function functions.flush(timeout)
+        timeout = timeout or FLUSH_TIMEOUT
+        if type(timeout) ~= "number" or timeout ~= timeout or timeout < 0 then
+            return nil, "flush() takes a number of seconds"
+        end
+        if not id and not attach() then
+            return nil, NOT_RUNNING
+        end
+        -- Asked before the driver is told to hurry, so that the answer does not hang on how fast it
+        -- is.
+        local nothing_waits = core.waiting(id) == 0
+        local position = core.flush(id)
+        if not position then
+            return nil, NOT_RUNNING
+        end
+        if nothing_waits then
+            return true
+        end
+        local phase = get_phase()
+        if not YIELDS[phase] then
+            return nil, "flush() cannot wait in the phase " .. phase
+        end
+        update_time()
+        local deadline = now() + timeout
+        local pause = FLUSH_LOOK_FIRST
+        repeat
+            sleep(pause)
+            if core.is_done(id, position) then
+                return true
+            end
+            pause = pause * 2 < FLUSH_LOOK_LAST and pause * 2 or FLUSH_LOOK_LAST
+        until now() >= deadline
+        return nil, "timeout: " .. core.waiting(id) .. " messages are still waiting"
+    end
+
+    -- stats() -> table
+    function functions.stats()
+        if not id and not attach() then
+            return {}
+        end
+        return stats.read(handle)
+    end
+
+    return functions
+end
+
+
+return _M

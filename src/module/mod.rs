@@ -1,0 +1,182 @@
+//! The Lua module. `lkfk.so` alone is a whole installation: Lua's all-in-one loader finds `lkfk.kfk` and
+//! the others in it by the names of the functions below, unless a file of that name stands on
+//! lua_package_path, as a user's own `lkfk/conf.lua` does.
+//!
+//! `lkfk.core` is what the Lua files are built on. A producer is named there by the address of its
+//! [`Handle`](worker::Handle), as light userdata: it is looked up among the producers that there are, and never followed.
+
+mod callbacks;
+mod value;
+
+use crate::config::KEYS;
+use crate::worker::{self, Handle, Producer};
+use crate::{ffi, stats};
+use mlua::{Function, LightUserData, Lua, MultiValue, Table};
+use std::ffi::c_void;
+use std::time::Duration;
+
+/// Where a VM keeps what must outlive the Lua modules, which a framework may load anew: in its registry.
+const KEPT: &str = "lkfk";
+
+/// `require "lkfk"`: the same functions as `lkfk.kfk`.
+#[mlua::lua_module(name = "lkfk")]
+fn lkfk(lua: &Lua) -> mlua::Result<mlua::Value> {
+    lua.globals().get::<Function>("require")?.call("lkfk.kfk")
+}
+
+#[mlua::lua_module(name = "lkfk_kfk")]
+fn lkfk_kfk(lua: &Lua) -> mlua::Result<mlua::Value> {
+    embedded(lua, "lkfk.kfk", include_str!("../../lua/lkfk/kfk.lua"))
+}
+
+#[mlua::lua_module(name = "lkfk_conf")]
+fn lkfk_conf(lua: &Lua) -> mlua::Result<mlua::Value> {
+    embedded(lua, "lkfk.conf", include_str!("../../lua/lkfk/conf.lua"))
+}
+
+#[mlua::lua_module(name = "lkfk_cdefs")]
+fn lkfk_cdefs(lua: &Lua) -> mlua::Result<mlua::Value> {
+    embedded(lua, "lkfk.cdefs", include_str!("../../lua/lkfk/cdefs.lua"))
+}
+
+#[mlua::lua_module(name = "lkfk_producer")]
+fn lkfk_producer(lua: &Lua) -> mlua::Result<mlua::Value> {
+    embedded(lua, "lkfk.producer", include_str!("../../lua/lkfk/producer.lua"))
+}
+
+#[mlua::lua_module(name = "lkfk_events")]
+fn lkfk_events(lua: &Lua) -> mlua::Result<mlua::Value> {
+    embedded(lua, "lkfk.events", include_str!("../../lua/lkfk/events.lua"))
+}
+
+#[mlua::lua_module(name = "lkfk_shutdown")]
+fn lkfk_shutdown(lua: &Lua) -> mlua::Result<mlua::Value> {
+    embedded(lua, "lkfk.shutdown", include_str!("../../lua/lkfk/shutdown.lua"))
+}
+
+#[mlua::lua_module(name = "lkfk_callbacks")]
+fn lkfk_callbacks(lua: &Lua) -> mlua::Result<mlua::Value> {
+    embedded(lua, "lkfk.callbacks", include_str!("../../lua/lkfk/callbacks.lua"))
+}
+
+#[mlua::lua_module(name = "lkfk_stats")]
+fn lkfk_stats(lua: &Lua) -> mlua::Result<mlua::Value> {
+    embedded(lua, "lkfk.stats", include_str!("../../lua/lkfk/stats.lua"))
+}
+
+fn embedded(lua: &Lua, name: &str, source: &str) -> mlua::Result<mlua::Value> {
+    lua.load(source).set_name(format!("={name}")).call(name)
+}
+
+/// `lkfk.core`: what the Lua files are built on. Not for users.
+#[mlua::lua_module(name = "lkfk_core")]
+fn lkfk_core(lua: &Lua) -> mlua::Result<Table> {
+    let core = lua.create_table()?;
+    core.set("version", env!("CARGO_PKG_VERSION"))?;
+    core.set("abi", ffi::ABI)?;
+    core.set("cdef", ffi::CDEF)?;
+    core.set("api", LightUserData((&raw const ffi::API).cast_mut().cast::<c_void>()))?;
+    core.set("kept", kept(lua)?)?;
+    add_codes(lua, &core)?;
+    core.set("init", lua.create_function(init)?)?;
+    core.set("find", lua.create_function(find)?)?;
+    core.set("serve", lua.create_function(serve)?)?;
+    core.set("flush", lua.create_function(flush)?)?;
+    core.set("is_done", lua.create_function(is_done)?)?;
+    core.set("shuts_down", lua.create_function(shuts_down)?)?;
+    core.set("waiting", lua.create_function(waiting)?)?;
+    let names: Vec<&str> = stats::ROWS.iter().map(|row| row.name).collect();
+    core.set("stat_names", names)?;
+    let defaults = lua.create_table()?;
+    for key in KEYS {
+        defaults.set(key.name, key.default)?;
+    }
+    core.set("defaults", defaults)?;
+    callbacks::add_to(lua, &core)?;
+    Ok(core)
+}
+
+/// `core.kept`: a table of this VM's that no reload of a module forgets and no collection takes.
+fn kept(lua: &Lua) -> mlua::Result<Table> {
+    if let Some(table) = lua.named_registry_value(KEPT)? {
+        return Ok(table);
+    }
+    let table = lua.create_table()?;
+    lua.set_named_registry_value(KEPT, &table)?;
+    Ok(table)
+}
+
+/// `core.codes`: name to number; `core.errors`: number to text.
+fn add_codes(lua: &Lua, core: &Table) -> mlua::Result<()> {
+    let (codes, errors) = (lua.create_table()?, lua.create_table()?);
+    for (name, number, refusal) in ffi::codes::CODES {
+        codes.set(*name, *number)?;
+        errors.set(*number, refusal.to_string())?;
+    }
+    errors.set(ffi::codes::FAULT, ffi::codes::FAULT_TEXT)?;
+    core.set("codes", codes)?;
+    core.set("errors", errors)
+}
+
+/// Calls `f` with the producer that Lua names, see [`worker::with`].
+fn with<T>(id: LightUserData, f: impl FnOnce(&mut Producer) -> T) -> Option<T> {
+    worker::with(id.0.cast_const().cast(), f)
+}
+
+/// `core.init(conf, prefix) -> id | nil, err`: starts the default producer, or finds it running.
+fn init(lua: &Lua, (conf, prefix): (Table, String)) -> mlua::Result<MultiValue> {
+    let Some(entries) = value::entries(conf) else {
+        return failure(lua, "the configuration must be a table with named keys");
+    };
+    match worker::init(&entries, &prefix) {
+        Ok(started) => {
+            Ok(MultiValue::from_vec(vec![mlua::Value::LightUserData(id_of(started.handle))]))
+        }
+        Err(error) => failure(lua, &error.to_string()),
+    }
+}
+
+/// What Lua calls a producer by.
+fn id_of(handle: &'static Handle) -> LightUserData {
+    LightUserData(handle.address().cast_mut().cast::<c_void>())
+}
+
+/// The one place where errors of Rust's become `nil, err`.
+fn failure(lua: &Lua, text: &str) -> mlua::Result<MultiValue> {
+    let text = mlua::Value::String(lua.create_string(text)?);
+    Ok(MultiValue::from_vec(vec![mlua::Value::Nil, text]))
+}
+
+/// `core.find(name) -> id | nil`: the producer of this name; the default one has the empty name.
+fn find(_: &Lua, name: mlua::LuaString) -> mlua::Result<Option<LightUserData>> {
+    Ok(std::str::from_utf8(&name.as_bytes()).ok().and_then(worker::find).map(id_of))
+}
+
+/// `core.serve(id) -> boolean`: true for the one VM that is to serve the producer from now on, see
+/// [`Producer::begin_to_serve`].
+fn serve(_: &Lua, id: LightUserData) -> mlua::Result<bool> {
+    Ok(with(id, Producer::begin_to_serve).unwrap_or(false))
+}
+
+/// `core.flush(id) -> position | nil`: nil when the producer takes no more.
+fn flush(_: &Lua, id: LightUserData) -> mlua::Result<Option<f64>> {
+    let position = with(id, |producer| (!producer.ends()).then(|| producer.flush() as f64));
+    Ok(position.flatten())
+}
+
+/// `core.is_done(id, position) -> boolean`
+fn is_done(_: &Lua, (id, position): (LightUserData, f64)) -> mlua::Result<bool> {
+    Ok(with(id, |producer| producer.is_done(position as u64)).unwrap_or(true))
+}
+
+/// `core.waiting(id) -> messages`
+fn waiting(_: &Lua, id: LightUserData) -> mlua::Result<u64> {
+    Ok(with(id, |producer| producer.handle().waiting()).unwrap_or(0))
+}
+
+/// `core.shuts_down(timeout_ms)`, see [`worker::shuts_down`].
+fn shuts_down(_: &Lua, timeout_ms: f64) -> mlua::Result<()> {
+    // The cast ends at the bounds, and makes 0 of what is no number.
+    worker::shuts_down(Duration::from_millis(timeout_ms as u64));
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! Which producers this process has.
+
+use super::handle::Handle;
+use super::producer::Producer;
+use super::shutdown;
+use crate::config::{Config, ConfigError, Value};
+use crate::driver::StartError;
+use crate::producer_name;
+use std::sync::{Mutex, MutexGuard};
+use std::time::Instant;
+
+/// Why a producer was not started.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// The configuration was refused.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The driver could not be started.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// No producer may have this name.
+    #[error("not a valid name of a producer: 1 to 64 of a-z A-Z 0-9 . _ - are allowed")]
+    Name,
+    /// It runs already, with other values.
+    #[error("already running with another configuration; reload nginx to change it")]
+    Different,
+    /// It was started in the process that forked this one.
+    #[error(
+        "started before the fork: init() must be called in init_worker_by_lua, not in init_by_lua"
+    )]
+    Forked,
+    /// It was ended; the process is about to exit.
+    #[error("the worker is exiting")]
+    Exiting,
+}
+
+/// A producer that runs, and how it came to.
+pub struct Started {
+    /// Its writing half.
+    pub handle: &'static Handle,
+    /// False when it ran already, with the same configuration.
+    pub is_new: bool,
+}
+
+/// The producers, and what nginx has said of the end.
+pub(super) struct Registry {
+    pub producers: Vec<Producer>,
+    /// Until when nginx lets a worker live that shuts down gracefully, once it does.
+    pub shutdown_by: Option<Instant>,
+}
+
+static REGISTRY: Mutex<Registry> =
+    Mutex::new(Registry { producers: Vec::new(), shutdown_by: None });
+
+pub(super) fn registry() -> MutexGuard<'static, Registry> {
+    // A panic while it was locked leaves a list of producers, of which each is whole.
+    REGISTRY.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl Registry {
+    fn named(&self, name: &str) -> Option<&Producer> {
+        self.producers.iter().find(|producer| producer.name() == name)
+    }
+
+    /// Those of this process.
+    pub fn here(&mut self) -> impl Iterator<Item = &mut Producer> {
+        self.producers.iter_mut().filter(|producer| producer.is_here())
+    }
+
+    fn start(&mut self, name: &str, config: Config) -> Result<Started, InitError> {
+        if let Some(producer) = self.named(name) {
+            return match () {
+                () if !producer.is_here() => Err(InitError::Forked),
+                () if producer.ends => Err(InitError::Exiting),
+                () if *producer.config() != config => Err(InitError::Different),
+                () => Ok(Started { handle: producer.handle(), is_new: false }),
+            };
+        }
+        shutdown::watch_exit();
+        let producer = Producer::start(name, config)?;
+        let handle = producer.handle();
+        self.producers.push(producer);
+        Ok(Started { handle, is_new: true })
+    }
+}
+
+/// Starts the default producer, or finds it running with the same configuration. `prefix` is nginx's.
+pub fn init(entries: &[(String, Value)], prefix: &str) -> Result<Started, InitError> {
+    let config = Config::parse(entries, prefix)?;
+    registry().start("", config)
+}
+
+/// Starts the producer of this name, or finds it running with the same configuration.
+pub fn start(name: &str, config: Config) -> Result<Started, InitError> {
+    if !producer_name::is_valid(name) {
+        return Err(InitError::Name);
+    }
+    registry().start(name, config)
+}
+
+/// The producer of this name that runs in this process; the default one has the empty name.
+pub fn find(name: &str) -> Option<&'static Handle> {
+    let registry = registry();
+    registry.named(name).filter(|producer| producer.is_here()).map(Producer::handle)
+}
+
+/// Calls `f` with the producer that `handle` names, unless it is closed or another process's: a forked child does not
+/// even have the queue's memory. The address is compared, never followed, so that it may be anything.
+pub fn with<T>(handle: *const Handle, f: impl FnOnce(&mut Producer) -> T) -> Option<T> {
+    registry().here().find(|producer| std::ptr::eq(producer.handle(), handle)).map(f)
+}
