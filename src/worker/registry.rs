@@ -2,10 +2,8 @@
 
 use super::handle::Handle;
 use super::producer::Producer;
-use super::shutdown;
-use crate::config::{Config, ConfigError, Value};
+use crate::config::{Config, ConfigError};
 use crate::driver::StartError;
-use crate::producer_name;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
@@ -67,7 +65,8 @@ impl Registry {
         self.producers.iter_mut().filter(|producer| producer.is_here())
     }
 
-    fn start(&mut self, name: &str, config: Config) -> Result<Started, InitError> {
+    /// Starts the producer of this name, or finds it running with the same configuration.
+    pub fn start(&mut self, name: &str, config: Config) -> Result<Started, InitError> {
         if let Some(producer) = self.named(name) {
             return match () {
                 () if !producer.is_here() => Err(InitError::Forked),
@@ -76,26 +75,11 @@ impl Registry {
                 () => Ok(Started { handle: producer.handle(), is_new: false }),
             };
         }
-        shutdown::watch_exit();
         let producer = Producer::start(name, config)?;
         let handle = producer.handle();
         self.producers.push(producer);
         Ok(Started { handle, is_new: true })
     }
-}
-
-/// Starts the default producer, or finds it running with the same configuration. `prefix` is nginx's.
-pub fn init(entries: &[(String, Value)], prefix: &str) -> Result<Started, InitError> {
-    let config = Config::parse(entries, prefix)?;
-    registry().start("", config)
-}
-
-/// Starts the producer of this name, or finds it running with the same configuration.
-pub fn start(name: &str, config: Config) -> Result<Started, InitError> {
-    if !producer_name::is_valid(name) {
-        return Err(InitError::Name);
-    }
-    registry().start(name, config)
 }
 
 /// The producer of this name that runs in this process; the default one has the empty name.
