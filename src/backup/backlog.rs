@@ -423,7 +423,8 @@ fn noted_numbers(file: &File) -> HashSet<u64> {
     text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')?.parse().ok()).collect()
 }
 
-/// Writes numbers for [`noted_numbers`]. When the disk does not take them a file is told of again, and no more than that.
+/// Writes numbers for [`noted_numbers`]. When the disk does not take them a file is told of again, and no more than
+/// that.
 fn note_numbers(file: &File, numbers: &HashSet<u64>) {
     let text: String = numbers.iter().map(|number| format!("{number}\n")).collect();
     let text = &text.as_bytes()[..text.len().min(MOST_NOTED)];
