@@ -319,6 +319,26 @@ describe("lines of others", function()
         assert.is_nil(lfs.attributes(nginx.backpath .. "/" .. topic))
     end)
 
+    it("that look like lkfk's and that no journal knows are told of, once for all workers", function()
+        local path = backup_of("replay-unclaimed", 5)
+        -- As on a file system whose inode numbers change at each mount.
+        for name in lfs.dir(path .. "/~journal") do
+            os.remove(path .. "/~journal/" .. name)
+        end
+        local nginx = start({ backpath = path }, { workers = 2 })
+        local said = "backup file replay-unclaimed begins with lines that no journal of lkfk's knows"
+        harness.eventually(10, function()
+            assert.matches(said, nginx:error_log(), 1, true)
+        end)
+        ngx.sleep(2.5)
+        assert.equal(1, select(2, nginx:error_log():gsub("that no journal of lkfk's knows", "")))
+        assert.same({ "replay-unclaimed", "~journal", "~lock" }, names(path))
+        os.rename(path .. "/replay-unclaimed", path .. "/replay-unclaimed~redo")
+        harness.eventually(20, function()
+            assert.same(count_to(5), numbers("replay-unclaimed"))
+        end)
+    end)
+
     it("stay when their topic is not in topics", function()
         local topic = kafka:topic("replay-not-allowed", 1)
         local nginx = start { replay = "all", topics = { "replay-allowed" } }

@@ -24,10 +24,13 @@ use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// Seconds after which the journal of a file that is gone is removed: an operator may put the file back.
 const GONE_FOR: i64 = 86_400;
+/// Bytes of the lock's file that are read and written.
+const MOST_NOTED: usize = 1 << 16;
 
 /// What waits in the files of a topic.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -55,7 +58,8 @@ pub struct Backlog {
     lock: Option<File>,
     /// Files that are left alone, by inode number and name.
     left_alone: BTreeMap<u64, String>,
-    /// Files of which it was looked whether they begin with lines that no journal knows, by inode number.
+    /// Files of which it was looked whether they begin with lines that no journal knows, by inode number. They stand in
+    /// the lock's file, so that each is told of once and not by each process that has the lock for a while.
     looked_at: HashSet<u64>,
     /// Names of those that do, and that nobody was told of.
     unclaimed: Vec<String>,
@@ -96,6 +100,7 @@ impl Backlog {
             Err(Errno::WOULDBLOCK) => return Ok(false),
             Err(errno) => return Err(self.dir.error("cannot lock", LOCK)(errno)),
         }
+        self.looked_at = noted_numbers(&file);
         self.lock = Some(file);
         Ok(true)
     }
@@ -113,6 +118,7 @@ impl Backlog {
         self.left_alone.retain(|inode, name| {
             files.iter().any(|file| file.inode == *inode && file.name == *name)
         });
+        let looked_at = self.looked_at.clone();
         self.looked_at.retain(|inode| alive.contains(inode));
         let mut waiting = BTreeMap::<String, Waiting>::new();
         self.troubles.clear();
@@ -123,6 +129,11 @@ impl Backlog {
                 // One file is no reason to leave all others where they are.
                 Err(error) => self.troubles.push(error),
             }
+        }
+        if self.looked_at != looked_at
+            && let Some(lock) = &self.lock
+        {
+            note_numbers(lock, &self.looked_at);
         }
         let error = self.dir.error("cannot look after", JOURNALS);
         for Listed { inode, gone_since, .. } in journal::list(&self.dir.fd).map_err(&error)? {
@@ -402,6 +413,22 @@ fn bytes_left(
         }
     };
     Ok((left > 0).then_some(left))
+}
+
+/// Numbers that stand in a file, one a line. What is no number, or was cut, is left out.
+fn noted_numbers(file: &File) -> HashSet<u64> {
+    let mut text = vec![0; MOST_NOTED];
+    let read = read_at(file, &mut text, 0).unwrap_or(0);
+    let text = String::from_utf8_lossy(&text[..read]);
+    text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')?.parse().ok()).collect()
+}
+
+/// Writes numbers for [`noted_numbers`]. When the disk does not take them a file is told of again, and no more than
+/// that.
+fn note_numbers(file: &File, numbers: &HashSet<u64>) {
+    let text: String = numbers.iter().map(|number| format!("{number}\n")).collect();
+    let text = &text.as_bytes()[..text.len().min(MOST_NOTED)];
+    let _ = file.set_len(0).and_then(|()| file.write_all_at(text, 0));
 }
 
 /// Where reading goes on.

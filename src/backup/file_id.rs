@@ -1,7 +1,7 @@
 //! What a file is known by: its inode number, and when it was made.
 //!
-//! Numbers are used again once a file is gone, often by the very next one. The birth time tells the two apart. Not every
-//! file system has one, and where inode numbers change at each mount (sshfs, some CIFS) neither says anything.
+//! Numbers are used again once a file is gone, often by the very next one. The birth time tells the two apart. Not
+//! every file system has one, and where inode numbers change at each mount (sshfs, some CIFS) neither says anything.
 
 use rustix::fs::{self, AtFlags, StatxFlags};
 use rustix::io::Errno;

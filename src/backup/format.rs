@@ -282,6 +282,9 @@ mod tests {
 
     const TIME: i64 = 1_700_000_000_000;
 
+    /// Name and value.
+    type Header<'a> = (&'a str, Option<&'a [u8]>);
+
     fn text(line: &Line<'_>) -> Vec<u8> {
         let mut out = Vec::new();
         put(&mut out, line);
@@ -293,14 +296,14 @@ mod tests {
         text(&Line::new(TIME, "t", key, payload))
     }
 
-    fn block(headers: &[(&str, Option<&[u8]>)]) -> Vec<u8> {
+    fn block(headers: &[Header<'_>]) -> Vec<u8> {
         let mut buf = HeadersBuf::default();
         headers.iter().for_each(|(name, value)| buf.push(name, *value));
         buf.into_block()
     }
 
     /// What stands behind the payload of a record with these headers.
-    fn column(timestamp_ms: i64, headers: &[(&str, Option<&[u8]>)]) -> String {
+    fn column(timestamp_ms: i64, headers: &[Header<'_>]) -> String {
         let block = block(headers);
         let headers = Headers::check(&block).unwrap();
         let record = Record { timestamp_ms, headers, ..Record::new(0, None, Some(b"p")) };
@@ -474,7 +477,7 @@ mod tests {
     fn headers_and_a_time_of_its_own_stand_in_a_fifth_column() {
         assert_eq!(column(TIME, &[]), "");
         assert_eq!(column(TIME + 123, &[]), "\t{\"timestamp\":1700000000123}");
-        let headers: [(&str, Option<&[u8]>); 5] = [
+        let headers: [Header<'_>; 5] = [
             ("name", Some(b"text value")),
             ("bin", Some(&[0, 1, 2])),
             ("nothing", None),
@@ -493,7 +496,7 @@ mod tests {
     /// The bound for lines that are looked for is the longest that is written.
     #[test]
     fn no_line_is_longer_than_the_bound_says() {
-        let worst: [&[(&str, Option<&[u8]>)]; 5] = [
+        let worst: [&[Header<'_>]; 5] = [
             &[("\0", Some(&[0]))],
             &[("\u{1}", Some(&[1]))],
             &[("\\", Some(b"\\"))],

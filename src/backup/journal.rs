@@ -7,8 +7,8 @@
 //! - The journal is named after the file's inode number and so follows it through every renaming. That of a file that
 //!   is gone gets another name, and its own again when the file comes back.
 //! - A number is used again, so it says little. A journal is a file's when that was born at the time that the journal
-//!   has (where both are known), and when at least one of the lines that are looked at has its checksum. A file of which
-//!   no line matches is somebody else's, and not a damaged one of lkfk's: nothing in it is moved.
+//!   has (where both are known), and when at least one of the lines that are looked at has its checksum. A file of
+//!   which no line matches is somebody else's, and not a damaged one of lkfk's: nothing in it is moved.
 //! - Entries are written before their lines, under the file's lock; what a killed writer claimed and did not
 //!   write is taken back by the next one. Entries never overlap and stand in the file's order.
 //! - Progress is written into one of two places in turn, with a checksum, so that one is whole always.

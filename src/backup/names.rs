@@ -8,7 +8,7 @@
 //! TOPIC~redo     lines of lkfk's format that a person wants sent, whoever wrote them
 //! TOPIC~file     lines are appended here where TOPIC is a directory
 //! ~journal/N     journal of the file with inode number N
-//! ~lock          locked by the process that replays
+//! ~lock          locked by the process that replays; holds inode numbers of files that were told of
 //! ~p/NAME/       the backup directory of the producer of that name, with all of the above
 //! ```
 

@@ -144,6 +144,12 @@ fn dsk_14_lines_that_look_like_lkfk_s_and_have_no_journal_are_told_of_once() {
     assert_eq!(backlog.take_unclaimed(), Vec::<String>::new());
     assert_eq!(drain(&mut backlog, "mixed"), numbers(4..=5));
     drop(backlog);
+    // Nor by the next process that has the lock, but for what has come since.
+    fs::copy(scratch.0.join("lost"), scratch.0.join("lost~1")).unwrap();
+    let mut next = scratch.backlog(Which::Own);
+    next.waiting(0).unwrap();
+    assert_eq!(next.take_unclaimed(), ["lost~1"]);
+    drop(next);
     // All of them are sent with "all", so that there is nothing to be told.
     let mut all = scratch.backlog(Which::All);
     all.waiting(0).unwrap();
