@@ -210,6 +210,7 @@ TEXT
 # --- ---
 
 MEDIANS=() OTHERS=() PACED_BROKER=() FLAT_BROKER=() FAILED=0 RDKAFKA=''
+dev/install.sh
 stage_begin bench
 if [[ -z ${LKFK_CPATH:-} ]]; then cargo build --quiet --release; fi
 stage_library

@@ -527,6 +527,7 @@ case ${1:-} in
 esac
 
 read_options
+dev/install.sh
 stage_begin chaos
 CHAOS=$STAGE/chaos PREFIX=$STAGE/nginx/chaos FAILED=0 RUN=run$SEED
 # Queues of this run only: the stage may be that of several.

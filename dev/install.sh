@@ -87,6 +87,16 @@ nginx_pid() {
   if [[ -n $pid && -d /proc/$pid ]]; then echo "$pid"; fi
 }
 
+# Debian's own may be older than the code.
+check_cargo() {
+  local wanted version
+  wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+  command -v cargo >/dev/null || die "needs Rust $wanted or later; rustup installs it"
+  version=$(cargo --version | cut -d ' ' -f 2)
+  printf '%s\n' "$wanted" "$version" | sort -V --check=quiet ||
+    die "Rust $version is too old: needs $wanted or later; rustup installs it"
+}
+
 # rustfmt and clippy come with the toolchain, never from Debian: theirs belong to another compiler.
 install_components() {
   local component absent=()
@@ -104,5 +114,5 @@ command -v dpkg-query >/dev/null || die 'needs Debian, or a distribution made fr
 missing=$(missing_packages)
 # shellcheck disable=SC2086 # one word a package
 if [[ -n $missing ]]; then install_packages $missing; fi
-command -v cargo >/dev/null || die 'needs cargo; rustup installs it'
+check_cargo
 install_components

@@ -207,6 +207,7 @@ if [[ ${1:-} == --one ]]; then
   exit
 fi
 
+dev/install.sh
 stage_begin matrix
 if [[ -z ${LKFK_CPATH:-} ]]; then step 'lkfk.so' cargo build --release; fi
 step 'the model' cargo build --no-default-features --example sequence_rules

@@ -28,6 +28,7 @@ pace() {
   read_run "$STAGE/run"
 }
 
+dev/install.sh
 stage_begin million
 if [[ -z ${LKFK_CPATH:-} ]]; then cargo build --quiet --release; fi
 stage_library

@@ -114,6 +114,7 @@ complain() {
   FAILED=1
 }
 
+dev/install.sh
 stage_begin outage
 if [[ -z ${LKFK_CPATH:-} ]]; then cargo build --quiet --release; fi
 stage_library

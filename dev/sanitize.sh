@@ -222,6 +222,7 @@ check() {
 }
 
 (( $# > 0 )) || set -- memcheck address
+dev/install.sh
 stage_begin sanitize
 dev/kafka.sh start sanitize "log.dirs=$LKFK_SHM/kafka"
 BOOTSTRAP=$(sed -n 's/^BOOTSTRAP=//p' "$STAGE/kafka/sanitize/env")

@@ -32,6 +32,8 @@ die() {
 
 # nginx takes a variable of that name for sockets that it inherits; the program is LKFK_NGINX.
 unset NGINX
+# Workers that are not root read what is made here.
+umask 022
 
 # --- The stage ---
 
