@@ -1,14 +1,15 @@
 //! What goes between the driver thread and Lua callbacks. The thread never calls Lua: it leaves failures and
-//! questions here, a timer on the event loop takes them, runs the user's function, and leaves the answers.
+//! questions here and rings; Lua on the event loop takes them, runs the user's function, and leaves the answers.
 //!
 //! Everything is bounded. A message whose callback has not run keeps its place in the queue; if the worker
 //! ends first it goes to the backup like everything else that is left.
 
+use super::bell::Bell;
 use crate::backup::Lines;
 use crate::producer::RecordId;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 /// Topic ids that there may be: a slot has 16 bits for one.
 const TOPICS: usize = 1 << 16;
@@ -121,9 +122,16 @@ pub struct Events {
     state: Mutex<State>,
     /// Partition counts by the queue's topic ids, 0 when unknown. Not under the lock: `log()` asks for them.
     partitions: OnceLock<Box<[AtomicU32]>>,
+    /// Rung when there is work for the callbacks.
+    bell: Arc<Bell>,
 }
 
 impl Events {
+    /// An exchange that rings when there is work for the callbacks.
+    pub fn ringing(bell: Arc<Bell>) -> Events {
+        Events { bell, ..Events::default() }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // A panic while the lock was held leaves a queue with an element more or less, nothing torn.
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -208,6 +216,7 @@ impl Events {
 
     pub(super) fn put_failure(&self, failure: Failure) {
         self.state().failures.push_back(failure);
+        self.bell.ring();
     }
 
     /// Verdicts that count by now, and whether the callbacks had handled their messages: what they had appended is
@@ -234,6 +243,7 @@ impl Events {
 
     pub(super) fn put_question(&self, question: Question) {
         self.state().questions.push_back(question);
+        self.bell.ring();
     }
 
     pub(super) fn take_answers(&self) -> Vec<(RecordId, Option<u32>)> {

@@ -1,14 +1,15 @@
 //! Log lines on their way from the driver thread to nginx's log. The thread never touches nginx's memory:
-//! it leaves lines here, and a timer on the event loop takes them to `ngx.log`.
+//! it leaves lines here and rings, and Lua on the event loop takes them to `ngx.log`.
 //!
 //! Lines are limited three ways: one per kind and subject in a while (the next one says how many were left
 //! out), a bounded number waiting, and a bounded length. Foreign bytes are escaped.
 
+use super::bell::Bell;
 use crate::producer::Time;
 use std::collections::{HashMap, VecDeque};
 use std::fmt::{self, Write};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Lines that may wait for the event loop.
@@ -52,6 +53,8 @@ struct State {
 pub struct Lines {
     state: Mutex<State>,
     dropped: AtomicU64,
+    /// Rung when there is a line.
+    bell: Arc<Bell>,
 }
 
 impl Level {
@@ -67,6 +70,11 @@ impl Level {
 }
 
 impl Lines {
+    /// Lines that ring when there is one.
+    pub fn ringing(bell: Arc<Bell>) -> Lines {
+        Lines { bell, ..Lines::default() }
+    }
+
     /// Leaves a line, unless one of the same `kind` about the same `subject` was left a short while ago.
     pub fn put(
         &self,
@@ -101,6 +109,8 @@ impl Lines {
             if left_out > 0 { format!(" ({left_out} more like this)") } else { String::new() };
         let line = clean(text, LONGEST - more.len()) + &more;
         state.waiting.push_back((level, line));
+        drop(state);
+        self.bell.ring();
     }
 
     /// Takes the oldest line.

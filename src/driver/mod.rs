@@ -5,6 +5,7 @@
 //! A fault in it is caught ([`thread`]); what was not done is read from the queue again.
 
 mod asking;
+pub mod bell;
 mod disk;
 mod encode;
 pub mod events;
@@ -32,6 +33,7 @@ use crate::producer::{ConnId, Fate, Mark, Outcome, Producer, Rules, Time};
 use crate::queue::Queue;
 use crate::stats::{self, Stats};
 use asking::Asking;
+use bell::Bell;
 use disk::Disk;
 use handover::{Handover, Refused};
 use network::Connection;
@@ -68,6 +70,8 @@ pub struct Shared {
     pub lines: Lines,
     /// Work for Lua callbacks, and their answers.
     pub events: Events,
+    /// Wakes Lua.
+    pub bell: Arc<Bell>,
     /// Wakes the driver.
     pub wake: OwnedFd,
     /// Position up to which everything is to be sent without lingering.

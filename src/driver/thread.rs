@@ -6,6 +6,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "this is the thread that has a clock and may wait")]
 
+use super::bell::{self, BellError};
 use super::disk::{Disk, Tool};
 use super::sources::Dirs;
 use super::spill::{self, Backup};
@@ -17,7 +18,7 @@ use crate::stats::{self, Stats};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
@@ -68,10 +69,12 @@ impl Driver {
         let backup = BackupDir::open(&config.backpath, limits)?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|errno| StartError::System("eventfd", errno.into()))?;
+        let bell = bell::of_process();
         let shared = Arc::new(Shared {
             stats: Stats::default(),
-            lines: Lines::default(),
-            events: Events::default(),
+            lines: Lines::ringing(bell.clone()),
+            events: Events::ringing(bell.clone()),
+            bell,
             wake,
             flush: AtomicU64::new(0),
             leaving: AtomicBool::new(false),
@@ -111,10 +114,17 @@ impl Driver {
     }
 
     /// The worker begins to leave: others adopt queues and send backup files again from now on, perhaps by another
-    /// configuration than ours.
+    /// configuration than ours. Nobody waits for the bell any more: who reads it would hold nginx up.
     pub fn leave(&self) {
         self.shared.leaving.store(true, Ordering::Release);
         self.shared.signal();
+        self.shared.bell.close();
+    }
+
+    /// Path of the socket at which the bell of this process is heard.
+    pub fn bell_path(&self) -> Result<PathBuf, BellError> {
+        let unique = self.shared.start.elapsed().as_nanos() as u64 ^ super::wall_ms() as u64;
+        self.shared.bell.listen(self.queue.dir().path(), unique)
     }
 
     /// Sends everything up to `position` without lingering.

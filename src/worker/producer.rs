@@ -2,7 +2,9 @@
 
 use super::handle::Handle;
 use crate::config::Config;
+use crate::driver::bell::BellError;
 use crate::driver::{Driver, Shared, StartError};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Longest name of a producer.
@@ -76,6 +78,11 @@ impl Producer {
     /// What it shares with the driver thread.
     pub fn shared(&self) -> &Shared {
         self.driver.shared()
+    }
+
+    /// Path of the socket at which Lua hears the driver, see [`bell`](crate::driver::bell).
+    pub fn bell_path(&self) -> Result<PathBuf, BellError> {
+        self.driver.bell_path()
     }
 
     /// Asks for everything logged so far to be sent; returns the position to pass to [`is_done`](Self::is_done).
