@@ -1,6 +1,6 @@
 -- The user's own functions, failed_cb and partitioner, run on nginx's event loop. The driver thread
--- leaves work for them and takes their answers; a timer brings both together. None of this runs
--- when neither is set.
+-- leaves work for them and takes their answers; events.lua calls them when there is some. None of
+-- this runs when neither is set.
 
 local core = require "lkfk.core"
 
@@ -187,6 +187,7 @@ function Callbacks:failed(topic, key, payload, err)
         self.pending_bytes = self.pending_bytes + bytes
         self.pending_last = self.pending_last + 1
         self.pending[self.pending_last] = { topic = topic, key = key, str = payload, err = err }
+        core.ring(self.id)
     elseif err == "topic unknown" then
         core.back_up(self.id, topic, key, payload, now())
     end
@@ -260,12 +261,24 @@ function Callbacks:stop()
 end
 
 
--- run(): runs what there is, in slices. Called from a timer; while it runs, further calls do
--- nothing, unless a callback has not come back for a minute: then it may have ended its thread, and
--- what it had in hand goes to the backup file.
+-- is_overdue() -> true when a callback has not come back for so long that it may have ended its
+-- thread.
+function Callbacks:is_overdue()
+    return self.running_since ~= nil and now() - self.running_since >= GIVEN_UP_AFTER
+end
+
+
+-- is_running() -> true while run() is at work, as far as one can tell.
+function Callbacks:is_running()
+    return self.running_since ~= nil and not self:is_overdue()
+end
+
+
+-- run(): runs what there is, in slices. While it is at work further calls do nothing; when it is
+-- overdue, what it had in hand goes to the backup file, and its place is taken.
 function Callbacks:run()
     update_time()
-    if self.running_since and now() - self.running_since < GIVEN_UP_AFTER then
+    if self:is_running() then
         return
     end
     self.current_run = self.current_run + 1

@@ -57,7 +57,6 @@ local function serve(id, conf)
         id = id, handle = cdefs.handle_of(id), tag = "[lkfk] ",
         callbacks = callbacks.new(id, conf),
     }
-    core.kept[DEFAULT] = served
     if conf.kfk_status ~= false then
         local err
         served.stats, err = stats.new(served)
@@ -66,7 +65,7 @@ local function serve(id, conf)
         end
     end
     served.anchor = watch_vm(served)
-    local ok, err = events.start(served)
+    local ok, err = events.start(DEFAULT, served)
     if not ok then
         error("cannot start a timer: " .. tostring(err), 0)
     end
@@ -147,9 +146,9 @@ function _M.init(conf)
                     tostring(err))
             api.leave(cdefs.handle_of(id))
         end
-    elseif core.kept[DEFAULT] then
+    elseif events.served(DEFAULT) then
         -- A module that was loaded anew brings new functions.
-        core.kept[DEFAULT].callbacks:set_functions(merged)
+        events.served(DEFAULT).callbacks:set_functions(merged)
     end
     return true
 end

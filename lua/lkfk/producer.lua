@@ -3,6 +3,7 @@
 
 local callbacks = require "lkfk.callbacks"
 local cdefs = require "lkfk.cdefs"
+local events = require "lkfk.events"
 local stats = require "lkfk.stats"
 
 local core = cdefs.core
@@ -58,8 +59,8 @@ function _M.new(name)
         end
         handle = handle_of(id)
         -- With lua_code_cache off a request's VM finds the producer running: another VM serves it.
-        local kept = core.kept[name]
-        own_callbacks = kept and kept.callbacks or callbacks.of_another_vm(id)
+        local served = events.served(name)
+        own_callbacks = served and served.callbacks or callbacks.of_another_vm(id)
         return true
     end
 

@@ -1,6 +1,7 @@
 //! What the components of a producer's event loop are given: the time, the configuration, and what is shared.
 
 use super::lua::LuaPorts;
+use super::lua::bell::{self, Bell};
 use super::lua::log::{Level, LogBuffer};
 use super::undelivered::disk::Disk;
 use crate::config::Config;
@@ -8,6 +9,7 @@ use crate::producer::Time;
 use crate::stats::Stats;
 use rustix::fd::OwnedFd;
 use std::fmt::Display;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -19,6 +21,8 @@ pub struct Shared {
     pub log: LogBuffer,
     /// What goes to Lua callbacks and comes from them.
     pub lua: LuaPorts,
+    /// Wakes Lua.
+    pub bell: Arc<Bell>,
     /// Wakes the producer's event loop.
     pub wake: OwnedFd,
     /// Position up to which everything is to be sent without lingering.
@@ -36,10 +40,12 @@ pub struct Shared {
 impl Shared {
     #[allow(clippy::disallowed_methods, reason = "the driver reads the clock for the layers below")]
     pub(super) fn new(wake: OwnedFd) -> Shared {
+        let bell = bell::of_process();
         Shared {
             stats: Stats::default(),
-            log: LogBuffer::default(),
-            lua: LuaPorts::default(),
+            log: LogBuffer::ringing(bell.clone()),
+            lua: LuaPorts::new(&bell),
+            bell,
             wake,
             flush: AtomicU64::new(0),
             leaving: AtomicBool::new(false),
@@ -67,6 +73,7 @@ impl Shared {
     pub(super) fn leave(&self) {
         self.leaving.store(true, Ordering::Release);
         self.signal();
+        self.bell.close();
     }
 
     pub(super) fn is_stopping(&self) -> bool {

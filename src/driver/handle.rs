@@ -1,6 +1,7 @@
 //! A running producer, seen from nginx's thread: started in a worker, stopped within a bound.
 
-use super::context::Shared;
+use super::context::{Shared, wall_ms};
+use super::lua::bell::BellError;
 use super::own_queue;
 use super::records::adoption::QueueDirs;
 use super::task::{Finished, ProducerTask};
@@ -10,6 +11,7 @@ use crate::backup::{self, BackupDir, BackupError, Limits};
 use crate::config::Config;
 use crate::queue::{Queue, QueueError, Writer};
 use rustix::event::{EventfdFlags, eventfd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -87,9 +89,15 @@ impl Driver {
     }
 
     /// The worker begins to leave: others adopt queues and send backup files again from now on, perhaps by another
-    /// configuration than ours.
+    /// configuration than ours. Nobody waits for the bell any more: who reads it would hold nginx up.
     pub fn leave(&self) {
         self.shared.leave();
+    }
+
+    /// Path of the socket at which the bell of this process is heard.
+    pub fn bell_path(&self) -> Result<PathBuf, BellError> {
+        let unique = (self.shared.now().0 << 20) ^ wall_ms() as u64;
+        self.shared.bell.listen(self.queue.dir().path(), unique)
     }
 
     /// Sends everything up to `position` without lingering.

@@ -13,6 +13,7 @@ use crate::worker::{self, Handle, Producer};
 use crate::{ffi, stats};
 use mlua::{Function, LightUserData, Lua, MultiValue, Table};
 use std::ffi::c_void;
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 /// Where a VM keeps what must outlive the Lua modules, which a framework may load anew: in its registry.
@@ -83,6 +84,9 @@ fn lkfk_core(lua: &Lua) -> mlua::Result<Table> {
     core.set("serve", lua.create_function(serve)?)?;
     core.set("flush", lua.create_function(flush)?)?;
     core.set("is_done", lua.create_function(is_done)?)?;
+    core.set("bell", lua.create_function(bell)?)?;
+    core.set("ring", lua.create_function(ring)?)?;
+    core.set("heard", lua.create_function(heard)?)?;
     core.set("shuts_down", lua.create_function(shuts_down)?)?;
     core.set("waiting", lua.create_function(waiting)?)?;
     let names: Vec<&str> = stats::ROWS.iter().map(|row| row.name).collect();
@@ -172,6 +176,30 @@ fn is_done(_: &Lua, (id, position): (LightUserData, f64)) -> mlua::Result<bool> 
 /// `core.waiting(id) -> messages`
 fn waiting(_: &Lua, id: LightUserData) -> mlua::Result<u64> {
     Ok(with(id, |producer| producer.handle().waiting()).unwrap_or(0))
+}
+
+/// `core.bell(id) -> path | nil, err`: where the driver's [bell](crate::driver::lua::bell) is heard.
+fn bell(lua: &Lua, id: LightUserData) -> mlua::Result<MultiValue> {
+    match with(id, |producer| producer.bell_path()) {
+        Some(Ok(path)) => {
+            let path = lua.create_string(path.as_os_str().as_bytes())?;
+            Ok(MultiValue::from_vec(vec![mlua::Value::String(path)]))
+        }
+        Some(Err(error)) => failure(lua, &error.to_string()),
+        None => failure(lua, &worker::Refusal::Closed.to_string()),
+    }
+}
+
+/// `core.ring(id)`: as the driver does when it has left something for Lua.
+fn ring(_: &Lua, id: LightUserData) -> mlua::Result<()> {
+    with(id, |producer| producer.shared().bell.ring());
+    Ok(())
+}
+
+/// `core.heard(id)`: the bell was heard, and what was left is looked at next.
+fn heard(_: &Lua, id: LightUserData) -> mlua::Result<()> {
+    with(id, |producer| producer.shared().bell.heard());
+    Ok(())
 }
 
 /// `core.shuts_down(timeout_ms)`, see [`worker::shuts_down`].

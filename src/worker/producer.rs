@@ -2,7 +2,9 @@
 
 use super::handle::Handle;
 use crate::config::Config;
+use crate::driver::lua::bell::BellError;
 use crate::driver::{Driver, Shared, StartError};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// A producer that was started in this process, or in the one that forked it.
@@ -67,6 +69,11 @@ impl Producer {
     /// What it shares with the driver thread.
     pub fn shared(&self) -> &Shared {
         self.driver.shared()
+    }
+
+    /// Path of the socket at which Lua hears the driver, see [`bell`](crate::driver::lua::bell).
+    pub fn bell_path(&self) -> Result<PathBuf, BellError> {
+        self.driver.bell_path()
     }
 
     /// Asks for everything logged so far to be sent; returns the position to pass to [`is_done`](Self::is_done).

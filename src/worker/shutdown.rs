@@ -86,6 +86,7 @@ fn stop_all() {
     let of_this_end = |producer: &&mut Producer| producer.is_here() && !producer.ends;
     let mut ending: Vec<&mut Producer> = producers.iter_mut().filter(of_this_end).collect();
     for producer in &mut ending {
+        producer.driver.leave();
         begin(producer, *shutdown_by);
     }
     // Whoever is waited for first must not hold up the others' word that there is less time.

@@ -1,14 +1,15 @@
-//! Log lines from the driver thread for nginx's log. The thread never touches nginx's memory: it leaves lines here,
-//! and the event loop takes them to `ngx.log`.
+//! Log lines from the driver thread for nginx's log. The thread never touches nginx's memory: it leaves lines here
+//! and rings, and Lua on the event loop takes them to `ngx.log`.
 //!
 //! Lines are limited three ways: one per kind and subject in a while (the next one says how many were left
 //! out), a bounded number waiting, and a bounded length. Foreign bytes are escaped.
 
+use super::bell::Bell;
 use crate::producer::Time;
 use std::collections::{HashMap, VecDeque};
 use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 /// Lines that may wait for the event loop.
@@ -52,6 +53,8 @@ struct State {
 pub struct LogBuffer {
     state: Mutex<State>,
     dropped: AtomicU64,
+    /// Rung when there is a line.
+    bell: Arc<Bell>,
 }
 
 impl Level {
@@ -67,6 +70,11 @@ impl Level {
 }
 
 impl LogBuffer {
+    /// A buffer that rings when there is a line.
+    pub fn ringing(bell: Arc<Bell>) -> LogBuffer {
+        LogBuffer { bell, ..LogBuffer::default() }
+    }
+
     /// Leaves a line, unless one of the same `kind` about the same `subject` was left a short while ago.
     pub fn put(
         &self,
@@ -88,6 +96,8 @@ impl LogBuffer {
             return;
         }
         state.waiting.push_back((level, line));
+        drop(state);
+        self.bell.ring();
     }
 
     /// Whether a line of this kind about this subject is due, and how many were left out since the last one.

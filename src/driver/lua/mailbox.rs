@@ -1,8 +1,9 @@
-//! A bounded exchange between the driver thread and the event loop: the driver leaves items, the event loop takes
-//! them and leaves answers. Locked only to push or pop.
+//! A bounded exchange between the driver thread and the event loop: the driver leaves items and rings, the event loop
+//! takes them and leaves answers. Locked only to push or pop.
 
+use super::bell::Bell;
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// How much of a mailbox's room an item takes.
 pub trait Weigh {
@@ -15,6 +16,8 @@ pub trait Weigh {
 pub struct Mailbox<Item, Answer> {
     most_items: usize,
     most_bytes: usize,
+    /// Rung when an item was left.
+    bell: Arc<Bell>,
     state: Mutex<State<Item, Answer>>,
 }
 
@@ -28,9 +31,9 @@ struct State<Item, Answer> {
 
 impl<Item: Weigh, Answer> Mailbox<Item, Answer> {
     /// A mailbox in which so many items, and so many bytes of them, may wait. One more item may go beyond the bytes.
-    pub fn new(most_items: usize, most_bytes: usize) -> Self {
+    pub fn new(most_items: usize, most_bytes: usize, bell: Arc<Bell>) -> Self {
         let state = State { items: VecDeque::new(), bytes: 0, answers: Vec::new(), closed: false };
-        Mailbox { most_items, most_bytes, state: Mutex::new(state) }
+        Mailbox { most_items, most_bytes, bell, state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, State<Item, Answer>> {
@@ -71,6 +74,8 @@ impl<Item: Weigh, Answer> Mailbox<Item, Answer> {
         let mut state = self.state();
         state.bytes += item.bytes();
         state.items.push_back(item);
+        drop(state);
+        self.bell.ring();
     }
 
     /// Driver: takes the answers that are `ready`, in the order in which they came.
@@ -114,7 +119,7 @@ mod tests {
 
     #[test]
     fn room_is_bounded_by_items_and_by_bytes() {
-        let mailbox: Mailbox<Vec<u8>, u8> = Mailbox::new(3, 10);
+        let mailbox: Mailbox<Vec<u8>, u8> = Mailbox::new(3, 10, Arc::default());
         mailbox.put(vec![0; 4]);
         assert_eq!(mailbox.room(), 2);
         mailbox.put(vec![0; 6]);
@@ -128,7 +133,7 @@ mod tests {
 
     #[test]
     fn answers_that_are_not_ready_wait() {
-        let mailbox: Mailbox<Vec<u8>, u8> = Mailbox::new(1, 1);
+        let mailbox: Mailbox<Vec<u8>, u8> = Mailbox::new(1, 1, Arc::default());
         [1, 2, 3].into_iter().for_each(|answer| mailbox.answer(answer));
         assert_eq!(mailbox.take_answers(|answer| *answer != 2), [1, 3]);
         assert!(mailbox.has_answers());

@@ -5,6 +5,7 @@
 //! it goes to the backup like everything else that is left.
 
 pub mod appends;
+pub mod bell;
 pub mod log;
 mod mailbox;
 pub mod topics;
@@ -14,6 +15,8 @@ pub use mailbox::{Mailbox, Weigh};
 pub use topics::Topics;
 
 use crate::producer::RecordId;
+use bell::Bell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Failures that may wait for the event loop; the others wait in the driver.
@@ -89,19 +92,18 @@ pub struct LuaPorts {
     ended: AtomicBool,
 }
 
-impl Default for LuaPorts {
-    fn default() -> Self {
+impl LuaPorts {
+    /// Ports that ring `bell` when there is work for the callbacks.
+    pub fn new(bell: &Arc<Bell>) -> LuaPorts {
         LuaPorts {
-            failures: Mailbox::new(FAILURES, MESSAGE_BYTES),
-            questions: Mailbox::new(QUESTIONS, MESSAGE_BYTES),
+            failures: Mailbox::new(FAILURES, MESSAGE_BYTES, bell.clone()),
+            questions: Mailbox::new(QUESTIONS, MESSAGE_BYTES, bell.clone()),
             appends: Appends::default(),
             topics: Topics::default(),
             ended: AtomicBool::new(false),
         }
     }
-}
 
-impl LuaPorts {
     /// Event loop: says what became of a failed message.
     pub fn give_verdict(&self, id: RecordId, handled: bool) {
         self.failures.answer(Verdict { id, handled, appends: self.appends.count() });
@@ -148,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_verdict_counts_once_what_its_callback_wrote_is_on_disk() {
-        let lua = LuaPorts::default();
+        let lua = LuaPorts::new(&Arc::default());
         let verdict = |id| lua.give_verdict(RecordId(id), true);
         let taken = || -> Vec<u64> { lua.take_verdicts().iter().map(|said| said.id.0).collect() };
         verdict(1);
@@ -179,7 +181,7 @@ mod tests {
     /// What a callback may have begun with is the callback's; what it has not seen is the backup's.
     #[test]
     fn once_callbacks_have_ended_no_message_is_both_handed_out_and_taken_back() {
-        let lua = LuaPorts::default();
+        let lua = LuaPorts::new(&Arc::default());
         (1..=3).for_each(|id| lua.failures.put(failure(id)));
         assert_eq!(lua.failures.take().unwrap().id, RecordId(1));
         lua.end_callbacks();
