@@ -126,7 +126,7 @@ keys! {
     queue_buffering_max_kbytes: u64 = 32_768, "32768", 64..=2_097_152, "KiB", [],
         "Bytes of a worker's queue file, with 64 bytes of overhead for each message. Allocated at start.";
     queue_path: PathBuf = "/dev/shm".into(), "\"/dev/shm\"", ANY, "", [],
-        "Directory below which the queue files lie, in a directory lkfk-UID of mode 0700. When it has no room for them, backpath is used, with a warning.";
+        "Directory below which the queue files lie, in a directory lkfk-UID of mode 0700. A relative path lies below nginx's prefix. When it has no room for them, backpath is used, with a warning.";
     batch_num_messages: usize = 500, "500", 1..=1_000_000, "messages", [],
         "Messages after which a batch is closed. (The list in ngx_lua_lkfk's README says 5.)";
     batch_size: usize = 1_000_000, "1000000", 1_024..=1_000_000_000, "bytes", [],
@@ -146,7 +146,7 @@ keys! {
     kfk_status: bool = true, "true", ANY, "", [],
         "Keeps statistics in lua_shared_dict kfk, if there is one.";
     backpath: PathBuf = PathBuf::new(), "prefix .. \"/backup/\"", ANY, "", [],
-        "Directory of the backup files, one per topic, for messages that could not be delivered. Made when missing, with mode 0700.";
+        "Directory of the backup files, one per topic, for messages that could not be delivered. A relative path lies below nginx's prefix. It is made when it is missing, with mode 0700.";
     backup_max_bytes: u64 = 268_435_456, "268435456", 65_536..=1_099_511_627_776, "bytes", [],
         "Size at which a backup file is rotated: TOPIC becomes TOPIC~1, the next one TOPIC~2, and so on.";
     backup_total_bytes: u64 = 4_294_967_296, "4294967296", 65_536..=1_125_899_906_842_624, "bytes", [],
@@ -194,8 +194,8 @@ keys! {
 }
 
 impl Config {
-    /// Lays `entries` over the defaults. `prefix` is nginx's, from which the default of `backpath` comes.
-    /// The last of two equal keys wins.
+    /// Lays `entries` over the defaults. `prefix` is nginx's, from which the default of `backpath` comes and below which
+    /// relative paths lie. The last of two equal keys wins.
     pub fn parse(entries: &[(String, Value)], prefix: &str) -> Result<Config, ConfigError> {
         let mut config = Config {
             backpath: PathBuf::from(prefix).join("backup"),
@@ -209,6 +209,10 @@ impl Config {
                 expected: (key.takes)(),
                 got,
             })?;
+        }
+        // As nginx treats its own paths: where it was started from does not matter.
+        for path in [&mut config.backpath, &mut config.queue_path] {
+            *path = PathBuf::from(prefix).join(&*path);
         }
         config.check()?;
         Ok(config)
@@ -438,6 +442,18 @@ mod tests {
         assert_eq!(config.instance, "/prefix");
         assert_eq!(parse(&[("instance", text("edge"))]).unwrap().instance, "edge");
         assert!(parse(&[("instance", text(""))]).is_err());
+    }
+
+    #[test]
+    fn flt_25_relative_paths_go_by_the_prefix() {
+        for key in ["backpath", "queue_path"] {
+            let path = |given: &str| {
+                let config = parse(&[(key, text(given))]).unwrap();
+                if key == "backpath" { config.backpath } else { config.queue_path }
+            };
+            assert_eq!(path("spool/lkfk"), PathBuf::from("/prefix/spool/lkfk"));
+            assert_eq!(path("/var/lib/lkfk"), PathBuf::from("/var/lib/lkfk"));
+        }
     }
 
     #[test]
