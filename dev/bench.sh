@@ -17,18 +17,22 @@ FLAT=1000000       # messages of a run flat out
 PARTITIONS=8
 KEYS=64
 ROUNDS=3
+LINGER=100         # ms
+BURST_LINGER=500   # ms, with bursts of one key, on so many partitions
+BURST_PARTITIONS=4
 WRK=(-t1 -c32 -d4s)
 
+BURST_ROW='%-15s        %6.0f ns %5.0f ns %5.0f ns\n'
 HEADER='                            paced, 50,000 msg/s          flat out          requests/s, p99
 producer        Kafka   in log()     loop  process     msg/s  process   without           with         ratio'
 ROW='%-15s %-6s %6.0f ns %5.0f ns %5.0f ns  %8s %5.0f ns  %5s %5.1f ms  %5s %5.1f ms   %.2f\n'
 
 # --- One producer ---
 
-# open_row PRODUCER VERSION: broker, topic and worker, all fresh.
+# open_row PRODUCER VERSION PARTITIONS LINGER: broker, topic and worker, all fresh.
 open_row() {
-  open_broker "$2" bench "$PARTITIONS"
-  open_worker "require('producers').start('$1', '$BOOTSTRAP')" "
+  open_broker "$2" bench "$3"
+  open_worker "require('producers').start('$1', '$BOOTSTRAP', $4)" "
   location = /pace { content_by_lua_file \"$ROOT/dev/bench/pace.lua\"; }
   location = /without { return 200 'hello, world\n'; }
   location = /with { return 200 'hello, world\n'; log_by_lua_block { require('access').log() } }
@@ -61,11 +65,11 @@ median() {
 
 # --- Measurements ---
 
-# pace N RATE [idle]: one run, see read_run. CORES is what the broker used.
+# pace N RATE [idle]: one run, see read_run. CORES is what the broker used. BURSTS=1: each tick has one key.
 pace() {
   local began=$EPOCHREALTIME ticks
   ticks=$(ticks_of "$BROKER")
-  get "/pace?topic=bench&n=$1&rate=$2&keys=$KEYS&idle=${3:+1}" >"$STAGE/run"
+  get "/pace?topic=bench&n=$1&rate=$2&keys=$KEYS&idle=${3:+1}&bursts=${BURSTS:-}" >"$STAGE/run"
   read_run "$STAGE/run"
   CORES=$(calculate "($(ticks_of "$BROKER") - $ticks) / 100 / $(since "$began")")
   if [[ -z ${3:-} ]]; then LOGGED=$(( LOGGED + $1 )); fi
@@ -121,7 +125,7 @@ arrived() {
 measure() {
   local name=$1 round own busy began taken refused lost
   progress "$name: starting"
-  open_row "$name" "$2"
+  open_row "$name" "$2" "$PARTITIONS" "$LINGER"
   progress "$name on Kafka $VERSION: warming up"
   pace 100000 "$RATE"
   pace 500000 0
@@ -155,6 +159,40 @@ measure() {
   if (( lost < 0 )); then echo "  $(thousands $(( -lost ))) of $(thousands "$taken") arrived twice"; fi
   if [[ $name == lkfk ]] && (( lost != 0 )); then FAILED=1; fi
   close_row
+}
+
+# measure_bursts PRODUCER: a line about bursts of one key with a long linger, which find nothing in the caches.
+measure_bursts() {
+  local BURSTS=1 round
+  progress "$1: starting"
+  open_row "$1" default "$BURST_PARTITIONS" "$BURST_LINGER"
+  progress "$1: warming up with bursts"
+  pace 100000 "$RATE"
+  : >"$SAMPLES"
+  progress "$1: waiting until the machine is quiet"
+  await_quiet
+  for (( round = 1; round <= ROUNDS; round++ )); do
+    progress "$1: bursts, round $round of $ROUNDS"
+    paced_round
+  done
+  progress
+  # shellcheck disable=SC2059 # a constant
+  printf "$BURST_ROW" "$1" "$(median call)" "$(median loop)" "$(median process)"
+  BURST_PROCESS[$1]=$(median process)
+  close_row
+}
+
+bursts() {
+  local -A BURST_PROCESS=()
+  local producer
+  printf '\nBursts of one key, linger %s ms, %s partitions, 50,000 msg/s\n' "$BURST_LINGER" "$BURST_PARTITIONS"
+  for producer in lkfk librdkafka; do
+    if installed "$producer" || [[ $producer == lkfk ]]; then measure_bursts "$producer"; fi
+  done
+  if [[ -n ${BURST_PROCESS[librdkafka]:-} ]]; then
+    printf 'The whole process takes %.2f of what it takes with librdkafka.\n' \
+      "$(calculate "${BURST_PROCESS[lkfk]} / ${BURST_PROCESS[librdkafka]}")"
+  fi
 }
 
 installed() {
@@ -191,7 +229,7 @@ explain() {
 
 $(compare)
 
-400 bytes, $KEYS keys, $PARTITIONS partitions of one broker; batches of at most 500, linger 100 ms, acks 1, room for
+400 bytes, $KEYS keys, $PARTITIONS partitions of one broker; batches of at most 500, linger $LINGER ms, acks 1, room for
 100,000 messages. One worker; broker, load and worker share the processors; the broker writes to
 memory. Medians of $ROUNDS rounds. Paced, all is less what a control run that logs nothing takes.
   in log()   CPU time inside the calls, in bursts of a millisecond's messages
@@ -230,4 +268,5 @@ for row in "${ROWS[@]}"; do
   measure "$producer" "$version"
 done
 explain
+bursts
 if (( FAILED )); then die 'lkfk lost or doubled messages'; fi

@@ -36,7 +36,7 @@ RUN=$$
 progress 'starting'
 open_broker default million "$PARTITIONS"
 dev/kafka.sh topic bench warm "$PARTITIONS"
-open_worker "require('producers').start('lkfk', '$BOOTSTRAP')" "
+open_worker "require('producers').start('lkfk', '$BOOTSTRAP', 100)" "
   location = /pace { content_by_lua_file \"$ROOT/dev/bench/pace.lua\"; }
   location = /acknowledged { content_by_lua_block {
     ngx.say(require('lkfk.kfk').stats().succ_msg_cnt)

@@ -2,6 +2,7 @@
 -- second in ticks of a millisecond, or, with rate=0, as many as the queue takes. Ends when all is
 -- acknowledged, and answers with KEY=VALUE lines: nanoseconds a message, messages a second.
 --
+-- With bursts=1 the messages of a tick all have one key, and those of the next tick the next key.
 -- With idle=1 it does the same and logs nothing: the control run. With run=ID all payloads differ:
 -- they say run, key and how many messages of this key came before.
 --
@@ -22,7 +23,7 @@ local MOST_IN_A_TICK = 5000
 
 local args = ngx.req.get_uri_args()
 local n, rate, key_count = tonumber(args.n), tonumber(args.rate), tonumber(args.keys)
-local topic, run, idle = args.topic, args.run, args.idle == "1"
+local topic, run, idle, bursts_of_a_key = args.topic, args.run, args.idle == "1", args.bursts == "1"
 
 local key_names = {}
 for i = 0, key_count - 1 do
@@ -39,6 +40,18 @@ end
 local keys, payloads = {}, {}
 for i = 1, MOST_IN_A_TICK do
   keys[i], payloads[i] = key_names[i % key_count], padding
+end
+
+
+-- For each key a tick of nothing else.
+local ticks_of = {}
+if bursts_of_a_key then
+  for key = 0, key_count - 1 do
+    ticks_of[key] = {}
+    for i = 1, MOST_IN_A_TICK do
+      ticks_of[key][i] = key_names[key]
+    end
+  end
 end
 
 
@@ -70,7 +83,7 @@ local bursts = {}
 -- Returns the nanoseconds that `call` counts.
 local function send()
   local log, tend = producers.log, producers.tend
-  local sent, spent = 0, 0
+  local sent, spent, ticks = 0, 0, 0
   local began = wall()
   while sent < n do
     local due = MOST_IN_A_TICK
@@ -80,6 +93,8 @@ local function send()
     due = min(due, n - sent)
     if run then
       make(sent, due)
+    elseif bursts_of_a_key then
+      keys, ticks = ticks_of[ticks % key_count], ticks + 1
     end
     local from = thread()
     local taken = idle and due or burst(log, due)

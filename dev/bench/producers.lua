@@ -1,5 +1,6 @@
 -- The producers that are compared, behind one interface, with equal settings:
---   start(name, brokers)   once in each worker; the rest belongs to what was started
+--   start(name, brokers, linger_ms)
+--                          once in each worker; the rest belongs to what was started
 --   log(topic, key, payload) -> true | nil, err
 --   tend()                 what a producer wants done now and then on the event loop
 --   drain()                returns when all is acknowledged; may sleep
@@ -9,19 +10,19 @@ local tonumber, tostring = tonumber, tostring
 local getenv = os.getenv
 local sleep = ngx.sleep
 
-local BATCH, LINGER_MS, TIMEOUT_MS, QUEUE = 500, 100, 60000, 100000
+local BATCH, TIMEOUT_MS, QUEUE = 500, 60000, 100000
 
 
 local starters = {}
 
 
-function starters.lkfk(brokers)
+function starters.lkfk(brokers, linger_ms)
   local kfk = require "lkfk.kfk"
   assert(kfk.init {
     metadata_broker_list = brokers,
     request_required_acks = 1,
     batch_num_messages = BATCH,
-    queue_buffering_max_ms = LINGER_MS,
+    queue_buffering_max_ms = linger_ms,
     message_timeout_ms = TIMEOUT_MS,
     queue_buffering_max_messages = QUEUE,
     queue_buffering_max_kbytes = 65536,
@@ -39,14 +40,14 @@ end
 
 
 -- Debian's package of that name: lua-resty-kafka 0.07, whose requests Kafka 4 refuses.
-starters["lua-nginx-kafka"] = function(brokers)
+starters["lua-nginx-kafka"] = function(brokers, linger_ms)
   local host, port = brokers:match "^(.*):(%d+)$"
   local list = { { host = host, port = tonumber(port) } }
   local producer = require "nginx.kafka.producer":new(list, {
     producer_type = "async",
     required_acks = 1,
     batch_num = BATCH,
-    flush_time = LINGER_MS,
+    flush_time = linger_ms,
     max_buffering = QUEUE,
   })
   return {
@@ -77,7 +78,7 @@ local RDKAFKA = [[
   int rd_kafka_outq_len(rd_kafka_t *);
 ]]
 
-starters.librdkafka = function(brokers)
+starters.librdkafka = function(brokers, linger_ms)
   local ffi = require "ffi"
   ffi.cdef(RDKAFKA)
   local PRODUCER, ANY_PARTITION, COPY = 0, -1, 2
@@ -88,7 +89,7 @@ starters.librdkafka = function(brokers)
     ["bootstrap.servers"] = brokers,
     ["acks"] = "1",
     ["batch.num.messages"] = BATCH,
-    ["linger.ms"] = LINGER_MS,
+    ["linger.ms"] = linger_ms,
     ["message.timeout.ms"] = TIMEOUT_MS,
     ["queue.buffering.max.messages"] = QUEUE,
   } do
@@ -128,8 +129,8 @@ end
 local _M = {}
 
 
-function _M.start(name, brokers)
-  for key, value in pairs(starters[name](brokers)) do
+function _M.start(name, brokers, linger_ms)
+  for key, value in pairs(starters[name](brokers, linger_ms)) do
     _M[key] = value
   end
 end
