@@ -9,6 +9,7 @@
 # make outage    a broker away for OUTAGE=60 seconds under load, and what became of every message
 # make chaos     everything goes wrong for MINUTES=10, and a judge of what became of every message; the
 #                other options are in dev/chaos.sh
+# make clusters  two producers in one process, one of their clusters down, and adoption by name
 # make matrix    a round trip and a broker's death with each of nine Kafka versions, 0.8.2.2 to 4.4.0
 # make sim       SEEDS=1000000 runs of the producer against a model cluster; SEED=n repeats one and tells
 # make sanitize  real nginx with lkfk under valgrind and AddressSanitizer
@@ -61,6 +62,9 @@ outage:
 chaos:
 	dev/chaos.sh
 
+clusters:
+	dev/clusters.sh
+
 matrix:
 	dev/matrix.sh
 
@@ -85,4 +89,4 @@ fuzz:
 clean:
 	$(CARGO) clean
 
-.PHONY: build install test lint docs bench million outage chaos matrix demo sim sanitize fuzz clean
+.PHONY: build install test lint docs bench million outage chaos clusters matrix demo sim sanitize fuzz clean
