@@ -29,7 +29,7 @@ use crate::config::Config;
 use crate::net::frame_pool::FramePool;
 use crate::net::{Authenticator, Event};
 use crate::producer::{ConnId, Fate, Mark, Outcome, Producer, Rules, Time};
-use crate::queue::Queue;
+use crate::queue::{Provisioner, Queue};
 use crate::stats::{self, Stats};
 use asking::Asking;
 use disk::Disk;
@@ -55,8 +55,6 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 const RECORDS_A_TURN: usize = 4096;
 /// Network events handled in one turn.
 const EVENTS_A_TURN: usize = 256;
-/// How many records ahead their slots are asked for before they are marked done.
-const PREFETCH_AHEAD: usize = 16;
 /// Longest sleep: how late a wish of the event loop's can be noticed if a wake-up were ever missed.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
@@ -88,6 +86,10 @@ impl Shared {
         !self.leaving.load(Ordering::Acquire) && !self.stop.load(Ordering::Acquire)
     }
 
+    fn now_ms(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64
+    }
+
     fn now(&self) -> Time {
         Time(self.start.elapsed().as_micros() as u64)
     }
@@ -102,6 +104,7 @@ impl Shared {
 struct Run<'a> {
     config: &'a Config,
     shared: &'a Shared,
+    provisioner: &'a mut Provisioner,
     dirs: &'a mut Dirs,
     instance: &'a str,
     sources: Sources,
@@ -131,6 +134,7 @@ impl<'a> Run<'a> {
         config: &'a Config,
         shared: &'a Shared,
         queue: &Arc<Queue>,
+        provisioner: &'a mut Provisioner,
         dirs: &'a mut Dirs,
         instance: &'a str,
         disk: &'a Disk,
@@ -148,6 +152,7 @@ impl<'a> Run<'a> {
         Run {
             config,
             shared,
+            provisioner,
             dirs,
             instance,
             sources: Sources::new(queue.clone()),
@@ -207,6 +212,7 @@ impl<'a> Run<'a> {
 
     /// One turn; true when there is more to do at once.
     fn turn(&mut self) -> bool {
+        self.provisioner.turn(self.shared.now_ms());
         let more_records = self.take_records();
         let mut events = 0;
         while events < EVENTS_A_TURN
@@ -343,10 +349,7 @@ impl<'a> Run<'a> {
         }
         match outcome.fate {
             Fate::Delivered => {
-                for (n, record) in outcome.records.iter().enumerate() {
-                    if let Some(later) = outcome.records.get(n + PREFETCH_AHEAD) {
-                        self.sources.prefetch(later.id, 0);
-                    }
+                for record in &outcome.records {
                     self.sources.done(record.id);
                 }
                 stats::add(&self.shared.stats.succ_msg_cnt, outcome.records.len() as u64);

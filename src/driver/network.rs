@@ -8,7 +8,6 @@ use crate::producer::{Action, CloseReason, ConnId, RequestId, Time};
 use crate::protocol::api_versions::Versions;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::init_producer_id::InitProducerIdResponse;
-use crate::queue::stamps::Stamp;
 use crate::stats;
 use std::time::Duration;
 use tokio::sync::mpsc::{self, UnboundedSender};
@@ -105,13 +104,14 @@ impl Run<'_> {
         // On record before it is sent, so that whoever finds the file repeats what the broker knows.
         for sent in self.producer.request(conn, request) {
             let Some(stamp) = sent.batch.stamp else { continue };
-            let records = &sent.batch.records;
-            for (index, record) in records.iter().enumerate() {
-                if index == 1 {
-                    crash_point("batch half stamped");
-                }
-                let stamp = Stamp::of_record(stamp, sent.partition, index, records.len());
-                self.sources.stamp(record.id, &stamp);
+            let ids = sent.batch.records.iter().map(|record| record.id);
+            if let Err(error) = self.sources.stamp(sent.partition, stamp, ids) {
+                // It is not sent: the time limit of the request ends it, and it is tried again.
+                let text = format_args!(
+                    "{error}: there is no more memory where queue_path lies; sending waits"
+                );
+                self.shared.lines.put(self.shared.now(), Level::Error, "stamp", "", text);
+                return;
             }
             crash_point("batch stamped");
         }

@@ -5,9 +5,10 @@
 use super::spill::{CHUNK_LINES, chunk_limit};
 use crate::backup::format::Line;
 use crate::backup::{BackupDir, BackupError, Lines};
-use crate::queue::layout::SLOT_HEADER;
-use crate::queue::stamps::{OpenBatch, Stamp};
-use crate::queue::{Damage, PushError, Queue, QueueDir, QueueError, Reader};
+use crate::queue::stamps::OpenBatch;
+use crate::queue::{
+    Damage, NoRoom, Owner, PushError, Queue, QueueDir, QueueError, Reader, Writer,
+};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -107,19 +108,19 @@ impl<'a> Rest<'a> {
     pub fn carry_over(
         &mut self,
         dir: Arc<QueueDir>,
-        name: &str,
+        owner: Owner<'_>,
+        unique: &str,
         now_ms: i64,
     ) -> Result<(), CarryError> {
         let mut needed = (0, 0);
         for position in self.open.iter().flat_map(|batch| &batch.positions) {
             let slot = self.reader.get(*position)?;
-            let (key, payload) = (slot.record.key, slot.record.payload);
-            let bytes =
-                SLOT_HEADER + key.map_or(0, <[u8]>::len) + payload.map_or(0, <[u8]>::len) + 8;
-            needed = (needed.0 + bytes as u64, needed.1.max(bytes as u64));
+            let bytes = slot.bytes_in_queue() as u64;
+            needed = (needed.0 + bytes, needed.1.max(bytes));
         }
         // Room for what is lost at the ends of segments, and for the largest, which may be a quarter at most.
-        let mut queue = Queue::create_unfinished(dir, name, needed.0 * 2 + needed.1 * 4, now_ms)?;
+        let bytes = needed.0 * 2 + needed.1 * 4;
+        let mut queue = Queue::create_unfinished(dir, owner, unique, bytes, now_ms)?;
         let copied = self.copy_open(&queue).and_then(|()| queue.finish().map_err(CarryError::from));
         if copied.is_err() {
             // Half a copy is none; the batches are still here.
@@ -135,25 +136,23 @@ impl<'a> Rest<'a> {
     }
 
     fn copy_open(&mut self, queue: &Queue) -> Result<(), CarryError> {
-        let mut writer = queue.writer(u64::MAX, usize::MAX);
-        let mut copies = queue.reader();
+        let mut writer = Writer::new(queue, u64::MAX, usize::MAX);
+        let mut copies = Reader::new(queue);
         for batch in &self.open {
             let name = self.reader.topic(batch.topic).ok_or(CarryError::NoTopic)?;
             let topic = writer.topic(name).map_err(|_| CarryError::NoTopic)?;
+            let mut positions = Vec::new();
             for (index, position) in batch.positions.iter().enumerate() {
                 if index == 1 {
                     crate::crash_points::crash_point("half of a batch carried over");
                 }
                 let slot = self.reader.get(*position)?;
                 let (time, partition) = (slot.logged_ms, batch.partition as i32);
-                let payload = slot.record.payload.unwrap_or_default();
                 // Nobody waits for a signal.
-                let _ = writer.push_to(topic, partition, time, slot.record.key, payload)?;
-                let copy = copies.read()?.ok_or(CarryError::NoTopic)?.position;
-                let records = batch.positions.len();
-                let stamp = Stamp::of_record(batch.stamp, batch.partition, index, records);
-                copies.stamp(copy, &stamp);
+                let _ = writer.push(topic, partition, time, &slot.record, slot.flags)?;
+                positions.push(copies.read()?.ok_or(CarryError::NoTopic)?.position);
             }
+            copies.stamp(batch.partition, batch.stamp, positions)?;
         }
         Ok(())
     }
@@ -171,6 +170,9 @@ pub(super) enum CarryError {
     /// The copy takes no more.
     #[error(transparent)]
     Push(#[from] PushError),
+    /// The copy has no room for what was sent together.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     /// A message's topic is not in the queue's table, or the copy's has no room for it.
     #[error("a message has no topic")]
     NoTopic,

@@ -13,9 +13,12 @@ use super::disk::{Disk, Tool};
 use super::{Level, Shared};
 use crate::backup::Chunk;
 use crate::producer::{RecordId, Time, TopicId};
+use crate::protocol::record_batch::ProducerStamp;
 use crate::queue::layout::NO_PARTITION;
-use crate::queue::stamps::{OpenBatch, Stamp};
-use crate::queue::{Damage, Queue, QueueDir, QueueError, Reader, Slot, recovery};
+use crate::queue::stamps::OpenBatch;
+use crate::queue::{
+    Damage, Flags, NoRoom, Owner, Queue, QueueDir, QueueError, Reader, Slot, recovery,
+};
 use crate::stats;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -112,7 +115,7 @@ pub(super) struct Source {
 
 impl Source {
     fn new(queue: Arc<Queue>) -> Source {
-        let mut reader = queue.reader();
+        let mut reader = Reader::new(&queue);
         let open_batches = reader.take_open_batches();
         Source { reader, queue, open_batches, topics: Vec::new(), damaged: false }
     }
@@ -201,6 +204,7 @@ impl Sources {
                 position: id.0 & POSITION_MASK,
                 topic: 0,
                 partition: NO_PARTITION,
+                flags: Flags::NONE,
                 logged_ms: line.timestamp_ms,
                 record: line,
             });
@@ -218,11 +222,17 @@ impl Sources {
         }
     }
 
-    /// Writes down that a record is about to be sent.
-    pub fn stamp(&mut self, id: RecordId, stamp: &Stamp) {
-        if let Some((reader, position)) = self.place(id) {
-            reader.stamp(position, stamp);
-        }
+    /// Writes down that records, which lie in one queue, are about to be sent as one batch.
+    pub fn stamp(
+        &mut self,
+        partition: u32,
+        stamp: ProducerStamp,
+        ids: impl Iterator<Item = RecordId> + Clone,
+    ) -> Result<(), NoRoom> {
+        let Some(first) = ids.clone().next() else { return Ok(()) };
+        let Some((reader, _)) = self.place(first) else { return Ok(()) };
+        let head = reader.head();
+        reader.stamp(partition, stamp, ids.map(|id| Self::position(id, head)))
     }
 
     /// Writes down that a record is known not to be in the log.
@@ -305,25 +315,26 @@ impl Sources {
         disk: &Disk,
     ) {
         for listed in dirs.others.result().unwrap_or_default() {
-            self.adopt_all(now, listed, shared);
+            self.adopt_all(now, listed, instance, shared);
         }
         if now < self.look_at {
             return;
         }
         self.look_at = now + LOOK_EVERY;
         self.tell_if_removed(now, shared);
-        self.adopt_all(now, list(&dirs.own, instance), shared);
+        self.adopt_all(now, list(&dirs.own, instance), instance, shared);
         if dirs.others.is_here() {
             let instance = instance.to_owned();
             dirs.others.send(now, disk, move |dirs| dirs.list(&instance));
         }
     }
 
-    fn adopt_all(&mut self, now: Time, (dir, names): Listed, shared: &Shared) {
+    fn adopt_all(&mut self, now: Time, (dir, names): Listed, instance: &str, shared: &Shared) {
+        let owner = Owner::of_default_producer(instance);
         match names {
             Ok(names) => {
                 for name in names {
-                    self.adopt_one(now, &dir, &name, shared);
+                    self.adopt_one(now, &dir, &name, owner, shared);
                 }
             }
             Err(error) => shared.lines.put(now, Level::Warn, "adopt", "list", error),
@@ -344,15 +355,22 @@ impl Sources {
         }
     }
 
-    fn adopt_one(&mut self, now: Time, dir: &Arc<QueueDir>, name: &str, shared: &Shared) {
+    fn adopt_one(
+        &mut self,
+        now: Time,
+        dir: &Arc<QueueDir>,
+        name: &str,
+        owner: Owner<'_>,
+        shared: &Shared,
+    ) {
         let free = self.all.iter().position(Option::is_none);
         if free.is_none() && self.all.len() > ADOPTED {
             return;
         }
-        let queue = match Queue::adopt(dir.clone(), name) {
+        let queue = match recovery::adopt(dir.clone(), name, owner) {
             Ok(queue) => Arc::new(queue),
             // Its owner lives, or another worker was quicker.
-            Err(QueueError::InUse { .. }) => return,
+            Err(QueueError::InUse { .. } | QueueError::OfAnotherOwner { .. }) => return,
             Err(error) => {
                 let text = format_args!("a dead worker's queue is left as it is: {error}");
                 shared.lines.put(now, Level::Error, "adopt", name, text);

@@ -357,7 +357,8 @@ pub(super) fn append(
 mod tests {
     use super::*;
     use crate::backup::Limits;
-    use crate::queue::{Queue, QueueDir};
+    use crate::queue::layout::NO_PARTITION;
+    use crate::queue::{Flags, Owner, Queue, QueueDir, Writer};
     use std::sync::Arc;
 
     #[test]
@@ -365,12 +366,13 @@ mod tests {
         let path = std::env::temp_dir().join(format!("lkfk-spill-{}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         let dir = Arc::new(QueueDir::open(&path).unwrap());
-        let queue = Arc::new(Queue::create(dir, "spill", 0, 0).unwrap());
-        let mut writer = queue.writer(100, 100);
+        let queue = Arc::new(Queue::create(dir, Owner::of_default_producer("spill"), "1", 0, 0).unwrap());
+        let mut writer = Writer::new(&queue, 100, 100);
         let topic = writer.topic("t").unwrap();
         let mut sources = Sources::new(queue);
         let mut record = || {
-            writer.push(topic, 0, None, b"payload").unwrap();
+            let logged = crate::record::Record::new(0, None, Some(b"payload"));
+            writer.push(topic, NO_PARTITION, 0, &logged, Flags::NONE).unwrap();
             let position = sources.own().reader.read().unwrap().unwrap().position;
             let id = Sources::name(0, position);
             Record { id, born: Time(0), bytes: 50, key_hash: None, partition: None }

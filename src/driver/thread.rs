@@ -12,7 +12,7 @@ use super::spill::{self, Backup};
 use super::{Events, Level, Lines, Run, Shared, rest};
 use crate::backup::{BackupDir, BackupError, Limits};
 use crate::config::Config;
-use crate::queue::{Queue, QueueDir, QueueError, Writer};
+use crate::queue::{Owner, Provisioner, Queue, QueueDir, QueueError, Reader, Writer};
 use crate::stats::{self, Stats};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -76,16 +76,23 @@ impl Driver {
             start: Instant::now(),
         });
         let queue = Arc::new(make_queue(&config, instance, &shared)?);
-        queue.populate();
+        // What the first messages need; if there is no memory for it now, there may be later.
+        let mut provisioner = Provisioner::new(&queue);
+        provisioner.turn(shared.now_ms());
         // Another worker's queue may lie in the other of the two places.
         let parents = [&config.queue_path, &config.backpath].map(Clone::clone);
         let dirs = Dirs::new(queue.dir().clone(), &parents);
-        let writer = queue.writer(config.queue_buffering_max_messages, config.message_max_bytes);
+        let writer = Writer::new(
+            &queue,
+            config.queue_buffering_max_messages,
+            config.message_max_bytes,
+        );
         let finished = Arc::new((Mutex::new(false), Condvar::new()));
         let thread = spawn(Body {
             config,
             shared: shared.clone(),
             queue: queue.clone(),
+            provisioner,
             dirs,
             instance: instance.to_owned(),
             backup: Tool::new(backup),
@@ -165,7 +172,8 @@ fn make_queue(config: &Config, instance: &str, shared: &Shared) -> Result<Queue,
     let bytes = config.queue_buffering_max_kbytes * 1024;
     let make = |parent: &Path| -> Result<Queue, QueueError> {
         let dir = Arc::new(QueueDir::open(parent)?);
-        Queue::create(dir, &file_name(instance, shared), bytes, super::wall_ms())
+        let owner = Owner::of_default_producer(instance);
+        Queue::create(dir, owner, &unique_name(shared), bytes, super::wall_ms())
     };
     match make(&config.queue_path) {
         Ok(queue) => Ok(queue),
@@ -179,10 +187,10 @@ fn make_queue(config: &Config, instance: &str, shared: &Shared) -> Result<Queue,
     }
 }
 
-/// A name that no other queue file has, ever: process ids repeat, in containers at each start.
-fn file_name(instance: &str, shared: &Shared) -> String {
+/// What no other queue file has in its name, ever: process ids repeat, in containers at each start.
+fn unique_name(shared: &Shared) -> String {
     let moment = shared.start.elapsed().as_nanos() as u64 ^ super::wall_ms() as u64;
-    format!("{instance}-{}-{moment:x}", std::process::id())
+    format!("{}-{moment:x}", std::process::id())
 }
 
 /// What the thread owns.
@@ -190,6 +198,7 @@ struct Body {
     config: Config,
     shared: Arc<Shared>,
     queue: Arc<Queue>,
+    provisioner: Provisioner,
     dirs: Dirs,
     instance: String,
     backup: Backup,
@@ -267,12 +276,14 @@ impl Body {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let (dirs, instance) = (&mut self.dirs, &self.instance);
+        let provisioner = &mut self.provisioner;
         // Caught here as well, so that the runtime is not dropped by the panic: that would wait for a name
         // resolution that hangs.
         let result = catch_unwind(AssertUnwindSafe(|| {
             runtime.block_on(async {
                 let (config, queue) = (&self.config, &self.queue);
-                Run::new(config, &self.shared, queue, dirs, instance, disk, &mut self.backup)
+                let backup = &mut self.backup;
+                Run::new(config, &self.shared, queue, provisioner, dirs, instance, disk, backup)
                     .serve()
                     .await
             })
@@ -292,7 +303,7 @@ impl Body {
                 appended = false;
             }
         }
-        let mut rest = rest::Rest::new(self.queue.reader(), backup);
+        let mut rest = rest::Rest::new(Reader::new(&self.queue), backup);
         let result = rest.save();
         let (saved, open) = (rest.saved(), rest.open());
         let carried = match open {
@@ -305,8 +316,9 @@ impl Body {
             }
             _ => QueueDir::open(&self.config.backpath).map_err(rest::CarryError::from).and_then(
                 |dir| {
-                    let name = file_name(&self.instance, &self.shared);
-                    rest.carry_over(Arc::new(dir), &name, super::wall_ms())
+                    let owner = Owner::of_default_producer(&self.instance);
+                    let unique = unique_name(&self.shared);
+                    rest.carry_over(Arc::new(dir), owner, &unique, super::wall_ms())
                 },
             ),
         };

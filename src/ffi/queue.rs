@@ -5,7 +5,8 @@ use super::{
     TOO_MANY_TOPICS, TOPIC_UNKNOWN, exit, guard, stats as stats_ffi,
 };
 use crate::driver::Shared;
-use crate::queue::{PushError, TopicError, Writer};
+use crate::queue::{Flags, PushError, TopicError, Writer};
+use crate::record::Record;
 use crate::stats;
 use std::cell::{Cell, UnsafeCell};
 use std::collections::HashSet;
@@ -105,7 +106,9 @@ impl Handle {
         // SAFETY: the only reference to the writer: nginx's thread is in here once at a time, since
         // nothing below calls back into Lua.
         let writer = unsafe { &mut *self.writer.get() };
-        match writer.push_to(topic, partition, coarse_ms(), key, payload) {
+        let now_ms = coarse_ms();
+        let record = Record::new(now_ms, key, Some(payload));
+        match writer.push(topic, partition, now_ms, &record, Flags::NONE) {
             Ok(false) => OK,
             Ok(true) => {
                 self.shared.signal();
@@ -132,6 +135,7 @@ impl Handle {
             Ok(id) => i32::from(id),
             Err(TopicError::Invalid) => self.reject(BAD_TOPIC),
             Err(TopicError::TableFull) => self.reject(TOO_MANY_TOPICS),
+            Err(TopicError::NoSpace) => self.reject(NO_SPACE),
         }
     }
 }

@@ -80,9 +80,9 @@ fn a_slot_that_is_freed_early_is_found() {
 fn follow(actions: Vec<Action>) -> Result<(), TestCaseError> {
     let scratch = Scratch::new();
     let dir = scratch.dir();
-    let mut queue = scratch.queue("q");
-    let mut writer = queue.writer(MAX_MESSAGES, 1 << 20);
-    let mut reader = queue.reader();
+    let mut queue = scratch.queue();
+    let mut writer = Writer::new(&queue, MAX_MESSAGES, 1 << 20);
+    let mut reader = Reader::new(&queue);
     let topic = writer.topic("t").unwrap();
     let mut model = Model::default();
     let mut number = 0;
@@ -90,7 +90,7 @@ fn follow(actions: Vec<Action>) -> Result<(), TestCaseError> {
         match action {
             Action::Push { key, len } => {
                 let payload = vec![number as u8; len];
-                let result = writer.push(topic, number, key.as_deref(), &payload);
+                let result = push(&mut writer, topic, number, key.as_deref(), &payload);
                 let waiting = (model.unread.len() + model.read.len()) as u64;
                 match result {
                     Ok(_) => {
@@ -103,7 +103,7 @@ fn follow(actions: Vec<Action>) -> Result<(), TestCaseError> {
                         prop_assert!(waiting > 0);
                         // Small ones find room while there is a segment that holds nothing; what is
                         // in use of the first and of the last one may be next to nothing.
-                        let segment_len = queue.map.division().segment_len();
+                        let segment_len = queue.map().division().segment_len();
                         if (len + 100) as u64 <= segment_len {
                             let used = writer.bytes_in_use();
                             prop_assert!(used > reader.capacity() - 2 * segment_len, "{}", used);
@@ -139,10 +139,10 @@ fn follow(actions: Vec<Action>) -> Result<(), TestCaseError> {
             Action::Release => reader.release(),
             Action::Die => {
                 drop((writer, reader, queue));
-                queue = Queue::adopt(dir.clone(), "q.queue").unwrap();
-                writer = queue.writer(MAX_MESSAGES, 1 << 20);
-                writer.take_over(queue.reader());
-                reader = queue.reader();
+                queue = recovery::adopt(dir.clone(), NAME, OWNER).unwrap();
+                writer = Writer::new(&queue, MAX_MESSAGES, 1 << 20);
+                writer.take_over(Reader::new(&queue));
+                reader = Reader::new(&queue);
                 // What was read and not done is read again, before the rest.
                 for (_, record) in std::mem::take(&mut model.read).into_iter().rev() {
                     model.unread.push_front(record);
