@@ -103,8 +103,11 @@ impl Entry {
             epoch: u32_at(44)? as u16 as i16,
             base_sequence: u32_at(32)? as i32,
         };
-        let is_whole = positions.len() == u32_at(40)? as usize;
-        is_whole.then_some(Entry { serial: u64_at(8)?, partition: u32_at(36)?, stamp, positions })
+        let entry = Entry { serial: u64_at(8)?, partition: u32_at(36)?, stamp, positions };
+        let is_whole = entry.positions.len() == u32_at(40)? as usize;
+        let is_possible =
+            stamp.base_sequence >= 0 && Stamp::of_record(stamp, entry.partition, 0, 1).is_possible();
+        (is_whole && is_possible).then_some(entry)
     }
 
     fn is_same_batch(&self, other: &Entry) -> bool {

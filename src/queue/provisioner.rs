@@ -79,10 +79,10 @@ impl Provisioner {
         }
         let counts = self.map.places().counts();
         self.peak = self.peak.max(counts.taken);
-        let wanted = self.wanted(counts);
+        let wanted = self.wanted(counts.taken);
         let allocated = self.fill(now_ms, wanted.saturating_sub(counts.ready));
         if now_ms >= self.window_end_ms {
-            self.end_window(now_ms, wanted, counts);
+            self.end_window(now_ms, counts);
         }
         let given_back = self.give_back();
         let is_starved = now_ms < self.retry_at_ms;
@@ -91,10 +91,10 @@ impl Provisioner {
         Provision { allocated, given_back, is_starved }
     }
 
-    /// Places that are to be ready. The more are in use, the more may come.
-    fn wanted(&self, counts: Counts) -> u32 {
+    /// Places that are to be ready while so many are taken. The more are in use, the more may come.
+    fn wanted(&self, taken: u32) -> u32 {
         let spare = spare(self.map.division());
-        (spare + counts.taken / 8).min(spare * 4).min(self.map.division().count() - counts.taken)
+        (spare + taken / 8).min(spare * 4).min(self.map.division().count() - taken)
     }
 
     /// Segments that a turn may work on.
@@ -124,8 +124,9 @@ impl Provisioner {
     }
 
     /// Decides how much is to be given back.
-    fn end_window(&mut self, now_ms: u64, wanted: u32, counts: Counts) {
-        let keep = self.peak.max(self.last_peak) + wanted;
+    fn end_window(&mut self, now_ms: u64, counts: Counts) {
+        let peak = self.peak.max(self.last_peak);
+        let keep = peak + self.wanted(peak);
         self.excess = (counts.taken + counts.ready).saturating_sub(keep);
         self.last_peak = self.peak;
         self.peak = counts.taken;

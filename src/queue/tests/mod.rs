@@ -40,7 +40,9 @@ mod on_files {
 
     impl Scratch {
         pub fn new() -> Scratch {
-            Scratch(tempfile::tempdir().expect("a scratch directory"))
+            // In memory, as queues are, where the system has such a place.
+            let scratch = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+            Scratch(scratch.expect("a scratch directory"))
         }
 
         pub fn dir(&self) -> Arc<QueueDir> {
