@@ -10,6 +10,7 @@
 #![allow(clippy::disallowed_methods, reason = "a program that measures")]
 
 use lkfk::config::{Config, Value};
+use lkfk::queue::Flags;
 use lkfk::queue::layout::NO_PARTITION;
 use lkfk::record::Record;
 use lkfk::worker::{self, Entry, Handle};
@@ -55,7 +56,13 @@ impl Producer {
         let payload = format!("{} {} {}", self.name, std::process::id(), self.logged);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_millis() as i64;
         let record = Record::new(now, None, Some(payload.as_bytes()));
-        let entry = Entry { topic, partition: NO_PARTITION, flags: 0, record };
+        let entry = Entry {
+            topic,
+            partition: NO_PARTITION,
+            flags: Flags::NONE,
+            logged_ms: record.timestamp_ms,
+            record,
+        };
         let taken = self.handle.push(&entry).is_ok();
         self.logged += usize::from(taken);
         taken

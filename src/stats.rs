@@ -57,6 +57,7 @@ stats! {
     waitbuf: Gauge, "messages", "On their way to a broker.";
     queue_messages: Gauge, "messages", "In the queue: taken, and neither acknowledged nor in a backup file.";
     queue_bytes: Gauge, "bytes", "Space of the queue in use, in whole segments up to the newest message.";
+    queue_segments_by_log: Counter, "segments", "Segments of the queue for which log() itself had to ask the system for memory, because a burst outran the driver thread.";
     replayed_cnt: Counter, "messages", "Sent again from the backup files and acknowledged.";
     replay_waiting_bytes: Gauge, "bytes", "In the backup files, to be sent again. Told by the worker that replays; 0 in the others.";
     replay_poison_cnt: Counter, "lines", "Moved to a ~bad file: no lines, or such that Kafka will never take.";

@@ -19,6 +19,9 @@ use lkfk::config::{Config, Value};
 use lkfk::crash_points::POINTS;
 use lkfk::driver::Driver;
 use lkfk::protocol::header::ApiKey;
+use lkfk::queue::Flags;
+use lkfk::queue::layout::NO_PARTITION;
+use lkfk::record::Record;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
@@ -73,7 +76,9 @@ fn part_of_the_worker() {
     let deadline = Instant::now() + PATIENCE;
     while number < messages {
         let topic = writer.topic(TOPICS[number % TOPICS.len()]).unwrap();
-        match writer.push(topic, 0, None, &payload(worker, number)) {
+        let payload = payload(worker, number);
+        let record = Record::new(0, None, Some(&payload));
+        match writer.push(topic, NO_PARTITION, 0, &record, Flags::NONE) {
             Ok(signal) => {
                 writeln!(accepted, "{number}").unwrap();
                 number += 1;

@@ -15,7 +15,9 @@ use lkfk::config::{Config, Value};
 use lkfk::crash_points::{Held, hold};
 use lkfk::driver::Driver;
 use lkfk::driver::lua::Append;
-use lkfk::queue::Writer;
+use lkfk::queue::layout::NO_PARTITION;
+use lkfk::queue::{Flags, PushError, Writer};
+use lkfk::record::Record;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -82,7 +84,7 @@ impl Scene {
         let topic = self.writer.topic(topic).unwrap();
         for number in numbers {
             let payload = format!("{number:>100}");
-            eventually("room", || match self.writer.push(topic, 0, None, payload.as_bytes()) {
+            eventually("room", || match push(&mut self.writer, topic, payload.as_bytes()) {
                 Ok(signal) => {
                     if signal {
                         self.driver.shared().signal();
@@ -206,4 +208,8 @@ fn dsk_08_what_a_callback_handled_before_the_end_is_not_written_again() {
     });
     assert!(stopped);
     assert_eq!(scene.backed_up(), Vec::from_iter(0..10));
+}
+
+fn push(writer: &mut Writer, topic: u16, payload: &[u8]) -> Result<bool, PushError> {
+    writer.push(topic, NO_PARTITION, 0, &Record::new(0, None, Some(payload)), Flags::NONE)
 }

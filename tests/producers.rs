@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, reason = "processes are started, and end themselves")]
 
 use lkfk::config::{Config, Value};
+use lkfk::queue::Flags;
 use lkfk::queue::layout::NO_PARTITION;
 use lkfk::record::Record;
 use lkfk::worker::{self, Entry, Handle, InitError, Refusal};
@@ -57,7 +58,13 @@ fn config(directory: &Path) -> Config {
 fn log(handle: &Handle, topic: &str, payload: &str) -> Result<(), Refusal> {
     let topic = handle.topic(topic.as_bytes())?.into();
     let record = Record::new(0, None, Some(payload.as_bytes()));
-    handle.push(&Entry { topic, partition: NO_PARTITION, flags: 0, record })
+    handle.push(&Entry {
+        topic,
+        partition: NO_PARTITION,
+        flags: Flags::NONE,
+        logged_ms: record.timestamp_ms,
+        record,
+    })
 }
 
 /// Payloads in the backup file of a topic, wherever below `directory` it lies.

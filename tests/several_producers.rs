@@ -13,7 +13,9 @@ mod memory;
 use broker::Broker;
 use lkfk::config::{Config, Value};
 use lkfk::driver::Driver;
-use lkfk::queue::{Writer, layout};
+use lkfk::queue::layout::NO_PARTITION;
+use lkfk::queue::{Flags, PushError, Writer, layout};
+use lkfk::record::Record;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -76,7 +78,7 @@ impl Producer {
         let topic = self.writer.topic("topic").unwrap();
         for _ in 0..count {
             let payload = format!("{} {}", self.name, self.logged);
-            if self.writer.push(topic, 0, None, payload.as_bytes()).unwrap() {
+            if push(&mut self.writer, topic, payload.as_bytes()).unwrap() {
                 self.driver.shared().signal();
             }
             self.logged += 1;
@@ -100,6 +102,10 @@ impl Producer {
     fn stop(&self) {
         assert!(self.driver.stop(Duration::from_secs(5), || None), "{} does not end", self.name);
     }
+}
+
+fn push(writer: &mut Writer, topic: u16, payload: &[u8]) -> Result<bool, PushError> {
+    writer.push(topic, NO_PARTITION, 0, &Record::new(0, None, Some(payload)), Flags::NONE)
 }
 
 fn eventually(mut happens: impl FnMut() -> bool) {

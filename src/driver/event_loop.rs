@@ -7,6 +7,7 @@
 use super::brokers::connections::Connections;
 use super::context::{Context, Shared};
 use super::lookup::Records;
+use super::lua::log::Level;
 use super::records::adoption::{Adoption, QueueDirs};
 use super::records::intake::Intake;
 use super::records::overflow;
@@ -20,21 +21,19 @@ use super::undelivered::replay::Replay;
 use super::undelivered::spill::{Backup, Spill};
 use crate::config::Config;
 use crate::producer::{Delivery, Mark, Outcome, Producer, Reason, Record, Rules, Time, TopicId};
-use crate::queue::Queue;
+use crate::queue::{Owner, Provisioner, Queue};
 use crate::stats;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// How many records ahead their slots are asked for before they are marked done.
-const PREFETCH_AHEAD: usize = 16;
-
 /// The state of one run.
 pub(super) struct EventLoop<'a> {
     config: &'a Config,
     shared: &'a Shared,
     disk: &'a Disk,
+    provisioner: &'a mut Provisioner,
     adoption: Adoption<'a>,
     queues: Queues,
     intake: Intake,
@@ -53,14 +52,16 @@ struct Undelivered<'a> {
 }
 
 impl<'a> EventLoop<'a> {
-    /// `instance` says whose queues are adopted; `backup` is here.
+    /// `owner` says whose queues are adopted; `backup` is here.
+    #[allow(clippy::too_many_arguments, reason = "it puts together what outlives a run")]
     pub fn new(
         config: &'a Config,
         shared: &'a Shared,
         disk: &'a Disk,
         queue: Arc<Queue>,
+        provisioner: &'a mut Provisioner,
         dirs: &'a mut QueueDirs,
-        instance: &'a str,
+        owner: Owner<'a>,
         backup: &'a mut Backup,
     ) -> EventLoop<'a> {
         shared.lua.forget_records();
@@ -76,7 +77,8 @@ impl<'a> EventLoop<'a> {
             config,
             shared,
             disk,
-            adoption: Adoption::new(dirs, instance),
+            provisioner,
+            adoption: Adoption::new(dirs, owner),
             queues: Queues::new(queue),
             intake: Intake::new(now),
             partitioning: Partitioning::default(),
@@ -134,6 +136,7 @@ impl<'a> EventLoop<'a> {
     /// One turn; true when there is more to do at once.
     fn turn(&mut self) -> bool {
         let cx = self.context();
+        provide(&cx, self.provisioner);
         let Self { queues, producer, partitioning, .. } = self;
         let more_records =
             self.intake.turn(&cx, &mut self.adoption, queues, producer, partitioning);
@@ -195,10 +198,7 @@ impl<'a> EventLoop<'a> {
         }
         match outcome.delivery {
             Delivery::Delivered { .. } => {
-                for (n, record) in outcome.records.iter().enumerate() {
-                    if let Some(later) = outcome.records.get(n + PREFETCH_AHEAD) {
-                        self.queues.prefetch(later.id, 0);
-                    }
+                for record in &outcome.records {
                     self.queues.done(record.id);
                 }
                 stats::add(&cx.shared.stats.succ_msg_cnt, outcome.records.len() as u64);
@@ -282,5 +282,14 @@ impl<'a> EventLoop<'a> {
     /// Hands the queues out that were read, the own one first.
     pub fn into_queues(self) -> Vec<Arc<Queue>> {
         self.queues.into_queues()
+    }
+}
+
+/// Keeps memory ready for what `log()` will take.
+fn provide(cx: &Context<'_>, provisioner: &mut Provisioner) {
+    if provisioner.turn(cx.now.0 / 1000).is_starved {
+        let text = "the file system of queue_path has no more memory for the queue: log() refuses messages once what it \
+                    has is full; a larger file system (/dev/shm), or another queue_path, gives it room";
+        cx.log(Level::Warn, "starved", "", text);
     }
 }

@@ -9,7 +9,7 @@ use super::thread;
 use super::undelivered::disk::Offloaded;
 use crate::backup::{self, BackupDir, BackupError, Limits};
 use crate::config::Config;
-use crate::queue::{Queue, QueueError, Writer};
+use crate::queue::{Owner, Provisioner, Queue, QueueError, Writer};
 use rustix::event::{EventfdFlags, eventfd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -57,19 +57,25 @@ impl Driver {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|errno| StartError::System("eventfd", errno.into()))?;
         let shared = Arc::new(Shared::new(wake));
-        let queue = Arc::new(own_queue::make(&config, instance, &shared)?);
-        queue.populate();
+        let owner = Owner { instance, producer: name };
+        let queue = Arc::new(own_queue::make(&config, owner, &shared)?);
+        // What the first messages need; if there is no memory for it now, there may be later.
+        let mut provisioner = Provisioner::new(&queue);
+        provisioner.turn(shared.now().0 / 1000);
         // Another worker's queue may lie in the other of the two places.
         let parents = [&config.queue_path, &config.backpath].map(Clone::clone);
         let dirs = QueueDirs::new(queue.dir().clone(), &parents);
-        let writer = queue.writer(config.queue_buffering_max_messages, config.message_max_bytes);
+        let (messages, bytes) = (config.queue_buffering_max_messages, config.message_max_bytes);
+        let writer = Writer::new(&queue, messages, bytes);
         let finished = Arc::new(Finished::default());
         let task = ProducerTask {
             config,
             shared: shared.clone(),
             queue: queue.clone(),
+            provisioner,
             dirs,
             instance: instance.to_owned(),
+            name: name.to_owned(),
             backup: Offloaded::new(backup),
             finished: finished.clone(),
         };

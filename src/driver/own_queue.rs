@@ -4,17 +4,21 @@ use super::context::{Shared, wall_ms};
 use super::lua::log::Level;
 use crate::config::Config;
 use crate::producer::Time;
-use crate::queue::{Queue, QueueDir, QueueError};
+use crate::queue::{Owner, Queue, QueueDir, QueueError};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Makes the worker's queue file, below `backpath` when `queue_path` cannot hold it.
-pub(super) fn make(config: &Config, instance: &str, shared: &Shared) -> Result<Queue, QueueError> {
+pub(super) fn make(
+    config: &Config,
+    owner: Owner<'_>,
+    shared: &Shared,
+) -> Result<Queue, QueueError> {
     let bytes = config.queue_buffering_max_kbytes * 1024;
     let make_below = |parent: &Path| -> Result<Queue, QueueError> {
         let dir = Arc::new(QueueDir::open(parent)?);
-        Queue::create(dir, &file_name(instance, shared.now()), bytes, wall_ms())
+        Queue::create(dir, owner, &unique(shared.now()), bytes, wall_ms())
     };
     match make_below(&config.queue_path) {
         Ok(queue) => Ok(queue),
@@ -28,10 +32,10 @@ pub(super) fn make(config: &Config, instance: &str, shared: &Shared) -> Result<Q
     }
 }
 
-/// A name that no other queue file has, ever: process ids repeat, in containers at each start.
-pub(super) fn file_name(instance: &str, now: Time) -> String {
+/// What no other queue file has in its name, ever: process ids repeat, in containers at each start.
+pub(super) fn unique(now: Time) -> String {
     static MADE: AtomicU64 = AtomicU64::new(0);
     let made = MADE.fetch_add(1, Ordering::Relaxed);
     let moment = (now.0 << 20) ^ (made << 52) ^ wall_ms() as u64;
-    format!("{instance}-{}-{moment:x}", std::process::id())
+    format!("{}-{moment:x}", std::process::id())
 }

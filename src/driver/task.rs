@@ -4,13 +4,12 @@
 use super::context::Shared;
 use super::event_loop::EventLoop;
 use super::lua::log::Level;
-use super::own_queue;
 use super::records::adoption::QueueDirs;
 use super::undelivered::disk::Disk;
 use super::undelivered::exit::ProducerExit;
 use super::undelivered::spill::Backup;
 use crate::config::Config;
-use crate::queue::Queue;
+use crate::queue::{Owner, Provisioner, Queue};
 use crate::stats;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,8 +29,11 @@ pub(super) struct ProducerTask {
     pub config: Config,
     pub shared: Arc<Shared>,
     pub queue: Arc<Queue>,
+    pub provisioner: Provisioner,
     pub dirs: QueueDirs,
     pub instance: String,
+    /// The producer's name, empty for the default one.
+    pub name: String,
     pub backup: Backup,
     pub finished: Arc<Finished>,
 }
@@ -102,10 +104,11 @@ impl ProducerTask {
 
     async fn run(&mut self, disk: &Disk) -> Ended {
         let (dirs, backup) = (&mut self.dirs, &mut self.backup);
-        let (config, shared, instance) = (&self.config, &*self.shared, &*self.instance);
+        let (config, shared, provisioner) = (&self.config, &*self.shared, &mut self.provisioner);
+        let owner = Owner { instance: &self.instance, producer: &self.name };
         let queue = self.queue.clone();
         let begin = AssertUnwindSafe(|| {
-            EventLoop::new(config, shared, disk, queue, dirs, instance, backup)
+            EventLoop::new(config, shared, disk, queue, provisioner, dirs, owner, backup)
         });
         // Queue and backup are built to be read anew, whatever a fault leaves behind.
         let mut event_loop = match catch_unwind(begin) {
@@ -127,13 +130,12 @@ impl ProducerTask {
     /// queue files.
     async fn save(&mut self, queues: Vec<Arc<Queue>>, disk: &Disk) {
         let shared = &self.shared;
-        let instance = self.instance.clone();
-        let clock = shared.clone();
         let exit = ProducerExit {
             shared: shared.clone(),
             queues,
             backpath: self.config.backpath.clone(),
-            file_name: Box::new(move || own_queue::file_name(&instance, clock.now())),
+            instance: self.instance.clone(),
+            name: self.name.clone(),
         };
         let saved = self.backup.is_here()
             && self.backup.run_last(disk, move |backup| exit.save(backup)).await;

@@ -40,6 +40,8 @@ codes! {
     CLOSED = -9, (Refusal::Closed);
     BAD_HEADERS = -10, (Refusal::Headers(HeadersError::Lengths));
     BAD_HEADER_NAME = -11, (Refusal::Headers(HeadersError::Name));
+    NO_SPACE_FOR_TOPIC = -12, (Refusal::Topic(TopicError::NoSpace));
+    BAD_FLAGS = -13, (Refusal::Flags);
 }
 
 /// A fault of lkfk's own: a panic was caught.

@@ -2,6 +2,7 @@
 
 use super::codes::{OK, code};
 use super::guard;
+use crate::queue::Flags;
 use crate::record::{Headers, Record};
 use crate::worker::{Entry, Handle, Refusal};
 use std::ffi::c_char;
@@ -83,8 +84,10 @@ pub unsafe extern "C" fn lkfk_push(
     // SAFETY: the caller's promise, see above.
     guard(|| unsafe {
         let (key, payload) = (bytes(key, key_len), bytes(payload, payload_len));
-        let record = Record::new(coarse_ms(), key, payload);
-        code_of((*handle).push(&Entry { topic, partition, flags: 0, record }))
+        let logged_ms = coarse_ms();
+        let record = Record::new(logged_ms, key, payload);
+        let entry = Entry { topic, partition, flags: Flags::NONE, logged_ms, record };
+        code_of((*handle).push(&entry))
     })
 }
 
@@ -118,14 +121,18 @@ pub unsafe extern "C" fn lkfk_push_record(
             Ok(headers) => headers,
             Err(error) => return code(handle.reject(error.into())),
         };
+        let Some(flags) = Flags::from_bits(from.flags) else {
+            return code(handle.reject(Refusal::Flags));
+        };
+        let logged_ms = coarse_ms();
         let record = Record {
-            timestamp_ms: if from.timestamp_ms < 0 { coarse_ms() } else { from.timestamp_ms },
+            timestamp_ms: if from.timestamp_ms < 0 { logged_ms } else { from.timestamp_ms },
             key: bytes(from.key, from.key_len),
             headers,
             payload: bytes(from.payload, from.payload_len),
         };
-        let lkfk_record { topic, partition, flags, .. } = *from;
-        code_of(handle.push(&Entry { topic, partition, flags, record }))
+        let lkfk_record { topic, partition, .. } = *from;
+        code_of(handle.push(&Entry { topic, partition, flags, logged_ms, record }))
     })
 }
 

@@ -1,77 +1,30 @@
 //! The reading end: runs on the driver thread. It hands out records in the order they were written,
 //! lends their bytes for as long as they are not done, and gives space back to the writer.
 //!
-//! Every slot is checked against its bounds each time it is looked at, also in a queue of our own: the
-//! file lies where another process of the same user could write to it.
+//! It looks at a slot when it hands the record out, and whenever its bytes are asked for. What becomes of a record
+//! afterwards, that it is sent and that it is done, is written elsewhere, close together: see
+//! [`batch_log`](super::batch_log) and [`space`](super::space).
 
 mod sent;
-mod space;
 
-use super::file::{Mapping, Queue};
-use super::layout::{self, NULL_KEY, SLOT_HEADER, SlotHeader, state};
-use super::prefetch;
-use super::segments::{self, Division};
-use crate::record::Record;
+use super::batch_log::BatchLog;
+use super::file::Queue;
+use super::slots::{Damage, Kind, Raw, Slot, Slots};
+use super::space::Space;
+use super::topics::TopicNames;
+use crate::crash_points::crash_point;
 use crate::seeded_bug::{Bug, is_seeded};
-use crate::topic_name;
-use space::Space;
-use std::collections::{HashSet, VecDeque};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-
-/// A record in the queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Slot<'a> {
-    /// Where it lies; names the record until it is done.
-    pub position: u64,
-    /// Topic id, to be looked up with [`Reader::topic`].
-    pub topic: u16,
-    /// The partition that the writer wishes for, or a negative number of [`layout`].
-    pub partition: i32,
-    /// When `log()` took it, milliseconds since 1970.
-    pub logged_ms: i64,
-    /// The record.
-    pub record: Record<'a>,
-}
-
-/// A slot that is not what a slot must be. The records from there on cannot be found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("damaged slot at position {position}: {reason}")]
-pub struct Damage {
-    /// Where.
-    pub position: u64,
-    /// What is wrong.
-    pub reason: &'static str,
-}
-
-/// A slot whose bytes all lie in the data area, or, if it is done, at least its length and state.
-#[derive(Clone, Copy)]
-struct Raw {
-    header: *mut SlotHeader,
-    length: u64,
-    state: u32,
-}
-
-/// What [`Reader::check_record`] found.
-#[derive(Clone, Copy)]
-struct Inner {
-    topic: u16,
-    partition: i32,
-    timestamp_ms: i64,
-    key_len: Option<usize>,
-    headers_len: usize,
-    payload_len: usize,
-}
 
 /// The reading end of a [`Queue`].
 pub struct Reader {
-    map: Arc<Mapping>,
-    division: Division,
+    slots: Slots,
     /// Next slot to hand out.
     next: u64,
     /// The tail when it was last looked at: slots before it may be read without looking again, which
     /// spares the writer's cache line.
     tail_seen: u64,
+    /// What was there when this reader began: an earlier one may have handed it out, and have seen it done.
+    inherited: u64,
     /// Records before `next`, as the writer counts them, once one was seen.
     read: Option<u64>,
     /// Oldest slot that is not done.
@@ -80,120 +33,125 @@ pub struct Reader {
     /// Records handed out and not done.
     outstanding: u64,
     space: Space,
-    /// Records that [`take_open_batches`](Self::take_open_batches) handed out, ahead of `next`.
-    claimed: HashSet<u64>,
-    /// How far that looked.
+    /// How far [`take_open_batches`](Self::take_open_batches) looked, ahead of `next`.
     scanned: u64,
-    /// Stretches that [`abandon_rest`](Self::abandon_rest) gave up and `head` has yet to pass: from, to.
-    abandoned: VecDeque<(u64, u64)>,
-    topics: Vec<Box<str>>,
-    topics_read: usize,
+    batches: BatchLog,
+    topics: TopicNames,
 }
 
-// SAFETY: a Reader may move to another thread: it alone writes the reader-owned words and slot states,
-// wherever it runs, and reads only what the writer has released to it.
+// SAFETY: a Reader may move to another thread: it alone writes the reader-owned words, wherever it runs, and reads only
+// what the writer has released to it.
 unsafe impl Send for Reader {}
 
 impl Reader {
-    pub(super) fn new(queue: &Queue) -> Reader {
-        let map = queue.map.clone();
+    /// The reading end. One at a time; a new one starts at the oldest record that is not done.
+    pub fn new(queue: &Queue) -> Reader {
+        let map = queue.map();
         let head = map.cursors().head();
         Reader {
-            division: map.division(),
+            slots: Slots::new(map.clone()),
             next: head,
             tail_seen: head,
+            inherited: map.cursors().tail(),
             read: None,
             head,
             done: map.cursors().done(),
             outstanding: 0,
-            space: Space::new(map.division().number(head)),
-            claimed: HashSet::new(),
+            space: Space::new(map, head),
             scanned: head,
-            abandoned: VecDeque::new(),
-            topics: Vec::new(),
-            topics_read: 0,
-            map,
+            batches: BatchLog::new(map),
+            topics: TopicNames::default(),
         }
     }
 
     /// Next record that is not done, or `None` when there is none yet. After `Err` the reader stands
     /// still; [`abandon_rest`](Self::abandon_rest) gives the rest up.
     pub fn read(&mut self) -> Result<Option<Slot<'_>>, Damage> {
+        while let Some(position) = self.next_slot()? {
+            let raw = self.slots.raw(position, self.head, self.tail_seen)?;
+            let end = position + raw.length;
+            // The slot is checked before the cursor moves, so that damage stays in place.
+            if raw.kind == Kind::Wrap {
+                self.pass(position, end);
+            } else if position < self.inherited && self.slots.is_done(position, raw) {
+                self.pass_done(position, raw)?;
+            } else if position < self.scanned && self.space.is_held(position) {
+                self.slots.slot(position, raw)?;
+                self.count(raw);
+                self.pass(position, end);
+            } else {
+                return self.hand_out(position, raw).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where the next slot begins, if the writer has got there.
+    #[inline]
+    fn next_slot(&mut self) -> Result<Option<u64>, Damage> {
         loop {
             if self.next == self.tail_seen {
-                self.tail_seen = self.map.cursors().tail();
+                self.tail_seen = self.slots.tail();
                 if self.next == self.tail_seen {
                     return Ok(None);
                 }
             }
-            if let Some(position) = self.after_gone(self.next) {
-                if position > self.tail_seen {
-                    return Err(Damage { position: self.next, reason: "goes on beyond the tail" });
-                }
-                self.next = position;
-                self.read = None;
-                continue;
+            let Some(position) = self.slots.after_gone(self.next) else {
+                return Ok(Some(self.next));
+            };
+            if position > self.tail_seen {
+                return Err(Damage { position: self.next, reason: "goes on beyond the tail" });
             }
-            let position = self.next;
-            let raw = self.raw(position, self.tail_seen)?;
-            match raw.state {
-                // The slot is checked before the cursor moves, so that damage stays in place.
-                state::RECORD => {
-                    let inner = self.check_record(position, raw)?;
-                    self.count(raw);
-                    self.next = position + raw.length;
-                    if self.claimed.remove(&position) {
-                        self.pass(position, self.next);
-                        continue;
-                    }
-                    if !is_seeded(Bug::FreeSlotEarly) {
-                        self.space.hold(self.division, position, self.next);
-                    }
-                    self.pass(position, self.next);
-                    self.outstanding += 1;
-                    return Ok(Some(self.slot(position, raw, inner)));
-                }
-                // Delivered before the worker died, or before the driver was restarted.
-                state::DONE => {
-                    if self.is_in_one_segment(position, raw.length) {
-                        self.check_record(position, raw)?;
-                        self.count(raw);
-                    } else {
-                        self.read = None;
-                    }
-                    self.next = position + raw.length;
-                    self.pass(position, self.next);
-                }
-                state::WRAP => {
-                    self.next = position + raw.length;
-                    self.pass(position, self.next);
-                }
-                _ => return Err(Damage { position, reason: "unknown state" }),
-            }
+            self.next = position;
+            self.read = None;
         }
     }
 
-    /// Counts a record that [`check_record`](Self::check_record) found whole.
     #[inline]
-    fn count(&mut self, raw: Raw) {
-        let read = self.read.unwrap_or_else(|| self.number(raw));
+    fn hand_out(&mut self, position: u64, raw: Raw) -> Result<Slot<'_>, Damage> {
+        let slot = self.slots.slot(position, raw)?;
+        let end = position + raw.length;
+        let read = self.read.unwrap_or_else(|| self.slots.number(raw));
         self.read = Some(read + 1);
+        if !is_seeded(Bug::FreeSlotEarly) {
+            self.space.hold(position, end);
+        }
+        self.outstanding += 1;
+        self.next = end;
+        self.space.pass(position, end);
+        Ok(slot)
     }
 
-    /// How many records came before one that [`check_record`](Self::check_record) found whole.
-    fn number(&self, raw: Raw) -> u64 {
-        // SAFETY: the whole header lies inside the data area.
-        let number = unsafe { (*raw.header).number };
-        let written = self.written();
-        written - u64::from((written as u32).wrapping_sub(number)).min(written)
+    /// Passes over a record that was delivered before the worker died, or before the driver was restarted.
+    fn pass_done(&mut self, position: u64, raw: Raw) -> Result<(), Damage> {
+        if self.slots.is_in_one_segment(position, raw.length) {
+            self.slots.slot(position, raw)?;
+            self.count(raw);
+        } else {
+            self.read = None;
+        }
+        self.pass(position, position + raw.length);
+        Ok(())
+    }
+
+    #[inline]
+    fn pass(&mut self, position: u64, end: u64) {
+        self.next = end;
+        self.space.pass(position, end);
+    }
+
+    /// Counts a record that is whole.
+    #[inline]
+    fn count(&mut self, raw: Raw) {
+        let read = self.read.unwrap_or_else(|| self.slots.number(raw));
+        self.read = Some(read + 1);
     }
 
     /// The record at `position`, which was handed out and is not done.
     #[inline]
     pub fn get(&self, position: u64) -> Result<Slot<'_>, Damage> {
-        let raw = self.raw(position, self.handed_out())?;
-        let inner = self.check_record(position, raw)?;
-        Ok(self.slot(position, raw, inner))
+        let raw = self.slots.raw(position, self.head, self.handed_out())?;
+        self.slots.slot(position, raw)
     }
 
     /// Slots before this may be looked at.
@@ -202,126 +160,35 @@ impl Reader {
         self.next.max(self.scanned)
     }
 
-    #[inline]
-    fn slot(&self, position: u64, raw: Raw, inner: Inner) -> Slot<'_> {
-        let Inner { topic, partition, timestamp_ms, key_len, headers_len, payload_len } = inner;
-        // SAFETY: check_record saw that header, key, headers and payload lie inside the slot, and raw()
-        // that the slot lies inside the data area. Between head and tail the writer does not write.
-        let (key, payload) = unsafe {
-            let start = raw.header.cast::<u8>().add(SLOT_HEADER);
-            let key = key_len.map(|len| std::slice::from_raw_parts(start, len));
-            let at = start.add(key_len.unwrap_or(0) + headers_len);
-            (key, std::slice::from_raw_parts(at, payload_len))
-        };
-        let record = Record::new(timestamp_ms, key, Some(payload));
-        Slot { position, topic, partition, logged_ms: timestamp_ms, record }
-    }
-
     /// Says that the header of the record at `position` and the first `len` bytes behind it will be looked at
     /// soon. The position need not be valid.
     #[inline]
     pub fn prefetch(&self, position: u64, len: usize) {
-        if let Some(place) = self.place(self.division.number(position)) {
-            let offset = self.division.offset(place, position) as usize;
-            prefetch::to_read(self.map.data().wrapping_add(offset), SLOT_HEADER + len);
-        }
-    }
-
-    /// Place in the data area of segment `number`, or what the map says instead.
-    #[inline]
-    fn place(&self, number: u64) -> Option<u32> {
-        let place = self.entry(number);
-        (place < self.division.count()).then_some(place)
-    }
-
-    #[inline]
-    fn entry(&self, number: u64) -> u32 {
-        self.map.segments()[segments::entry(number)].load(Ordering::Relaxed)
-    }
-
-    /// The slot at `position`, with its length checked against segments and tail.
-    #[inline]
-    fn raw(&self, position: u64, tail: u64) -> Result<Raw, Damage> {
-        let damage = |reason| Err(Damage { position, reason });
-        if !position.is_multiple_of(8) || position < self.head || position >= tail {
-            return damage("position outside the queue");
-        }
-        let number = self.division.number(position);
-        let Some(place) = self.place(number) else {
-            return damage("a segment outside the file");
-        };
-        let offset = self.division.offset(place, position) as usize;
-        // SAFETY: the place is one of the data area's, so that the offset, a multiple of 8, is below its length.
-        let header: *mut SlotHeader = unsafe { self.map.data().add(offset).cast() };
-        // SAFETY: at a multiple of 8 inside the data area there are at least 8 bytes, which hold length
-        // and state; the writer released them with the tail.
-        let (length, state) =
-            unsafe { ((*header).length as u64, (*header).state.load(Ordering::Relaxed)) };
-        if length < 8 || !length.is_multiple_of(8) {
-            return damage("impossible length");
-        }
-        if length > tail - position {
-            return damage("length beyond the tail");
-        }
-        let last = self.division.number(position + length - 1);
-        // Of a slot that is done the segments behind the first may be gone.
-        if last != number && state == state::RECORD && !self.is_run(number, place, last) {
-            return damage("length beyond the end of its segments");
-        }
-        Ok(Raw { header, length, state })
-    }
-
-    /// Whether the slot does not reach into a second segment.
-    fn is_in_one_segment(&self, position: u64, length: u64) -> bool {
-        self.division.number(position) == self.division.number(position + length - 1)
-    }
-
-    /// Whether the segments after `number`, which lies at `place`, up to `last` follow it in the data area.
-    #[cold]
-    fn is_run(&self, number: u64, place: u32, last: u64) -> bool {
-        (number + 1..=last)
-            .zip(place + 1..)
-            .all(|(number, expected)| self.place(number) == Some(expected))
-    }
-
-    /// Checks the inner lengths of a record slot.
-    #[inline]
-    fn check_record(&self, position: u64, raw: Raw) -> Result<Inner, Damage> {
-        let damage = |reason| Err(Damage { position, reason });
-        if raw.length < SLOT_HEADER as u64 {
-            return damage("shorter than its header");
-        }
-        // SAFETY: raw() saw that `length` bytes, and so the whole header, lie inside the data area.
-        let (check, topic, partition, timestamp_ms, lens) = unsafe {
-            let h = raw.header;
-            let lens = [(*h).key_len, (*h).headers_len, (*h).payload_len];
-            ((*h).check, (*h).topic, (*h).partition, (*h).timestamp_ms, lens)
-        };
-        let key_len = if lens[0] == NULL_KEY { 0 } else { lens[0] as usize };
-        let (headers_len, payload_len) = (lens[1] as usize, lens[2] as usize);
-        if layout::slot_len(key_len, headers_len, payload_len) != Some(raw.length as usize) {
-            return damage("inner lengths do not add up");
-        }
-        if check != layout::check(position, raw.length as u32, topic, timestamp_ms, lens) {
-            return damage("header check failed");
-        }
-        let key_len = (lens[0] != NULL_KEY).then_some(key_len);
-        Ok(Inner { topic, partition, timestamp_ms, key_len, headers_len, payload_len })
+        self.slots.prefetch(position, len);
     }
 
     /// Marks a record done: delivered, or safe elsewhere. Its bytes may be overwritten once
-    /// [`release`](Self::release) ran.
+    /// [`release`](Self::release) ran. The slot is not looked at.
+    #[inline]
     pub fn done(&mut self, position: u64) {
-        if let Ok(raw) = self.raw(position, self.handed_out())
-            && raw.state == state::RECORD
-        {
-            // SAFETY: raw() saw that the slot lies inside the data area; the state is an atomic.
-            unsafe { (*raw.header).state.store(state::DONE, Ordering::Relaxed) };
-            crate::crash_points::crash_point("slot done");
+        if self.space.let_go(position) {
+            self.slots.set_done(position, true);
+            crash_point("slot done");
             self.done += 1;
             self.outstanding -= 1;
-            self.let_go(position, position + raw.length);
         }
+    }
+
+    /// Gives the space of done records back to the writer, and tells it up to where everything is done.
+    pub fn release(&mut self) {
+        self.space.free(self.slots.map());
+        let held = if self.outstanding > 0 { self.space.first_held(self.head) } else { None };
+        // What was claimed ahead does not hold up what lies before it and was not read yet.
+        self.head = held.unwrap_or(u64::MAX).min(self.next).max(self.head);
+        self.space.forget_before(self.head);
+        self.slots.map().cursors().release(self.head, self.done);
+        crash_point("slots released");
+        self.batches.sweep(&mut self.space);
     }
 
     /// Gives up everything that was not handed out yet, after [`Damage`]: returns how many bytes. How many
@@ -329,12 +196,11 @@ impl Reader {
     pub fn abandon_rest(&mut self) -> u64 {
         // In this order: what is written after the tail was read is not given up.
         let written = self.written();
-        let tail = self.map.cursors().tail();
+        let tail = self.slots.tail();
         let bytes = tail - self.next;
         if bytes > 0 {
-            self.abandoned.push_back((self.next, tail));
             self.done = written.saturating_sub(self.outstanding).max(self.done);
-            self.pass(self.next, tail);
+            self.space.pass(self.next, tail);
         }
         self.next = tail;
         self.tail_seen = tail;
@@ -344,38 +210,17 @@ impl Reader {
 
     /// Name of a topic id; `None` when the table does not have it or its entry is no topic name.
     pub fn topic(&mut self, id: u16) -> Option<&str> {
-        if id as usize >= self.topics.len() {
-            self.read_topics();
-        }
-        self.topics.get(id as usize).map(|name| &**name)
+        self.topics.get(self.slots.map(), id)
     }
 
-    fn read_topics(&mut self) {
-        let used = self.map.identity().topics_used.load(Ordering::Acquire) as usize;
-        let used = used.min(layout::TOPICS_LEN);
-        while self.topics_read + 2 <= used {
-            // SAFETY: both reads end before `used`, inside the topic table, whose entries up to there
-            // the writer released and never changes.
-            let name = unsafe {
-                let at = self.map.base().add(layout::TOPICS_OFFSET + self.topics_read);
-                let len = at.cast::<u16>().read_unaligned() as usize;
-                if self.topics_read + 2 + len > used {
-                    return;
-                }
-                std::slice::from_raw_parts(at.add(2), len)
-            };
-            let Ok(name) = std::str::from_utf8(name) else { return };
-            if !topic_name::is_valid(name) {
-                return;
-            }
-            self.topics_read += 2 + name.len();
-            self.topics.push(name.into());
-        }
+    /// The view of the file that this reads through.
+    pub fn slots(&self) -> &Slots {
+        &self.slots
     }
 
     /// Records ever written, counted by the writer.
     pub fn written(&self) -> u64 {
-        self.map.cursors().written()
+        self.slots.written()
     }
 
     /// Records handed out or passed over, on the writer's count; `None` until one was seen.
@@ -390,10 +235,11 @@ impl Reader {
 
     /// Position after the last whole slot.
     pub fn tail(&self) -> u64 {
-        self.map.cursors().tail()
+        self.slots.tail()
     }
 
     /// Position of the oldest slot in use.
+    #[inline]
     pub fn head(&self) -> u64 {
         self.head
     }
@@ -410,27 +256,33 @@ impl Reader {
 
     /// Bytes of the data area.
     pub fn capacity(&self) -> u64 {
-        self.division.data_len()
+        self.slots.capacity()
+    }
+
+    /// Bytes of the segments that are in use.
+    pub fn bytes_in_use(&self) -> u64 {
+        self.space.bytes_in_use(self.slots.map())
     }
 
     /// When the file was made, milliseconds since 1970.
     pub fn created_ms(&self) -> i64 {
-        self.map.identity().created_ms
+        self.slots.created_ms()
     }
 
     /// Process id of the file's maker.
     pub fn owner_pid(&self) -> u32 {
-        self.map.identity().owner_pid
+        self.slots.owner_pid()
     }
 
     /// See [`Cursors::sleep_unless`](super::cursors::Cursors::sleep_unless).
     #[must_use]
     pub fn sleep_unless(&self, wake_tail: u64, wake_written: u64) -> bool {
-        self.map.cursors().sleep_unless(wake_tail, wake_written, self.map.barrier())
+        let map = self.slots.map();
+        map.cursors().sleep_unless(wake_tail, wake_written, map.barrier())
     }
 
     /// The driver is awake: no signal is needed.
     pub fn disarm(&self) {
-        self.map.cursors().disarm();
+        self.slots.map().cursors().disarm();
     }
 }

@@ -1,13 +1,17 @@
 //! Finding and opening the queue files of workers that are gone.
 //!
-//! Decides only what a file's header can prove: that it is one of ours, of this version, whole, and that
-//! its owner is dead. It does not guess: a file that fails here is left as it is for a person to look
-//! at. The slots between `head` and `tail` are checked by the [reader](super::reader), one by one.
+//! Decides only what a file's header can prove: that it is one of ours, of a version that we read, whole, whom it
+//! belongs to, and that its owner is dead. It does not guess: a file that fails here is left as it is for a person to
+//! look at. The slots between `head` and `tail` are checked by the [reader](super::reader), one by one.
 
-use super::file::{Mapping, Queue, QueueDir, QueueError, SUFFIX, UNFINISHED_SUFFIX, is_named};
-use super::layout::{self, Identity};
+use super::directory::QueueDir;
+use super::error::{QueueError, system};
+use super::file::{Queue, SUFFIX, UNFINISHED_SUFFIX, is_no_room};
+use super::layout::{self, Identity, v2};
+use super::mapping::{Format, Mapping};
+use super::owner::Owner;
 use super::segments::{Division, MAP_ENTRIES};
-use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::process;
 use std::os::fd::OwnedFd;
@@ -17,22 +21,22 @@ use std::sync::Arc;
 /// 64 bits.
 const LAST_POSITION: u64 = u64::MAX - (1 << 40);
 
-/// Names of the queue files in `dir` that begin with `prefix`, in no order. Files that a dead process left
-/// unfinished hold nothing and are removed on the way.
-pub fn list(dir: &QueueDir, prefix: &str) -> Result<Vec<String>, QueueError> {
-    let failed =
-        |errno| QueueError::System { what: "cannot list", path: dir.path().to_owned(), errno };
+/// Names of the queue files in `dir` that may be those of `instance`, of whatever producer, in no order. Files that a
+/// dead process left unfinished hold nothing and are removed on the way.
+pub fn list(dir: &QueueDir, instance: &str) -> Result<Vec<String>, QueueError> {
+    let failed = |errno| system("cannot list", dir.path())(errno);
     let mut names = Vec::new();
     for entry in fs::Dir::read_from(dir.fd()).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let Ok(name) = entry.file_name().to_str() else { continue };
-        if !name.starts_with(prefix) {
+        if name.strip_prefix(instance).is_none_or(|rest| !rest.starts_with('-')) {
             continue;
         }
         if name.ends_with(SUFFIX) {
             names.push(name.to_owned());
         } else if name.ends_with(UNFINISHED_SUFFIX)
-            && let Ok(_locked) = open_and_lock(dir, name)
+            && let Ok(file) = open(dir, name)
+            && lock(dir, &file, name).is_ok()
         {
             // Unlinked while it is locked: a maker that waits for the lock sees that and starts anew.
             let _ = fs::unlinkat(dir.fd(), name, AtFlags::empty());
@@ -41,90 +45,77 @@ pub fn list(dir: &QueueDir, prefix: &str) -> Result<Vec<String>, QueueError> {
     Ok(names)
 }
 
-fn open_and_lock(dir: &QueueDir, name: &str) -> Result<OwnedFd, QueueError> {
+/// Opens a finished queue file of `owner`'s whose maker is gone: takes its lock and checks what its header claims. The
+/// slots are checked one by one as they are read.
+pub fn adopt(dir: Arc<QueueDir>, name: &str, owner: Owner<'_>) -> Result<Queue, QueueError> {
+    let file = open(&dir, name)?;
     let path = dir.path().join(name);
-    let system = |what: &'static str| {
-        let path = path.clone();
-        move |errno| QueueError::System { what, path, errno }
-    };
-    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let file = match fs::openat(dir.fd(), name, flags, Mode::empty()) {
-        Ok(file) => file,
-        // Its adopter removed it since we looked at the directory.
-        Err(Errno::NOENT) => return Err(QueueError::InUse { path }),
-        Err(errno) => return Err(system("cannot open")(errno)),
-    };
-    match fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(Errno::WOULDBLOCK) => Err(QueueError::InUse { path }),
-        Err(errno) => Err(system("cannot lock")(errno)),
+    let refuse = |reason| QueueError::NotAQueue { path: path.clone(), reason };
+    // Not locked yet: whoever it belongs to must not find it in use.
+    if let Some(identity) = identity(&file)
+        && let Ok(format) = format(&identity)
+        && is_of_another(&identity, format, name, owner)
+    {
+        return Err(QueueError::OfAnotherOwner { path });
     }
-}
-
-pub(super) fn open_orphan(dir: Arc<QueueDir>, name: &str) -> Result<Queue, QueueError> {
-    let file = open_and_lock(&dir, name)?;
-    let path = dir.path().join(name);
-    let refuse = |reason| Err(QueueError::NotAQueue { path: path.clone(), reason });
-    let stat = fs::fstat(&file).map_err(|errno| QueueError::System {
-        what: "cannot stat",
-        path: path.clone(),
-        errno,
-    })?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return refuse("not a regular file");
-    }
-    if stat.st_uid != process::geteuid().as_raw() {
-        return refuse("belongs to another user");
-    }
-    if !is_named(&dir, &file, name) {
+    lock(&dir, &file, name)?;
+    let stat = fs::fstat(&file).map_err(system("cannot stat", &path))?;
+    check_file(&stat).map_err(refuse)?;
+    if !dir.names(&file, name) {
         // Its adopter finished and removed it, or put it aside, between our look at the directory and the lock.
         return Err(QueueError::InUse { path });
     }
     if stat.st_nlink > 1 {
-        return refuse("has a second name (hard link)");
+        return Err(refuse("has a second name (hard link)"));
     }
-    let len = stat.st_size as u64;
-    if len < layout::DATA_OFFSET as u64 + layout::MIN_DATA_LEN
-        || len > layout::DATA_OFFSET as u64 + layout::MAX_DATA_LEN
-    {
-        return refuse("of a size no queue file has");
+    let identity = identity(&file).ok_or_else(|| refuse("of a size no queue file has"))?;
+    let format = format(&identity).map_err(refuse)?;
+    if is_of_another(&identity, format, name, owner) {
+        return Err(QueueError::OfAnotherOwner { path });
     }
-    let Some(Identity { magic, version, byte_order, data_len, data_offset, segment_len, .. }) =
-        identity(&file)
-    else {
-        return refuse("of a size no queue file has");
-    };
-    if magic != layout::MAGIC {
-        return refuse("not a queue file (wrong magic)");
+    let division = division(&identity, format, stat.st_size as u64).map_err(refuse)?;
+    let map = Mapping::new(file, format, division).map_err(system("cannot map", &path))?;
+    check_cursors(&map).map_err(refuse)?;
+    match map.keep_used_allocated() {
+        // Where memory cannot be asked for it cannot be missing either, as far as we know.
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+        Err(errno) if is_no_room(errno) => {
+            let bytes = stat.st_size as u64;
+            return Err(QueueError::NoRoom { path: dir.path().to_owned(), bytes, errno });
+        }
+        Err(errno) => return Err(system("cannot allocate", &path)(errno)),
     }
-    if byte_order != layout::BYTE_ORDER {
-        return refuse("written on a machine of the other byte order");
+    Ok(Queue::from_parts(map, dir, name.to_owned()))
+}
+
+fn open(dir: &QueueDir, name: &str) -> Result<OwnedFd, QueueError> {
+    let path = dir.path().join(name);
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    match fs::openat(dir.fd(), name, flags, Mode::empty()) {
+        Ok(file) => Ok(file),
+        // Its adopter removed it since we looked at the directory.
+        Err(Errno::NOENT) => Err(QueueError::InUse { path }),
+        Err(errno) => Err(system("cannot open", &path)(errno)),
     }
-    if version != layout::VERSION {
-        return refuse("of another version of lkfk");
+}
+
+fn lock(dir: &QueueDir, file: &OwnedFd, name: &str) -> Result<(), QueueError> {
+    let path = dir.path().join(name);
+    match fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(()),
+        Err(Errno::WOULDBLOCK) => Err(QueueError::InUse { path }),
+        Err(errno) => Err(system("cannot lock", &path)(errno)),
     }
-    if data_offset as usize != layout::DATA_OFFSET || data_len != len - layout::DATA_OFFSET as u64 {
-        return refuse("damaged: its header disagrees with its size");
+}
+
+fn check_file(stat: &Stat) -> Result<(), &'static str> {
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err("not a regular file");
     }
-    let Some(division) = Division::of_file(data_len, segment_len) else {
-        return refuse("damaged: its segments are impossible");
-    };
-    let map = Mapping::new(&file, division).map_err(|errno| QueueError::System {
-        what: "cannot map",
-        path: path.clone(),
-        errno,
-    })?;
-    let (head, tail) = (map.cursors().head(), map.cursors().tail());
-    let apart = division.number(tail).saturating_sub(division.number(head));
-    if head > tail
-        || tail > LAST_POSITION
-        || apart >= MAP_ENTRIES as u64
-        || !head.is_multiple_of(8)
-        || !tail.is_multiple_of(8)
-    {
-        return refuse("damaged: its cursors are impossible");
+    if stat.st_uid != process::geteuid().as_raw() {
+        return Err("belongs to another user");
     }
-    Ok(Queue::from_parts(map, file, dir, name.to_owned()))
+    Ok(())
 }
 
 /// A copy of the identity block, which nobody changes between our checks; `None` when the file is shorter.
@@ -135,4 +126,52 @@ fn identity(file: &OwnedFd) -> Option<Identity> {
     }
     // SAFETY: as many bytes as an Identity has, for which any bytes are valid.
     Some(unsafe { bytes.as_ptr().cast::<Identity>().read_unaligned() })
+}
+
+fn format(identity: &Identity) -> Result<Format, &'static str> {
+    if identity.magic != layout::MAGIC {
+        return Err("not a queue file (wrong magic)");
+    }
+    if identity.byte_order != layout::BYTE_ORDER {
+        return Err("written on a machine of the other byte order");
+    }
+    match identity.version {
+        layout::VERSION => Ok(Format::V3),
+        v2::VERSION => Ok(Format::V2),
+        _ => Err("of another version of lkfk"),
+    }
+}
+
+/// Whether the file, with this name, belongs to somebody else than `owner`.
+fn is_of_another(identity: &Identity, format: Format, name: &str, owner: Owner<'_>) -> bool {
+    match format {
+        Format::V2 => !owner.owns_version_2(name),
+        // Names that are damaged are nobody's.
+        Format::V3 => identity.names.owner() != Some(owner),
+    }
+}
+
+fn division(identity: &Identity, format: Format, len: u64) -> Result<Division, &'static str> {
+    let Identity { data_len, data_offset, segment_len, .. } = *identity;
+    if !(layout::MIN_DATA_LEN..=layout::MAX_DATA_LEN).contains(&data_len) {
+        return Err("damaged: its header disagrees with its size");
+    }
+    let expected = format.data_offset(data_len) as u64;
+    if u64::from(data_offset) != expected || len != expected + data_len {
+        return Err("damaged: its header disagrees with its size");
+    }
+    Division::of_file(data_len, segment_len).ok_or("damaged: its segments are impossible")
+}
+
+fn check_cursors(map: &Mapping) -> Result<(), &'static str> {
+    let (head, tail) = (map.cursors().head(), map.cursors().tail());
+    let division = map.division();
+    let apart = division.number(tail).saturating_sub(division.number(head));
+    let granule = map.format().granule();
+    let is_possible = head <= tail
+        && tail <= LAST_POSITION
+        && apart < MAP_ENTRIES as u64
+        && head.is_multiple_of(granule)
+        && tail.is_multiple_of(granule);
+    is_possible.then_some(()).ok_or("damaged: its cursors are impossible")
 }

@@ -3,14 +3,13 @@
 //! file repeats the same batches and the broker drops those that it has (KIP-98).
 //!
 //! Invariants:
-//! - A stamp is the reader's part of a slot's header; the writer never looks at it.
+//! - A stamp is the reader's, who keeps it in the batch log, or in a file of version 2 in the record's slot; the writer
+//!   never looks at it.
 //! - A batch counts only when it is whole: as many records as its first one says, with numbers in a row. One
 //!   that is not was never sent, since a batch is sent after its last stamp.
 //! - A batch of which one record is done is not forgotten for the others: they were sent with it, and the
 //!   broker knows only the whole.
 
-#[cfg(not(loom))]
-use super::layout::SlotHeader;
 use crate::protocol::record_batch::ProducerStamp;
 use crate::protocol::sequence::{advance, distance};
 use crate::seeded_bug::{Bug, is_seeded};
@@ -32,18 +31,6 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// What a slot's header says. A negative producer id is none.
-    #[cfg(not(loom))]
-    pub(super) fn of(header: &SlotHeader) -> Stamp {
-        Stamp {
-            producer_id: header.producer_id,
-            epoch: header.producer_epoch,
-            sequence: header.sequence,
-            batch_records: header.batch_records,
-            partition: header.partition as u32,
-        }
-    }
-
     /// That of record number `index` of a batch of `records`.
     pub fn of_record(batch: ProducerStamp, partition: u32, index: usize, records: usize) -> Stamp {
         Stamp {
@@ -53,6 +40,13 @@ impl Stamp {
             batch_records: if index == 0 { records as u32 } else { 0 },
             partition,
         }
+    }
+
+    /// Whether all of its numbers are such as a broker gives and takes.
+    #[cfg(not(loom))]
+    pub(super) fn is_possible(&self) -> bool {
+        let Stamp { producer_id, epoch, sequence, partition, .. } = *self;
+        producer_id >= 0 && epoch >= 0 && sequence >= 0 && i32::try_from(partition).is_ok()
     }
 }
 

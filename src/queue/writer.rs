@@ -1,14 +1,18 @@
-//! The writing end: runs on nginx's thread, inside `log()`. It never waits, allocates or calls the
-//! kernel; the one thing it may ask of its caller is to signal the reader.
+//! The writing end: runs on nginx's thread, inside `log()`. It never waits, and as long as the driver keeps up it never
+//! calls the kernel or meets a page that is not mapped: the [provisioner](super::provisioner) sees to that. The one
+//! thing it may ask of its caller is to signal the driver.
 
 use super::barrier::Barrier;
-use super::file::{Mapping, Queue};
-use super::layout::{self, NULL_KEY, SLOT_HEADER, SlotHeader, state};
+use super::file::Queue;
+use super::layout::{self, EXTENSION, Extension, Flags, NULL_KEY, SLOT_HEADER, SlotHeader, kind};
+use super::mapping::Mapping;
+use super::places::Want;
 use super::prefetch;
-use super::segments::{self, Book, MAP_ENTRIES};
-use crate::topic_name;
+use super::provisioner;
+use super::segments::{Entry, MAP_ENTRIES};
+use super::topics::{TopicError, TopicTable};
+use crate::record::Record;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// How far ahead of the tail lines are asked for, in bytes: far enough for a line to have come when it is needed, near
 /// enough for it to be there still.
@@ -20,32 +24,22 @@ pub enum PushError {
     /// `queue_buffering_max_messages` records are waiting.
     #[error("queue full: queue_buffering_max_messages are waiting")]
     TooManyMessages,
-    /// The bytes of the queue are in use.
-    #[error("queue full: queue_buffering_max_kbytes are in use")]
+    /// The bytes of the queue are in use, or there is no more memory where it lies.
+    #[error(
+        "queue full: queue_buffering_max_kbytes are in use, or there is no more memory where queue_path lies"
+    )]
     NoSpace,
     /// The record is larger than `message_max_bytes`.
-    #[error("message too large: key and payload exceed message_max_bytes")]
+    #[error("message too large: key, headers and payload exceed message_max_bytes")]
     TooLarge,
     /// No such topic id.
     #[error("no such topic id")]
     UnknownTopic,
 }
 
-/// Why a topic was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum TopicError {
-    /// Not a name Kafka takes.
-    #[error("not a valid topic name: 1 to 249 of a-z A-Z 0-9 . _ - and neither . nor ..")]
-    Invalid,
-    /// The table in the file is full.
-    #[error("too many topics for one queue")]
-    TableFull,
-}
-
 /// The writing end of a [`Queue`]. One per queue, used by one thread.
 pub struct Writer {
     map: Arc<Mapping>,
-    book: Book,
     tail: u64,
     /// Where `tail` lies in the data area, and how many bytes from there to the end of its segment are ours.
     offset: u64,
@@ -56,7 +50,15 @@ pub struct Writer {
     max_messages: u64,
     max_bytes: usize,
     barrier: Barrier,
-    topics: Vec<Box<str>>,
+    topics: TopicTable,
+    /// Place of the newest segment, and number of the next one.
+    newest: Option<u32>,
+    next_segment: u64,
+    /// Where the queue lies there was no memory when we last asked for some.
+    is_starved: bool,
+    /// The driver is to be signalled with the next record: it has to provide memory.
+    needs_places: bool,
+    allocated: u64,
 }
 
 // SAFETY: a Writer may move to another thread: it is the only one that writes through its mapping's
@@ -64,11 +66,12 @@ pub struct Writer {
 unsafe impl Send for Writer {}
 
 impl Writer {
-    pub(super) fn new(queue: &Queue, max_messages: u64, max_bytes: usize) -> Writer {
-        let map = queue.map.clone();
+    /// The writing end. Taken once, by the maker of the file. `max_bytes` bounds key, headers and payload of a
+    /// record together; a quarter of the queue bounds them as well.
+    pub fn new(queue: &Queue, max_messages: u64, max_bytes: usize) -> Writer {
+        let map = queue.map().clone();
         let tail = map.cursors().tail();
         Writer {
-            book: Book::new(map.division(), tail),
             tail,
             offset: 0,
             rest: 0,
@@ -77,7 +80,12 @@ impl Writer {
             max_messages,
             max_bytes: max_bytes.min(map.division().data_len() as usize / 4),
             barrier: map.barrier(),
-            topics: Vec::new(),
+            topics: TopicTable::default(),
+            newest: None,
+            next_segment: map.division().number(tail),
+            is_starved: false,
+            needs_places: false,
+            allocated: 0,
             map,
         }
     }
@@ -85,71 +93,60 @@ impl Writer {
     /// Takes over what the file already holds, for a writer that goes on where another ended.
     #[cfg(test)]
     pub(super) fn take_over(&mut self, mut reader: super::Reader) {
-        while let Some(name) = reader.topic(self.topics.len() as u16) {
-            self.topics.push(name.into());
-        }
+        let names: Vec<Box<str>> = (0..).map_while(|id| reader.topic(id).map(Into::into)).collect();
+        self.topics = TopicTable::of(names);
         let (division, head) = (self.map.division(), reader.head());
-        self.book = Book::new(division, head);
         for number in division.number(head)..self.tail.div_ceil(division.segment_len()) {
-            let entry = self.map.segments()[segments::entry(number)].load(Ordering::Relaxed);
-            match segments::resume(entry) {
-                None => self.book.take(entry),
-                Some(_) => self.book.pass(),
+            self.newest = match self.map.entry(number) {
+                Entry::At(place) => {
+                    self.map.allocate_place(place).expect("it has memory");
+                    self.map.places().take(place);
+                    Some(place)
+                }
+                Entry::Gone(_) => None,
+            };
+            self.next_segment = number + 1;
+        }
+        for place in 0..division.count() {
+            if self.map.places().is_empty(place) {
+                self.map.allocate_place(place).expect("room");
+                self.map.clear_done(place);
             }
         }
         self.rest = self.tail.next_multiple_of(division.segment_len()) - self.tail;
-        self.offset =
-            self.book.newest().map_or(0, |place| division.offset(place + 1, 0) - self.rest);
+        self.offset = self.newest.map_or(0, |place| division.offset(place + 1, 0) - self.rest);
     }
 
     /// Id of `name`, entered into the file's topic table when it is new. Not for the hot path: callers
     /// keep the id.
     pub fn topic(&mut self, name: &str) -> Result<u16, TopicError> {
-        if let Some(id) = self.topics.iter().position(|topic| &**topic == name) {
-            return Ok(id as u16);
-        }
-        if !topic_name::is_valid(name) {
-            return Err(TopicError::Invalid);
-        }
-        let id = u16::try_from(self.topics.len()).map_err(|_| TopicError::TableFull)?;
-        let used = self.map.identity().topics_used.load(Ordering::Relaxed) as usize;
-        let entry = 2 + name.len();
-        if used + entry > layout::TOPICS_LEN {
-            return Err(TopicError::TableFull);
-        }
-        // SAFETY: the entry lies inside the topic table (checked above), which only the writer writes
-        // and whose bytes from `used` on nobody reads before the store below.
-        unsafe {
-            let at = self.map.base().add(layout::TOPICS_OFFSET + used);
-            at.cast::<u16>().write_unaligned(name.len() as u16);
-            at.add(2).copy_from_nonoverlapping(name.as_ptr(), name.len());
-        }
-        crate::crash_points::crash_point("topic copied");
-        self.map.identity().topics_used.store((used + entry) as u32, Ordering::Release);
-        self.topics.push(name.into());
-        Ok(id)
+        self.topics.id(&self.map, name)
     }
 
-    /// Copies a record into the queue. `Ok(true)` asks the caller to signal the reader. A null key is
-    /// `None`, which is not the same as an empty one. `partition` is a number, or one of
-    /// [`NO_PARTITION`](layout::NO_PARTITION) and [`ASK_PARTITION`](layout::ASK_PARTITION).
+    /// Copies a record into the queue. `Ok(true)` asks the caller to signal the driver. `partition` is a number, or
+    /// one of [`NO_PARTITION`](layout::NO_PARTITION) and [`ASK_PARTITION`](layout::ASK_PARTITION); `logged_ms` is the
+    /// wall clock's time. A record without headers whose own time is that one costs nothing for either.
     #[inline]
-    pub fn push_to(
+    pub fn push(
         &mut self,
         topic: u16,
         partition: i32,
-        timestamp_ms: i64,
-        key: Option<&[u8]>,
-        payload: &[u8],
+        logged_ms: i64,
+        record: &Record<'_>,
+        flags: Flags,
     ) -> Result<bool, PushError> {
-        let key_bytes = key.unwrap_or_default();
-        if key_bytes.len() > self.max_bytes || payload.len() > self.max_bytes - key_bytes.len() {
+        let key = record.key.unwrap_or_default();
+        let payload = record.payload.unwrap_or_default();
+        let headers = record.headers.block();
+        let bytes = key.len().saturating_add(payload.len()).saturating_add(headers.len());
+        if bytes > self.max_bytes {
             return Err(PushError::TooLarge);
         }
         if topic as usize >= self.topics.len() {
             return Err(PushError::UnknownTopic);
         }
-        let length = (SLOT_HEADER + key_bytes.len() + payload.len() + 7) & !7;
+        let is_extended = record.timestamp_ms != logged_ms || !headers.is_empty();
+        let length = layout::slot_len(bytes, is_extended);
 
         if self.written.saturating_sub(self.done_seen) >= self.max_messages {
             self.done_seen = self.map.cursors().done();
@@ -161,42 +158,43 @@ impl Writer {
             return Err(PushError::NoSpace);
         }
 
-        let key_len = key.map_or(NULL_KEY, |key| key.len() as u32);
-        let payload_len = payload.len() as u32;
-        let header = SlotHeader {
+        let extension = if is_extended { EXTENSION } else { 0 };
+        let unused = length - SLOT_HEADER - extension - bytes;
+        let mut kinds = flags.0 | (unused as u16) << kind::UNUSED_SHIFT;
+        if record.payload.is_none() {
+            kinds |= kind::NULL_PAYLOAD;
+        }
+        if is_extended {
+            kinds |= kind::EXTENDED;
+        }
+        let mut header = SlotHeader {
             length: length as u32,
-            state: AtomicU32::new(state::RECORD),
-            check: layout::check(
-                self.tail,
-                length as u32,
-                topic,
-                timestamp_ms,
-                [key_len, 0, payload_len],
-            ),
+            check: 0,
             topic,
-            flags: 0,
-            timestamp_ms,
-            key_len,
-            headers_len: 0,
-            payload_len,
+            flags: kinds,
             partition,
-            producer_id: -1,
-            sequence: -1,
-            batch_records: 0,
-            producer_epoch: -1,
-            reserved: 0,
+            logged_ms,
+            key_len: record.key.map_or(NULL_KEY, |key| key.len() as u32),
             number: self.written as u32,
         };
+        header.check = layout::check(self.tail, &header);
         // SAFETY: `length` bytes from `offset` are within `rest`: they lie inside the data area, in
-        // segments that are ours and behind the tail, where the reader does not look. The slot starts at
-        // a multiple of 8, as the header's alignment asks.
+        // segments that are ours, have memory and lie behind the tail, where the reader does not look. The slot
+        // starts at a multiple of 32, as the header's alignment asks.
         unsafe {
             let at = self.map.data().add(self.offset as usize);
             at.cast::<SlotHeader>().write(header);
             crate::crash_points::crash_point("slot begun");
-            let at = at.add(SLOT_HEADER);
-            at.copy_from_nonoverlapping(key_bytes.as_ptr(), key_bytes.len());
-            at.add(key_bytes.len()).copy_from_nonoverlapping(payload.as_ptr(), payload.len());
+            let mut at = at.add(SLOT_HEADER);
+            if is_extended {
+                at = write_extension(at, self.tail, record);
+            }
+            at.copy_from_nonoverlapping(key.as_ptr(), key.len());
+            let at = at.add(key.len());
+            if is_extended {
+                at.copy_from_nonoverlapping(headers.as_ptr(), headers.len());
+            }
+            at.add(headers.len()).copy_from_nonoverlapping(payload.as_ptr(), payload.len());
         }
         crate::crash_points::crash_point("slot copied");
         self.tail += length as u64;
@@ -208,78 +206,121 @@ impl Writer {
         prefetch::to_write(ahead, length);
         let signal = self.map.cursors().publish(self.tail, self.written, self.barrier);
         crate::crash_points::crash_point("slot published");
-        Ok(signal)
-    }
-
-    /// [`push_to`](Self::push_to) whatever partition the reader chooses.
-    #[inline]
-    pub fn push(
-        &mut self,
-        topic: u16,
-        timestamp_ms: i64,
-        key: Option<&[u8]>,
-        payload: &[u8],
-    ) -> Result<bool, PushError> {
-        self.push_to(topic, layout::NO_PARTITION, timestamp_ms, key, payload)
+        Ok(signal | std::mem::take(&mut self.needs_places))
     }
 
     /// Makes the next `length` bytes of the data area ours, which the rest of the segment does not hold; false
     /// when there is no room, and then nothing has changed.
     #[cold]
     fn find_room(&mut self, length: u64) -> bool {
-        let segment_len = self.map.division().segment_len();
-        for (place, returned) in self.map.returned().iter().enumerate() {
-            // Pairs with the reader's store: it does not look at the segment any more.
-            if returned.load(Ordering::Acquire) != 0 {
-                returned.store(0, Ordering::Relaxed);
-                self.book.give_back(place as u32);
-            }
-        }
         // A record that waits for long must not meet its own entry again.
-        let oldest = self.map.division().number(self.map.cursors().head());
-        let span = self.book.end().saturating_sub(oldest) + length.div_ceil(segment_len) + 1;
-        if span > MAP_ENTRIES as u64 {
+        let division = self.map.division();
+        let oldest = division.number(self.map.cursors().head());
+        let count = length.div_ceil(division.segment_len());
+        if self.next_segment.saturating_sub(oldest) + count + 1 > MAP_ENTRIES as u64 {
             return false;
         }
-        let lowest = self.book.lowest();
+        let found = self.take_room(length) || self.is_starved && self.take_room(length);
+        let ready = self.map.places().counts().ready;
+        self.needs_places |= provisioner::is_short(division, ready);
+        found
+    }
+
+    /// As [`find_room`](Self::find_room). Where it fails for want of memory, `is_starved` is set, and the next try is
+    /// content with places that have some.
+    fn take_room(&mut self, length: u64) -> bool {
+        let want = if self.is_starved { Want::Ready } else { Want::Free };
+        let segment_len = self.map.division().segment_len();
+        let places = self.map.places();
+        let lowest = places.lowest(want);
         let count = length.div_ceil(segment_len) as u32;
         // A slot goes on into what follows its segment when that is the lowest that is free anyway, or when it
         // takes a run in any case.
         let more = (length - self.rest).div_ceil(segment_len) as u32;
-        if let Some(first) = self.book.newest().map(|place| place + 1)
+        if let Some(first) = self.newest.map(|place| place + 1)
             && (lowest == Some(first) || count > 1)
-            && self.book.is_free_run(first, more)
+            && places.is_free_run(first, more, want)
+            && self.take(first, more)
         {
-            self.take(first, more);
             self.rest += u64::from(more) * segment_len;
             return true;
         }
-        let first = if count == 1 { lowest } else { self.book.lowest_run(count) };
-        let Some(first) = first else { return false };
+        let first = if count == 1 { lowest } else { self.map.places().lowest_run(count, want) };
+        // What is left of the segment is no part of the new run: its filler comes first.
+        let Some(first) = first.filter(|first| self.reserve(*first, count)) else { return false };
         if self.rest > 0 {
-            // SAFETY: `rest` bytes from `offset` are ours and inside the data area; they are at least 8,
-            // since slots are multiples of 8.
-            unsafe {
-                let at = self.map.data().add(self.offset as usize).cast::<SlotHeader>();
-                (&raw mut (*at).length).write(self.rest as u32);
-                (&raw mut (*at).state).write(AtomicU32::new(state::WRAP));
-            }
-            self.tail += self.rest;
+            self.write_wrap();
         }
         crate::crash_points::crash_point("slot wrapped");
-        self.take(first, count);
+        self.enter(first, count);
         self.offset = u64::from(first) * segment_len;
         self.rest = u64::from(count) * segment_len;
         true
     }
 
-    /// Enters the places from `first` on into book and map, for the next `count` segments.
-    fn take(&mut self, first: u32, count: u32) {
+    /// Fills the rest of the segment.
+    fn write_wrap(&mut self) {
+        let mut header = SlotHeader {
+            length: self.rest as u32,
+            check: 0,
+            topic: 0,
+            flags: kind::WRAP,
+            partition: layout::NO_PARTITION,
+            logged_ms: 0,
+            key_len: 0,
+            number: self.written as u32,
+        };
+        header.check = layout::check(self.tail, &header);
+        // SAFETY: `rest` bytes from `offset` are ours and inside the data area; they are at least 32, since slots are
+        // multiples of that.
+        unsafe {
+            self.map.data().add(self.offset as usize).cast::<SlotHeader>().write(header);
+        }
+        self.tail += self.rest;
+    }
+
+    /// Takes the places from `first` on and enters them into the map, for the next `count` segments.
+    fn take(&mut self, first: u32, count: u32) -> bool {
+        let reserved = self.reserve(first, count);
+        if reserved {
+            self.enter(first, count);
+        }
+        reserved
+    }
+
+    /// Takes the places from `first` on, and gets memory for those that have none: all of them, or none.
+    fn reserve(&mut self, first: u32, count: u32) -> bool {
         for place in first..first + count {
-            let entry = &self.map.segments()[segments::entry(self.book.end())];
+            let Some(has_memory) = self.map.places().take(place) else {
+                self.put_back(first..place);
+                return false;
+            };
+            if has_memory {
+                self.is_starved = false;
+                continue;
+            }
+            if self.map.allocate_place(place).is_err() {
+                self.is_starved = true;
+                self.map.places().put_back(place, false);
+                self.put_back(first..place);
+                return false;
+            }
+            self.allocated += 1;
+        }
+        true
+    }
+
+    fn put_back(&self, places: std::ops::Range<u32>) {
+        places.for_each(|place| self.map.places().put_back(place, true));
+    }
+
+    /// Enters the places from `first` on into the map, for the next `count` segments.
+    fn enter(&mut self, first: u32, count: u32) {
+        for place in first..first + count {
             // The reader looks only after it has seen a tail beyond this segment's start.
-            entry.store(place, Ordering::Relaxed);
-            self.book.take(place);
+            self.map.set_entry(self.next_segment, Entry::At(place));
+            self.next_segment += 1;
+            self.newest = Some(place);
         }
     }
 
@@ -298,14 +339,32 @@ impl Writer {
         if self.waiting() == 0 {
             return 0;
         }
-        let marks = self.map.returned().iter();
-        let returned = marks.filter(|mark| mark.load(Ordering::Relaxed) != 0).count() as u64;
-        let in_use = u64::from(self.book.in_use()).saturating_sub(returned);
+        let in_use = u64::from(self.map.places().counts().taken);
         (in_use * self.map.division().segment_len()).saturating_sub(self.rest)
+    }
+
+    /// Segments for which `log()` had to get memory from the kernel itself, since a burst outran the driver.
+    pub fn allocated_by_writer(&self) -> u64 {
+        self.allocated
     }
 
     /// Position after the last record taken.
     pub fn tail(&self) -> u64 {
         self.tail
+    }
+}
+
+/// Writes what follows the header of a record with headers or a time of its own; returns where its key belongs.
+///
+/// # Safety
+/// `at` points to room for it, where nobody looks.
+#[cold]
+unsafe fn write_extension(at: *mut u8, position: u64, record: &Record<'_>) -> *mut u8 {
+    let (timestamp_ms, headers_len) = (record.timestamp_ms, record.headers.block().len() as u32);
+    let check = layout::check_extension(position, timestamp_ms, headers_len);
+    // SAFETY: the caller's promise.
+    unsafe {
+        at.cast::<Extension>().write_unaligned(Extension { timestamp_ms, headers_len, check });
+        at.add(EXTENSION)
     }
 }

@@ -5,7 +5,7 @@
 //! and closes producers without end keeps a few bytes for each.
 
 use crate::driver::Shared;
-use crate::queue::{PushError, TopicError, Writer};
+use crate::queue::{Flags, PushError, TopicError, Writer};
 use crate::record::{HeadersError, Record};
 use crate::stats;
 use std::cell::{Cell, UnsafeCell};
@@ -24,6 +24,9 @@ pub enum Refusal {
     /// The headers are not a block of headers.
     #[error(transparent)]
     Headers(#[from] HeadersError),
+    /// Bits that are no flags.
+    #[error("unknown flags of a record")]
+    Flags,
     /// The configuration names the topics that may be logged to, and this is none of them.
     #[error("topic unknown: it is not in the topics of the configuration")]
     TopicUnknown,
@@ -43,8 +46,10 @@ pub struct Entry<'a> {
     /// A partition, or one of [`NO_PARTITION`](crate::queue::layout::NO_PARTITION) and
     /// [`ASK_PARTITION`](crate::queue::layout::ASK_PARTITION).
     pub partition: i32,
-    /// What else is asked of the queue; there are no flags yet.
-    pub flags: u32,
+    /// What else is asked for.
+    pub flags: Flags,
+    /// When it was logged: the wall clock's time, milliseconds since 1970.
+    pub logged_ms: i64,
     /// The record.
     pub record: Record<'a>,
 }
@@ -129,6 +134,7 @@ impl Handle {
         stats::set(&stats.rejected_cnt, open.rejected.get());
         stats::set(&stats.queue_messages, writer.waiting());
         stats::set(&stats.queue_bytes, writer.bytes_in_use());
+        stats::set(&stats.queue_segments_by_log, writer.allocated_by_writer());
     }
 
     /// Takes a record.
@@ -198,6 +204,5 @@ impl Open {
 /// The one place that calls the queue's writer. True when the driver is to be woken.
 #[inline]
 fn write(writer: &mut Writer, topic: u16, entry: &Entry<'_>) -> Result<bool, PushError> {
-    let Record { timestamp_ms, key, payload, .. } = entry.record;
-    writer.push_to(topic, entry.partition, timestamp_ms, key, payload.unwrap_or_default())
+    writer.push(topic, entry.partition, entry.logged_ms, &entry.record, entry.flags)
 }

@@ -5,7 +5,9 @@ use super::broker::{Arrived, Broker, Lie, scram};
 use super::memory;
 use lkfk::config::{Config, Value};
 use lkfk::driver::{Driver, Level};
-use lkfk::queue::Writer;
+use lkfk::queue::layout::NO_PARTITION;
+use lkfk::queue::{Flags, Writer};
+use lkfk::record::Record;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -180,7 +182,8 @@ impl Case {
     pub fn log_without_hurry(&mut self, topic: &str) {
         let payload = format!("{topic} {}", self.logged.len()).into_bytes();
         let id = self.writer.topic(topic).unwrap();
-        if self.writer.push(id, 0, Some(&payload), &payload).unwrap() {
+        let record = Record::new(0, Some(&payload), Some(&payload));
+        if self.writer.push(id, NO_PARTITION, 0, &record, Flags::NONE).unwrap() {
             self.driver.shared().signal();
         }
         self.logged.push((topic.to_owned(), payload));

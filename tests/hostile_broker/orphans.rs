@@ -5,15 +5,18 @@ use crate::broker::{Lie, Reply};
 use crate::case::Case;
 use lkfk::protocol::header::ApiKey;
 use lkfk::protocol::record_batch::ProducerStamp;
-use lkfk::queue::layout::DATA_OFFSET;
-use lkfk::queue::stamps::Stamp;
-use lkfk::queue::{Queue, QueueDir};
+use lkfk::queue::layout::{Areas, NO_PARTITION};
+use lkfk::queue::{Flags, Owner, Queue, QueueDir, Reader, Writer};
+use lkfk::record::Record;
 use std::os::unix::fs::{FileExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const RECORDS: usize = 10;
+const DATA_LEN: u64 = 64 * 1024;
+/// Whose the driver of a case is.
+const OWNER: Owner<'static> = Owner { instance: "hostile", producer: "" };
 const DAY_MS: i64 = 86_400_000;
 /// Nobody.
 const FOREIGN: u32 = 65_534;
@@ -30,19 +33,19 @@ fn now_ms() -> i64 {
 /// path and the records' positions.
 fn leave(queues: &Path, time_ms: i64, sent: usize) -> (PathBuf, Vec<u64>) {
     let dir = Arc::new(QueueDir::open(queues).unwrap());
-    let queue = Queue::create(dir, "hostile.dead", 64 * 1024, 0).unwrap();
-    let mut writer = queue.writer(u64::MAX, 1000);
+    let queue = Queue::create(dir, OWNER, "dead", DATA_LEN, 0).unwrap();
+    let mut writer = Writer::new(&queue, u64::MAX, 1000);
     let topic = writer.topic("t").unwrap();
     for number in 0..RECORDS {
-        writer.push(topic, time_ms, Some(&payload(number)), &payload(number)).unwrap();
+        let payload = payload(number);
+        let record = Record::new(time_ms, Some(&payload), Some(&payload));
+        writer.push(topic, NO_PARTITION, time_ms, &record, Flags::NONE).unwrap();
     }
-    let mut reader = queue.reader();
+    let mut reader = Reader::new(&queue);
     let positions: Vec<u64> =
         std::iter::from_fn(|| reader.read().unwrap().map(|slot| slot.position)).collect();
     let numbers = ProducerStamp { producer_id: 5, epoch: 0, base_sequence: 0 };
-    for (index, position) in positions.iter().take(sent).enumerate() {
-        reader.stamp(*position, &Stamp::of_record(numbers, 0, index, sent));
-    }
+    reader.stamp(0, numbers, positions.iter().copied().take(sent)).unwrap();
     (queue.path(), positions)
 }
 
@@ -52,7 +55,7 @@ const WHOLE: usize = 6;
 fn leave_damaged(queues: &Path) {
     let (path, positions) = leave(queues, now_ms(), 0);
     let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
-    file.write_all_at(&[0xff; 16], DATA_OFFSET as u64 + positions[WHOLE]).unwrap();
+    file.write_all_at(&[0xff; 16], Areas::of(DATA_LEN).data as u64 + positions[WHOLE]).unwrap();
 }
 
 #[test]
@@ -61,7 +64,7 @@ fn rng_04_a_damaged_queue_gives_what_comes_before_the_damage_and_is_kept_aside()
     (0..WHOLE).for_each(|number| case.expect(&payload(number)));
     case.wait_until("the whole ones", |case| case.broker.arrived().len() == WHOLE);
     case.wait_until("it is aside", |case| {
-        case.queue_files().iter().any(|name| name == "hostile.dead.queue.damaged")
+        case.queue_files().iter().any(|name| name == "hostile-dead.queue.damaged")
     });
     case.log(1);
     case.delivers().says("bytes of messages are lost");
@@ -76,10 +79,10 @@ fn rng_04_a_damaged_queue_keeps_its_name_until_what_is_whole_is_safe() {
     case.log(1);
     case.wait_until("a request", |case| case.broker.connections() > 1);
     // Were this worker killed now, the next one would have to find it.
-    assert!(case.queue_files().iter().any(|name| name == "hostile.dead.queue"));
+    assert!(case.queue_files().iter().any(|name| name == "hostile-dead.queue"));
     case.broker.tell_the_truth();
     case.wait_until("it is aside", |case| {
-        case.queue_files().iter().any(|name| name == "hostile.dead.queue.damaged")
+        case.queue_files().iter().any(|name| name == "hostile-dead.queue.damaged")
     });
     case.delivers();
 }
@@ -90,14 +93,14 @@ fn rng_04_a_damaged_queue_that_somebody_removes_is_let_go_of() {
     let mut path = PathBuf::new();
     let mut case = Case::after(vec![silent.times(usize::MAX)], |queues| {
         leave_damaged(queues);
-        path = QueueDir::path_below(queues).join("hostile.dead.queue");
+        path = QueueDir::path_below(queues).join("hostile-dead.queue");
     });
     (0..WHOLE).for_each(|number| case.expect(&payload(number)));
     case.wait_until("the damage", |case| case.has_said("bytes of messages are lost"));
     std::fs::remove_file(path).unwrap();
     case.broker.tell_the_truth();
     case.log(1);
-    let mapped = || std::fs::read_to_string("/proc/self/maps").unwrap().contains("hostile.dead");
+    let mapped = || std::fs::read_to_string("/proc/self/maps").unwrap().contains("hostile-dead");
     case.wait_until("it is unmapped", |_| !mapped());
     case.delivers();
 }
@@ -111,7 +114,7 @@ fn rng_04_a_file_that_is_no_queue_is_left_where_it_is() {
         });
         case.log(1);
         case.wait_until("it was looked at", |case| case.broker.arrived().len() == 1);
-        assert!(case.queue_files().iter().any(|name| name == "hostile.dead.queue"));
+        assert!(case.queue_files().iter().any(|name| name == "hostile-dead.queue"));
         case.delivers().says("a dead worker's queue is left as it is");
     }
 }

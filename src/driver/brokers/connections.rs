@@ -17,7 +17,6 @@ use crate::producer::{Action, CloseReason, ConnId, Producer, RequestId};
 use crate::protocol::api_versions::Versions;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::init_producer_id::InitProducerIdResponse;
-use crate::queue::stamps::Stamp;
 use crate::stats;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -252,13 +251,13 @@ impl Connections {
         // On record before it is sent, so that whoever finds the file repeats what the broker knows.
         for sent in sent {
             let Some(stamp) = sent.batch.stamp else { continue };
-            let records = &sent.batch.records;
-            for (index, record) in records.iter().enumerate() {
-                if index == 1 {
-                    crash_point("batch half stamped");
-                }
-                let stamp = Stamp::of_record(stamp, sent.partition, index, records.len());
-                queues.stamp(record.id, &stamp);
+            let ids = sent.batch.records.iter().map(|record| record.id);
+            if let Err(error) = queues.stamp(sent.partition, stamp, ids) {
+                // It is not sent: the time limit of the request ends it, and it is tried again.
+                let text = format_args!(
+                    "{error}: there is no more memory where queue_path lies, and sending waits for it"
+                );
+                return cx.log(Level::Error, "stamp", "", text);
             }
             crash_point("batch stamped");
         }

@@ -11,7 +11,7 @@ use super::super::lua::log::Level;
 use super::super::undelivered::disk::Offloaded;
 use super::queues::{QueueSource, Queues};
 use crate::producer::Time;
-use crate::queue::{Queue, QueueDir, QueueError, recovery};
+use crate::queue::{Owner, Queue, QueueDir, QueueError, recovery};
 use crate::stats;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -73,13 +73,13 @@ fn list(dir: &Arc<QueueDir>, instance: &str) -> Listed {
 pub(in crate::driver) struct Adoption<'a> {
     dirs: &'a mut QueueDirs,
     /// Whose files are adopted.
-    instance: &'a str,
+    owner: Owner<'a>,
     look_at: Time,
 }
 
 impl<'a> Adoption<'a> {
-    pub fn new(dirs: &'a mut QueueDirs, instance: &'a str) -> Adoption<'a> {
-        Adoption { dirs, instance, look_at: Time(0) }
+    pub fn new(dirs: &'a mut QueueDirs, owner: Owner<'a>) -> Adoption<'a> {
+        Adoption { dirs, owner, look_at: Time(0) }
     }
 
     /// When the next look is due.
@@ -90,16 +90,17 @@ impl<'a> Adoption<'a> {
     /// Adopts dead workers' files, and sees whether the own one is still there for others.
     pub fn turn(&mut self, cx: &Context<'_>, queues: &mut Queues) {
         for listed in self.dirs.others.result().unwrap_or_default() {
-            adopt_all(cx, queues, listed);
+            adopt_all(cx, queues, listed, self.owner);
         }
         if cx.now < self.look_at {
             return;
         }
         self.look_at = cx.now + LOOK_EVERY;
         report_removed(cx, &queues.own().queue);
-        adopt_all(cx, queues, list(&self.dirs.own, self.instance));
+        let instance = self.owner.instance;
+        adopt_all(cx, queues, list(&self.dirs.own, instance), self.owner);
         if self.dirs.others.is_here() {
-            let instance = self.instance.to_owned();
+            let instance = instance.to_owned();
             self.dirs.others.send(cx.now, cx.disk, move |dirs| dirs.list(&instance));
         }
     }
@@ -118,25 +119,25 @@ fn report_removed(cx: &Context<'_>, own: &Queue) {
     }
 }
 
-fn adopt_all(cx: &Context<'_>, queues: &mut Queues, (dir, names): Listed) {
+fn adopt_all(cx: &Context<'_>, queues: &mut Queues, (dir, names): Listed, owner: Owner<'_>) {
     match names {
         Ok(names) => {
             for name in names {
-                adopt(cx, queues, &dir, &name);
+                adopt(cx, queues, &dir, &name, owner);
             }
         }
         Err(error) => cx.log(Level::Warn, "adopt", "list", error),
     }
 }
 
-fn adopt(cx: &Context<'_>, queues: &mut Queues, dir: &Arc<QueueDir>, name: &str) {
+fn adopt(cx: &Context<'_>, queues: &mut Queues, dir: &Arc<QueueDir>, name: &str, owner: Owner<'_>) {
     if !queues.has_room() {
         return;
     }
-    let queue = match Queue::adopt(dir.clone(), name) {
+    let queue = match recovery::adopt(dir.clone(), name, owner) {
         Ok(queue) => Arc::new(queue),
-        // Its owner lives, or another worker was quicker.
-        Err(QueueError::InUse { .. }) => return,
+        // Its maker lives, another worker was quicker, or it is another producer's.
+        Err(QueueError::InUse { .. } | QueueError::OfAnotherOwner { .. }) => return,
         Err(error) => {
             let text = format_args!("a dead worker's queue is left as it is: {error}");
             return cx.log(Level::Error, "adopt", name, text);

@@ -4,8 +4,9 @@ use super::super::context::Context;
 use super::super::lua::log::Level;
 use super::name::{self, ADOPTED, OWN};
 use crate::producer::{RecordId, TopicId};
-use crate::queue::stamps::{OpenBatch, Stamp};
-use crate::queue::{Damage, Queue, Reader, Slot};
+use crate::protocol::record_batch::ProducerStamp;
+use crate::queue::stamps::OpenBatch;
+use crate::queue::{Damage, NoRoom, Queue, Reader, Slot};
 use std::sync::Arc;
 
 /// One queue and how far it was read.
@@ -21,7 +22,7 @@ pub(in crate::driver) struct QueueSource {
 
 impl QueueSource {
     pub fn new(queue: Arc<Queue>) -> QueueSource {
-        let mut reader = queue.reader();
+        let mut reader = Reader::new(&queue);
         let open_batches = reader.take_open_batches();
         QueueSource { reader, queue, open_batches, topics: Vec::new(), damaged: false }
     }
@@ -119,11 +120,17 @@ impl Queues {
         }
     }
 
-    /// Writes down that a record is about to be sent.
-    pub fn stamp(&mut self, id: RecordId, stamp: &Stamp) {
-        if let Some((reader, position)) = self.place(id) {
-            reader.stamp(position, stamp);
-        }
+    /// Writes down that records, which lie in one queue, are about to be sent as one batch.
+    pub fn stamp(
+        &mut self,
+        partition: u32,
+        stamp: ProducerStamp,
+        ids: impl Iterator<Item = RecordId> + Clone,
+    ) -> Result<(), NoRoom> {
+        let Some(first) = ids.clone().next() else { return Ok(()) };
+        let Some((reader, _)) = self.place(first) else { return Ok(()) };
+        let head = reader.head();
+        reader.stamp(partition, stamp, ids.map(|id| name::position(id, head)))
     }
 
     /// Writes down that a record is known not to be in the log.

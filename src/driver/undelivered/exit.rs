@@ -6,12 +6,12 @@
 
 use super::super::context::{Shared, wall_ms};
 use super::super::lua::log::Level;
+use super::super::own_queue;
 use super::spill::{self, CHUNK_LINES, chunk_limit};
 use crate::backup::format::Line;
 use crate::backup::{BackupDir, BackupError, LineBatch};
-use crate::queue::layout::SLOT_HEADER;
-use crate::queue::stamps::{OpenBatch, Stamp};
-use crate::queue::{Damage, PushError, Queue, QueueDir, QueueError, Reader};
+use crate::queue::stamps::OpenBatch;
+use crate::queue::{Damage, NoRoom, Owner, PushError, Queue, QueueDir, QueueError, Reader, Writer};
 use crate::stats;
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -24,8 +24,9 @@ pub(in crate::driver) struct ProducerExit {
     /// The worker's own queue first.
     pub queues: Vec<Arc<Queue>>,
     pub backpath: PathBuf,
-    /// Names for queue files that nobody else has.
-    pub file_name: Box<dyn FnMut() -> String + Send>,
+    /// Whose the queues are.
+    pub instance: String,
+    pub name: String,
 }
 
 impl ProducerExit {
@@ -35,7 +36,7 @@ impl ProducerExit {
         self.write_appends(backup);
         let (mut saved, mut open) = (0, 0);
         for queue in std::mem::take(&mut self.queues) {
-            let mut spill = ExitSpill::new(queue.reader(), backup);
+            let mut spill = ExitSpill::new(Reader::new(&queue), backup);
             let result = spill.save();
             saved += spill.saved();
             open += spill.open();
@@ -68,13 +69,14 @@ impl ProducerExit {
     }
 
     /// Copies open batches to where the next worker finds them, unless the queue lies there already, under a name.
-    fn carry_over(&mut self, queue: &Queue, spill: &mut ExitSpill<'_>) -> Result<(), CarryError> {
+    fn carry_over(&self, queue: &Queue, spill: &mut ExitSpill<'_>) -> Result<(), CarryError> {
         let lies_there = || queue.dir().path() == QueueDir::path_below(&self.backpath);
         if spill.open() == 0 || queue.has_a_name() && lies_there() {
             return Ok(());
         }
         let dir = Arc::new(QueueDir::open(&self.backpath)?);
-        spill.carry_over(dir, &(self.file_name)(), wall_ms())
+        let owner = Owner { instance: &self.instance, producer: &self.name };
+        spill.carry_over(dir, owner, &own_queue::unique(self.shared.now()), wall_ms())
     }
 
     /// Removes the queue's file once nothing is left in it; false when that failed.
@@ -210,19 +212,19 @@ impl<'a> ExitSpill<'a> {
     pub fn carry_over(
         &mut self,
         dir: Arc<QueueDir>,
-        name: &str,
+        owner: Owner<'_>,
+        unique: &str,
         now_ms: i64,
     ) -> Result<(), CarryError> {
         let mut needed = (0, 0);
         for position in self.open.iter().flat_map(|batch| &batch.positions) {
             let slot = self.reader.get(*position)?;
-            let (key, payload) = (slot.record.key, slot.record.payload);
-            let bytes =
-                SLOT_HEADER + key.map_or(0, <[u8]>::len) + payload.map_or(0, <[u8]>::len) + 8;
-            needed = (needed.0 + bytes as u64, needed.1.max(bytes as u64));
+            let bytes = slot.bytes_in_queue() as u64;
+            needed = (needed.0 + bytes, needed.1.max(bytes));
         }
         // Room for what is lost at the ends of segments, and for the largest, which may be a quarter at most.
-        let mut queue = Queue::create_unfinished(dir, name, needed.0 * 2 + needed.1 * 4, now_ms)?;
+        let bytes = needed.0 * 2 + needed.1 * 4;
+        let mut queue = Queue::create_unfinished(dir, owner, unique, bytes, now_ms)?;
         let copied = self.copy_open(&queue).and_then(|()| queue.finish().map_err(CarryError::from));
         if copied.is_err() {
             // Half a copy is none; the batches are still here.
@@ -238,25 +240,23 @@ impl<'a> ExitSpill<'a> {
     }
 
     fn copy_open(&mut self, queue: &Queue) -> Result<(), CarryError> {
-        let mut writer = queue.writer(u64::MAX, usize::MAX);
-        let mut copies = queue.reader();
+        let mut writer = Writer::new(queue, u64::MAX, usize::MAX);
+        let mut copies = Reader::new(queue);
         for batch in &self.open {
             let name = self.reader.topic(batch.topic).ok_or(CarryError::NoTopic)?;
             let topic = writer.topic(name).map_err(|_| CarryError::NoTopic)?;
+            let mut positions = Vec::new();
             for (index, position) in batch.positions.iter().enumerate() {
                 if index == 1 {
                     crate::crash_points::crash_point("half of a batch carried over");
                 }
                 let slot = self.reader.get(*position)?;
                 let (time, partition) = (slot.logged_ms, batch.partition as i32);
-                let payload = slot.record.payload.unwrap_or_default();
                 // Nobody waits for a signal.
-                let _ = writer.push_to(topic, partition, time, slot.record.key, payload)?;
-                let copy = copies.read()?.ok_or(CarryError::NoTopic)?.position;
-                let records = batch.positions.len();
-                let stamp = Stamp::of_record(batch.stamp, batch.partition, index, records);
-                copies.stamp(copy, &stamp);
+                let _ = writer.push(topic, partition, time, &slot.record, slot.flags)?;
+                positions.push(copies.read()?.ok_or(CarryError::NoTopic)?.position);
             }
+            copies.stamp(batch.partition, batch.stamp, positions)?;
         }
         Ok(())
     }
@@ -274,6 +274,9 @@ enum CarryError {
     /// The copy takes no more.
     #[error(transparent)]
     Push(#[from] PushError),
+    /// The copy has no room for what was sent together.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     /// A message's topic is not in the queue's table, or the copy's has no room for it.
     #[error("a message has no topic")]
     NoTopic,

@@ -337,7 +337,8 @@ mod tests {
     use super::super::super::records::name::{self, OWN};
     use super::*;
     use crate::backup::Limits;
-    use crate::queue::{Queue, QueueDir};
+    use crate::queue::layout::NO_PARTITION;
+    use crate::queue::{Flags, Owner, Queue, QueueDir, Writer};
     use std::sync::Arc;
 
     #[test]
@@ -345,12 +346,14 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path();
         let dir = Arc::new(QueueDir::open(path).unwrap());
-        let queue = Arc::new(Queue::create(dir, "spill", 0, 0).unwrap());
-        let mut writer = queue.writer(100, 100);
+        let queue =
+            Arc::new(Queue::create(dir, Owner::of_default_producer("spill"), "1", 0, 0).unwrap());
+        let mut writer = Writer::new(&queue, 100, 100);
         let topic = writer.topic("t").unwrap();
         let mut queues = Queues::new(queue);
         let mut record = || {
-            writer.push(topic, 0, None, b"payload").unwrap();
+            let logged = crate::record::Record::new(0, None, Some(b"payload"));
+            writer.push(topic, NO_PARTITION, 0, &logged, Flags::NONE).unwrap();
             let own = queues.source(OWN).unwrap();
             let position = own.reader.read().unwrap().unwrap().position;
             let id = name::of_slot(OWN, position);

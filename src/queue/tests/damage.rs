@@ -2,20 +2,24 @@
 //! and what is whole before the damage is still given out.
 
 use super::*;
+use crate::queue::layout::Areas;
+use crate::queue::segments::Entry;
 use proptest::prelude::*;
 use std::fs;
 use std::sync::LazyLock;
 
 const RECORDS: usize = 40;
+const DATA_OFFSET: usize = Areas::of(layout::MIN_DATA_LEN).data;
 
 /// A dead worker's file with some records, some of them done.
 fn orphan(scratch: &Scratch) -> PathBuf {
-    let queue = scratch.queue("q");
-    let mut writer = queue.writer(1000, 1 << 20);
-    let mut reader = queue.reader();
+    let queue = scratch.queue();
+    let mut writer = Writer::new(&queue, 1000, 1 << 20);
+    let mut reader = Reader::new(&queue);
     let topic = writer.topic("topic").unwrap();
     for number in 0..RECORDS {
-        writer.push(topic, number as i64, Some(b"key"), &vec![number as u8; number * 13]).unwrap();
+        push(&mut writer, topic, number as i64, Some(b"key"), &vec![number as u8; number * 13])
+            .unwrap();
     }
     let taken = drain(&mut reader).unwrap();
     for index in [0, 1, 5, 9] {
@@ -26,8 +30,8 @@ fn orphan(scratch: &Scratch) -> PathBuf {
 }
 
 fn adopt_and_drain(scratch: &Scratch) -> Result<(Vec<Taken>, Option<Damage>), QueueError> {
-    let queue = Queue::adopt(scratch.dir(), "q.queue")?;
-    let mut reader = queue.reader();
+    let queue = recovery::adopt(scratch.dir(), NAME, OWNER)?;
+    let mut reader = Reader::new(&queue);
     let mut taken = Vec::new();
     let damage = loop {
         match reader.read() {
@@ -65,12 +69,12 @@ fn an_orphan_gives_what_was_not_done_in_order() {
 #[test]
 fn a_live_owner_s_file_and_a_second_adopter_are_refused() {
     let scratch = Scratch::new();
-    let queue = scratch.queue("q");
+    let queue = scratch.queue();
     let in_use = |result| matches!(result, Err(QueueError::InUse { .. }));
-    assert!(in_use(Queue::adopt(scratch.dir(), "q.queue").map(drop)));
+    assert!(in_use(recovery::adopt(scratch.dir(), NAME, OWNER).map(drop)));
     drop(queue);
-    let adopted = Queue::adopt(scratch.dir(), "q.queue").unwrap();
-    assert!(in_use(Queue::adopt(scratch.dir(), "q.queue").map(drop)));
+    let adopted = recovery::adopt(scratch.dir(), NAME, OWNER).unwrap();
+    assert!(in_use(recovery::adopt(scratch.dir(), NAME, OWNER).map(drop)));
     drop(adopted);
 }
 
@@ -88,7 +92,7 @@ fn a_header_that_is_not_ours_is_refused_with_a_reason() {
         let error = adopt_and_drain(&scratch).unwrap_err().to_string();
         assert!(error.contains(reason), "{error}");
     }
-    for len in [0, 100, layout::DATA_OFFSET, layout::DATA_OFFSET + 4096] {
+    for len in [0, 100, DATA_OFFSET, DATA_OFFSET + 4096] {
         fs::write(&path, &whole[..len]).unwrap();
         assert!(adopt_and_drain(&scratch).is_err(), "{len}");
     }
@@ -114,10 +118,10 @@ fn positions_behind_which_sums_would_go_around_are_refused() {
 fn a_link_a_second_name_and_a_directory_are_not_adopted() {
     let scratch = Scratch::new();
     let path = orphan(&scratch);
-    fs::hard_link(&path, scratch.0.join("second")).unwrap();
+    fs::hard_link(&path, scratch.0.path().join("second")).unwrap();
     assert!(adopt_and_drain(&scratch).unwrap_err().to_string().contains("hard link"));
     fs::remove_file(&path).unwrap();
-    std::os::unix::fs::symlink(scratch.0.join("second"), &path).unwrap();
+    std::os::unix::fs::symlink(scratch.0.path().join("second"), &path).unwrap();
     assert!(adopt_and_drain(&scratch).is_err());
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
@@ -129,25 +133,25 @@ fn a_zeroed_page_costs_what_lies_behind_it_and_nothing_before() {
     let scratch = Scratch::new();
     let path = orphan(&scratch);
     let mut bytes = fs::read(&path).unwrap();
-    bytes[layout::DATA_OFFSET + 4096..layout::DATA_OFFSET + 8192].fill(0);
+    bytes[DATA_OFFSET + 4096..DATA_OFFSET + 8192].fill(0);
     fs::write(&path, &bytes).unwrap();
     let (taken, damage) = adopt_and_drain(&scratch).unwrap();
     assert!(damage.is_some() && !taken.is_empty());
     assert!(taken.iter().all(|t| t.0 < 4096));
 }
 
-/// Reads a queue of 61 records of 1,000 bytes with `place` as entry `entry` of its map; returns how many
+/// Reads a queue of 61 records of 1,000 bytes whose map says `entry` of segment `number`; returns how many
 /// were whole, and why the next was not.
-fn read_with_entry(entry: usize, place: u32) -> (usize, &'static str) {
+fn read_with_entry(number: u64, entry: Entry) -> (usize, &'static str) {
     let scratch = Scratch::new();
-    let queue = scratch.queue("q");
-    let mut writer = queue.writer(1000, 1 << 20);
-    let mut reader = queue.reader();
+    let queue = scratch.queue();
+    let mut writer = Writer::new(&queue, 1000, 1 << 20);
+    let mut reader = Reader::new(&queue);
     let topic = writer.topic("t").unwrap();
     for number in 0..61 {
-        writer.push(topic, 0, None, &[number; 1_000]).unwrap();
+        push(&mut writer, topic, 0, None, &[number; 1_000]).unwrap();
     }
-    queue.map.segments()[entry].store(place, Ordering::Relaxed);
+    queue.map().set_entry(number, entry);
     let mut whole = 0;
     let damage = loop {
         match reader.read() {
@@ -157,7 +161,7 @@ fn read_with_entry(entry: usize, place: u32) -> (usize, &'static str) {
         }
         whole += 1;
     };
-    assert_eq!(damage.position, whole as u64 * 1_064);
+    assert_eq!(damage.position, whole as u64 * 1_056);
     reader.abandon_rest();
     assert_eq!(reader.read(), Ok(None));
     reader.done(0);
@@ -168,38 +172,39 @@ fn read_with_entry(entry: usize, place: u32) -> (usize, &'static str) {
 #[test]
 fn a_map_that_lies_ends_the_queue_where_it_lies() {
     // Four records begin in the first segment; the last of them goes on into the second.
-    for place in [0, 2, 15, 16, 17, u32::MAX] {
-        assert_eq!(read_with_entry(1, place), (3, "length beyond the end of its segments"));
+    for place in [0, 2, 15, 16, 17, 0x7fff] {
+        let read = read_with_entry(1, Entry::At(place));
+        assert_eq!(read, (3, "length beyond the end of its segments"));
     }
-    for place in [16, u32::MAX >> 1] {
-        assert_eq!(read_with_entry(0, place), (0, "a segment outside the file"));
+    for place in [16, 0x7fff] {
+        assert_eq!(read_with_entry(0, Entry::At(place)), (0, "a segment outside the file"));
     }
     // Gone, with slots that go on far behind the end.
-    assert_eq!(read_with_entry(0, u32::MAX), (0, "goes on beyond the tail"));
+    assert_eq!(read_with_entry(0, Entry::Gone(0x7fff * 32)), (0, "goes on beyond the tail"));
     for place in [1, 15] {
         // What lies there is no slot of this position, whatever its bytes look like.
-        let (whole, reason) = read_with_entry(0, place);
+        let (whole, reason) = read_with_entry(0, Entry::At(place));
         assert!(whole == 0 && !reason.is_empty(), "{whole} {reason}");
     }
-    assert_eq!(read_with_entry(1, 1), (61, ""));
+    assert_eq!(read_with_entry(1, Entry::At(1)), (61, ""));
 }
 
 #[test]
 fn a_reader_goes_on_with_new_records_after_it_gave_up_damaged_ones() {
     let scratch = Scratch::new();
-    let queue = scratch.queue("q");
-    let mut writer = queue.writer(3, 1 << 20);
-    let mut reader = queue.reader();
+    let queue = scratch.queue();
+    let mut writer = Writer::new(&queue, 3, 1 << 20);
+    let mut reader = Reader::new(&queue);
     let topic = writer.topic("t").unwrap();
-    writer.push(topic, 0, None, b"whole").unwrap();
+    push(&mut writer, topic, 0, None, b"whole").unwrap();
     let broken = writer.tail();
-    writer.push(topic, 0, None, b"broken").unwrap();
+    push(&mut writer, topic, 0, None, b"broken").unwrap();
     // SAFETY: the slot lies inside the data area; nobody reads it at this moment.
-    unsafe { queue.map.data().add(broken as usize).cast::<u32>().write(12) };
+    unsafe { queue.map().data().add(broken as usize).cast::<u32>().write(12) };
     let whole = reader.read().unwrap().unwrap().position;
     assert!(reader.read().is_err());
     assert_eq!(reader.abandon_rest(), writer.tail() - broken);
-    writer.push(topic, 0, None, b"new").unwrap();
+    push(&mut writer, topic, 0, None, b"new").unwrap();
     let new = reader.read().unwrap().unwrap();
     assert_eq!(new.record.payload.unwrap(), b"new");
     let new = new.position;
@@ -209,7 +214,7 @@ fn a_reader_goes_on_with_new_records_after_it_gave_up_damaged_ones() {
     reader.done(whole);
     reader.release();
     assert_eq!((reader.head(), queue.waiting()), (writer.tail(), 0));
-    writer.push(topic, 0, None, b"newer").unwrap();
+    push(&mut writer, topic, 0, None, b"newer").unwrap();
 }
 
 /// What a map entry can be made to say.
@@ -226,12 +231,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 10_000, ..ProptestConfig::default() })]
     #[test]
     fn no_edit_of_a_file_causes_a_panic_or_a_wrong_payload(
-        edits in proptest::collection::vec((0..layout::DATA_OFFSET + 16_384, any::<u8>()), 1..8),
+        edits in proptest::collection::vec((0..DATA_OFFSET + 16_384, any::<u8>()), 1..8),
         places in proptest::collection::vec((0..8usize, hostile_place()), 0..3),
         near_cursors: bool,
     ) {
         let scratch = Scratch::new();
-        let path = scratch.dir().path().join("q.queue");
+        let path = scratch.dir().path().join(NAME);
         let mut bytes = ORPHAN.clone();
         for (offset, byte) in edits {
             // Most of the file is empty: aim where something is.
@@ -239,7 +244,7 @@ proptest! {
                 (true, _) => layout::CURSORS_OFFSET + offset % 384,
                 (false, 0) => offset % 64,
                 (false, 1) => layout::TOPICS_OFFSET + offset % 16,
-                (false, _) => layout::DATA_OFFSET + offset % 16_384,
+                (false, _) => DATA_OFFSET + offset % 16_384,
             };
             bytes[offset] = byte;
         }

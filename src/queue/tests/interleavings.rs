@@ -1,0 +1,220 @@
+//! All interleavings of what the threads share: cursors, wake-ups, map and places.
+
+use super::super::segments::{Book, Division, gone};
+use super::{Barrier, Cursors};
+use loom::cell::UnsafeCell;
+use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use loom::sync::{Arc, Condvar, Mutex};
+use loom::thread;
+
+/// Runs `model` through every interleaving with at most three preemptions, which keeps loom's search
+/// to a second; without a bound it did not end in ten minutes.
+fn explore(model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(model);
+}
+
+/// The eventfd: a flag that stays set until it is waited for.
+struct Signal {
+    set: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Signal {
+    fn new() -> Self {
+        Signal { set: Mutex::new(false), changed: Condvar::new() }
+    }
+    fn raise(&self) {
+        *self.set.lock().unwrap() = true;
+        self.changed.notify_one();
+    }
+    fn wait(&self) {
+        let mut set = self.set.lock().unwrap();
+        while !*set {
+            set = self.changed.wait(set).unwrap();
+        }
+        *set = false;
+    }
+}
+
+/// A ring of two cells, each "slot" one position long.
+struct Ring {
+    cursors: Cursors,
+    cells: [UnsafeCell<u64>; 2],
+    signal: Signal,
+    blocked: AtomicBool,
+}
+
+impl Ring {
+    fn new() -> Arc<Ring> {
+        Arc::new(Ring {
+            cursors: Cursors::new(),
+            cells: [UnsafeCell::new(0), UnsafeCell::new(0)],
+            signal: Signal::new(),
+            blocked: AtomicBool::new(false),
+        })
+    }
+
+    /// Writes `value` if there is room.
+    fn push(&self, position: u64, value: u64) -> bool {
+        if position - self.cursors.head() >= 2 {
+            self.blocked.store(true, Ordering::Relaxed);
+            return false;
+        }
+        // SAFETY (loom checks it): the cell is free, since head is within two positions.
+        self.cells[(position % 2) as usize].with_mut(|cell| unsafe { *cell = value });
+        if self.cursors.publish(position + 1, position + 1, Barrier::Symmetric) {
+            self.signal.raise();
+        }
+        true
+    }
+}
+
+/// No record is lost or read torn, and a reader that sleeps whenever it may is always woken: a lost
+/// wake-up would leave it waiting for ever, which loom reports as a deadlock.
+#[test]
+fn loom_sleeping_reader_gets_every_record() {
+    explore(|| {
+        let ring = Ring::new();
+        let writer = {
+            let ring = ring.clone();
+            thread::spawn(move || {
+                assert!(ring.push(0, 10));
+                assert!(ring.push(1, 11));
+            })
+        };
+        let mut position = 0;
+        while position < 2 {
+            if ring.cursors.tail() == position {
+                if ring.cursors.sleep_unless(position + 1, u64::MAX, Barrier::Symmetric) {
+                    ring.signal.wait();
+                }
+                continue;
+            }
+            // SAFETY (loom checks it): the slot is before the tail.
+            let value = ring.cells[(position % 2) as usize].with(|cell| unsafe { *cell });
+            assert_eq!(value, 10 + position);
+            position += 1;
+            ring.cursors.release(position, position);
+        }
+        writer.join().unwrap();
+    });
+}
+
+/// A reader that waits for two records is woken by the second, through the count alone.
+#[test]
+fn loom_reader_waiting_for_a_batch_is_woken_by_its_last_record() {
+    explore(|| {
+        let ring = Ring::new();
+        let writer = {
+            let ring = ring.clone();
+            thread::spawn(move || {
+                assert!(ring.push(0, 10));
+                assert!(ring.push(1, 11));
+            })
+        };
+        if ring.cursors.sleep_unless(u64::MAX, 2, Barrier::Symmetric) {
+            ring.signal.wait();
+        }
+        assert_eq!(ring.cursors.written(), 2);
+        writer.join().unwrap();
+        assert_eq!(ring.cursors.tail(), 2);
+    });
+}
+
+/// Two places for segments, each one position long, and the map that says which is where.
+struct Mapped {
+    cursors: Cursors,
+    map: [AtomicU32; 4],
+    returned: [AtomicU32; 2],
+    places: [UnsafeCell<u64>; 2],
+}
+
+impl Mapped {
+    /// As [`Writer`](super::super::writer) does it, with a segment for each value.
+    fn push(&self, book: &mut Book, value: u64) -> bool {
+        let position = book.end();
+        for (place, returned) in self.returned.iter().enumerate() {
+            if returned.load(Ordering::Acquire) != 0 {
+                returned.store(0, Ordering::Relaxed);
+                book.give_back(place as u32);
+            }
+        }
+        let Some(place) = book.lowest() else { return false };
+        book.take(place);
+        self.map[position as usize].store(place, Ordering::Relaxed);
+        // SAFETY (loom checks it): the place is free, since the reader gave it back.
+        self.places[place as usize].with_mut(|place| unsafe { *place = value });
+        let _ = self.cursors.publish(position + 1, position + 1, Barrier::Symmetric);
+        true
+    }
+
+    /// Reads the segment and gives its place back.
+    fn read(&self, position: u64) -> u64 {
+        let place = self.map[position as usize].load(Ordering::Relaxed);
+        // SAFETY (loom checks it): the position is before the tail and its place not given back.
+        let value = self.places[place as usize].with(|place| unsafe { *place });
+        self.map[position as usize].store(gone(0), Ordering::Relaxed);
+        self.returned[place as usize].store(1, Ordering::Release);
+        value
+    }
+}
+
+/// A place is given to a new segment only after the reader gave it back, and whoever sees a tail sees the
+/// map as it was for all positions before it: loom sees a write that overlaps a read.
+#[test]
+fn loom_segment_is_not_reused_before_release() {
+    explore(|| {
+        let queue = Arc::new(Mapped {
+            cursors: Cursors::new(),
+            map: [9; 4].map(AtomicU32::new),
+            returned: [0; 2].map(AtomicU32::new),
+            places: [UnsafeCell::new(0), UnsafeCell::new(0)],
+        });
+        let mut book = Book::new(Division::of_parts(0, 2), 0);
+        assert!(queue.push(&mut book, 10));
+        let writer = {
+            let queue = queue.clone();
+            thread::spawn(move || (1..4).take_while(|n| queue.push(&mut book, 10 + n)).count())
+        };
+        let mut position = 0;
+        for _ in 0..2 {
+            while position < queue.cursors.tail() {
+                assert_eq!(queue.read(position), 10 + position);
+                position += 1;
+            }
+        }
+        let pushed = 1 + writer.join().unwrap() as u64;
+        assert_eq!(queue.cursors.tail(), pushed);
+        while position < pushed {
+            assert_eq!(queue.read(position), 10 + position);
+            position += 1;
+        }
+    });
+}
+
+/// A slot is reused only after the reader released it: loom sees a write that overlaps a read.
+#[test]
+fn loom_slot_is_not_reused_before_release() {
+    explore(|| {
+        let ring = Ring::new();
+        assert!(ring.push(0, 10));
+        assert!(ring.push(1, 11));
+        let writer = {
+            let ring = ring.clone();
+            thread::spawn(move || ring.push(2, 12))
+        };
+        // SAFETY (loom checks it): position 0 is not released yet.
+        let value = ring.cells[0].with(|cell| unsafe { *cell });
+        assert_eq!(value, 10);
+        ring.cursors.release(1, 1);
+        let pushed = writer.join().unwrap();
+        assert!(pushed || ring.blocked.load(Ordering::Relaxed));
+        if pushed {
+            // SAFETY (loom checks it): position 2 was published before the join.
+            let value = ring.cells[0].with(|cell| unsafe { *cell });
+            assert_eq!(value, 12);
+        }
+    });
+}
