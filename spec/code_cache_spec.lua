@@ -85,7 +85,7 @@ local INIT = "assert(kfk.init(require('spec_conf')))"
 
 
 for init, name in pairs { [""] = "", [INIT] = ", and init() called again" } do
-    it("#pending FLT-10: the producer goes on when the module is loaded anew" .. name, function()
+    it("FLT-10: the producer goes on when the module is loaded anew" .. name, function()
         local topic = kafka:topic("cache-anew" .. #name, 1)
         local nginx = harness.nginx {
             init = ([[
