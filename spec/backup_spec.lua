@@ -177,9 +177,10 @@ end)
 describe("while a backup file cannot be written", function()
     local nginx
 
-    -- A directory has the file's name.
+    -- Directories have the file's name, and the one that it would have instead.
     local function block(topic)
         assert(lfs.mkdir(nginx.backpath .. "/" .. topic))
+        assert(lfs.mkdir(nginx.backpath .. "/" .. topic .. "~file"))
     end
 
     before_each(function()
@@ -209,6 +210,7 @@ describe("while a backup file cannot be written", function()
         assert.same({ 200, "pong" }, { nginx:get("/ping") })
 
         assert(lfs.rmdir(nginx.backpath .. "/backup-blocked"))
+        assert(lfs.rmdir(nginx.backpath .. "/backup-blocked~file"))
         await_failed(nginx, 10)
         local lines = nginx:backup("backup-blocked")
         assert.equal(10, #lines)
