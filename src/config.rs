@@ -225,7 +225,7 @@ impl Config {
     /// The last of two equal keys wins.
     pub fn parse(entries: &[(String, Value)], prefix: &str) -> Result<Config, ConfigError> {
         let mut config =
-            Config { backpath: PathBuf::from(prefix).join("backup"), ..Config::default() };
+            Config { backpath: value::plain_path(prefix).join("backup"), ..Config::default() };
         for (name, value) in entries {
             let key = find(name)?;
             (key.set)(&mut config, value).map_err(|got| ConfigError::BadValue {
@@ -458,6 +458,16 @@ mod tests {
     #[test]
     fn backpath_defaults_to_backup_below_the_prefix() {
         assert_eq!(parse(&[]).unwrap().backpath, PathBuf::from("/prefix/backup"));
+    }
+
+    #[test]
+    fn flt_26_paths_have_no_double_slash() {
+        let config = parse(&[("backpath", text("/prefix//backup/"))]).unwrap();
+        assert_eq!(config.backpath.to_str(), Some("/prefix/backup"));
+        assert_eq!(config.backpath.join("t").to_str(), Some("/prefix/backup/t"));
+        let broker = [("metadata_broker_list".to_owned(), text("b:1"))];
+        let config = Config::parse(&broker, "/usr//share/nginx/").unwrap();
+        assert_eq!(config.backpath.to_str(), Some("/usr/share/nginx/backup"));
     }
 
     #[test]
