@@ -1,6 +1,6 @@
 //! Values as Lua hands them over, and what each type of key makes of them.
 
-use super::{Callback, Codec, HostPort, Overflow, Replay, brokers};
+use super::{Callback, Codec, HostPort, Overflow, Replay, ReplayRate, brokers};
 use crate::protocol::release::Release;
 use crate::topic_name;
 use std::fmt;
@@ -118,6 +118,19 @@ impl FromValue for Replay {
             Value::Bool(false) => Ok(Replay::Off),
             Value::Text(text) if text == b"all" => Ok(Replay::All),
             _ => Err(value.to_string()),
+        }
+    }
+}
+
+impl FromValue for ReplayRate {
+    type Bounds = RangeInclusive<u64>;
+    fn takes(bounds: &Self::Bounds) -> String {
+        format!("\"auto\" or {}", u64::takes(bounds))
+    }
+    fn from_value(value: &Value, bounds: &Self::Bounds) -> Result<Self, String> {
+        match value {
+            Value::Text(text) if text == b"auto" => Ok(ReplayRate::Auto),
+            _ => u64::from_value(value, bounds).map(ReplayRate::Fixed),
         }
     }
 }
