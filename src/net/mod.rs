@@ -34,8 +34,8 @@ use std::time::Duration;
 pub enum NetError {
     /// The worker has as many connections as it may have.
     #[error(
-        "not connected to: a worker has at most {most} connections to brokers, which is an eighth of its descriptors \
-         (raise worker_rlimit_nofile) and never more than 256, and keeps some for each of its producers"
+        "there is no connection left for it: a worker has at most {most} to brokers, which is an eighth of its \
+         descriptors (raise worker_rlimit_nofile) and never more than 256, and keeps some for its other producers"
     )]
     TooMany {
         /// How many that are.
