@@ -56,7 +56,7 @@ describe("replay_rate = \"auto\"", function()
         harness.eventually(50, function()
             assert.equal(BACKLOG, stats(nginx).replayed_cnt)
         end)
-        print(string.format("%d lines in %.1f s", BACKLOG, seconds() - began))
+        io.stdout:write(("        %d lines in %.1f s\n"):format(BACKLOG, seconds() - began))
     end)
 
     it("FLT-21: beside new messages replay takes about half of what is acknowledged", function()
@@ -85,7 +85,8 @@ describe("replay_rate = \"auto\"", function()
         local now = stats(nginx)
         local new = now.succ_msg_cnt - before.succ_msg_cnt
         local replayed = now.replayed_cnt - before.replayed_cnt
-        print(string.format("%d new and %d replayed in %.1f s", new, replayed, seconds() - began))
+        local text = "        %d new and %d replayed in %.1f s\n"
+        io.stdout:write(text:format(new, replayed, seconds() - began))
         assert.is_true(replayed <= new * 1.2, replayed .. " beside " .. new)
         assert.is_true(replayed >= 1000, replayed .. " beside " .. new)
         assert.equal(0, now.fail_msg_cnt)
