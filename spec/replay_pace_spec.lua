@@ -46,8 +46,6 @@ end
 
 
 describe("replay_rate = \"auto\"", function()
-    after_each(harness.cleanup)
-
     it("FLT-21: an idle producer replays as fast as Kafka takes it", function()
         local topic = kafka:topic("replay-auto-idle", 4)
         local nginx = start { backpath = backup_of(topic, BACKLOG) }
