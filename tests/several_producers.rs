@@ -188,7 +188,8 @@ fn a_fault_in_one_producer_restarts_that_one_alone() {
     let directory = std::fs::read_dir(scene.queues("bad")).unwrap().next().unwrap().unwrap().path();
     let file = std::fs::read_dir(directory).unwrap().next().unwrap().unwrap().path();
     let file = File::options().write(true).open(file).unwrap();
-    file.write_all_at(&[0xff; 4096], layout::DATA_OFFSET as u64).unwrap();
+    let data = layout::Areas::of(1024 * 1024).data;
+    file.write_all_at(&[0xff; 4096], data as u64).unwrap();
     bad.driver.flush(bad.writer.tail());
     eventually(|| bad.restarts() > 0);
     good.log(10);

@@ -4,7 +4,7 @@ use crate::protocol::release::Release;
 use crate::topic_name;
 use std::fmt;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A Lua value, detached from Lua.
 #[derive(Debug, Clone, PartialEq)]
@@ -127,6 +127,11 @@ impl FromValue for String {
     }
 }
 
+/// A path without what it may as well do without, such as a second slash: people read it in the log.
+pub(super) fn plain_path(text: &str) -> PathBuf {
+    Path::new(text).components().collect()
+}
+
 impl FromValue for PathBuf {
     type Bounds = ();
     fn takes(_: &()) -> String {
@@ -135,7 +140,7 @@ impl FromValue for PathBuf {
     fn from_value(value: &Value, _: &()) -> Result<Self, String> {
         match value {
             Value::Text(text) if !text.is_empty() && !text.contains(&0) => {
-                String::from_utf8(text.clone()).map(PathBuf::from).map_err(|_| value.to_string())
+                std::str::from_utf8(text).map(plain_path).map_err(|_| value.to_string())
             }
             _ => Err(value.to_string()),
         }

@@ -12,7 +12,7 @@ use super::versions::BrokerVersions;
 use crate::config::{Config, HostPort};
 use crate::crash_points::crash_point;
 use crate::net::frame_pool::FramePool;
-use crate::net::{self, Authenticator, Event, NetError};
+use crate::net::{self, AnswerRoom, Authenticator, ConnectionPermits, Event, NetError, Resolver};
 use crate::producer::{Action, CloseReason, ConnId, Producer, RequestId};
 use crate::protocol::api_versions::Versions;
 use crate::protocol::error_code::ErrorCode;
@@ -21,7 +21,6 @@ use crate::stats;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::AbortHandle;
 
@@ -32,7 +31,9 @@ const EVENTS_A_TURN: usize = 256;
 pub(in crate::driver) struct Connections {
     open: HashMap<ConnId, Connection>,
     frames: FramePool,
-    large_answers: Arc<Semaphore>,
+    room: Arc<AnswerRoom>,
+    permits: ConnectionPermits,
+    resolver: Resolver,
     authenticator: Option<Arc<Authenticator>>,
     versions: BrokerVersions,
     events_in: UnboundedSender<Event>,
@@ -47,6 +48,8 @@ struct Connection {
     task: AbortHandle,
     address: String,
     versions: Option<Versions>,
+    /// What the log is to say of it once it has answered a request: what only tells its versions may refuse all else.
+    news: Option<String>,
     next_correlation_id: i32,
 }
 
@@ -56,7 +59,9 @@ impl Connections {
         Connections {
             open: HashMap::new(),
             frames: FramePool::default(),
-            large_answers: Arc::new(Semaphore::new(1)),
+            room: Arc::default(),
+            permits: ConnectionPermits::of_this_process(),
+            resolver: Resolver::default(),
             authenticator: config.credentials().map(Authenticator::new).map(Arc::new),
             versions: BrokerVersions::new(config),
             events_in,
@@ -97,30 +102,41 @@ impl Connections {
                     let credentials = authenticator.credentials();
                     format!(", {} as {}", credentials.mechanism.name(), credentials.username)
                 });
-                let text = format_args!(
+                connection.news = Some(format!(
                     "broker {address} connected ({peer}, Produce v{}{origin}{})",
                     versions.produce,
                     as_whom.unwrap_or_default(),
-                );
-                cx.log(Level::Notice, "connected", address, text);
+                ));
                 stats::add(&cx.shared.stats.connections_opened, 1);
                 producer.handle_connected(now, conn);
             }
             Event::Written { conn, request } => {
+                self.tell_news(cx, ConnId(conn));
                 producer.handle_written(now, ConnId(conn), RequestId(request));
             }
             Event::Produced { conn, request, response, .. } => {
+                self.tell_news(cx, ConnId(conn));
                 reports::tell_errors(cx, producer, &response);
                 producer.handle_produced(now, ConnId(conn), RequestId(request), &response);
             }
             Event::Metadata { conn, request, response, .. } => {
+                self.tell_news(cx, ConnId(conn));
                 producer.handle_metadata(now, ConnId(conn), RequestId(request), &response);
                 self.fresh_metadata = true;
             }
             Event::ProducerId { conn, request, response } => {
+                self.tell_news(cx, ConnId(conn));
                 producer.handle_producer_id(now, ConnId(conn), RequestId(request), &response);
             }
             Event::Closed { conn, error } => self.handle_closed(cx, producer, ConnId(conn), &error),
+        }
+    }
+
+    /// Says that a broker is connected, once for each connection.
+    fn tell_news(&mut self, cx: &Context<'_>, conn: ConnId) {
+        let Some(connection) = self.open.get_mut(&conn) else { return };
+        if let Some(news) = connection.news.take() {
+            cx.log(Level::Notice, "connected", &connection.address, news);
         }
     }
 
@@ -136,7 +152,18 @@ impl Connections {
         if connection.versions.is_none() {
             self.versions.handle_failure(address, error);
         }
-        cx.log(Level::Warn, "closed", address, format_args!("broker {address}: {error}"));
+        let error = match error {
+            NetError::Closed if connection.news.is_some() && self.authenticator.is_none() => {
+                &NetError::ClosedUnanswered
+            }
+            error => error,
+        };
+        // That there may be no more connections is one thing to say, however many brokers it concerns.
+        let (kind, subject) = match error {
+            NetError::TooMany { .. } => ("too many", ""),
+            _ => ("closed", address.as_str()),
+        };
+        cx.log(Level::Warn, kind, subject, format_args!("broker {address}: {error}"));
         if matches!(error, NetError::Sasl(error) if error.is_refusal()) {
             producer.handle_refused(cx.now, conn);
         } else {
@@ -171,12 +198,14 @@ impl Connections {
         let name = address.to_string();
         let settings = net::Settings {
             client_id: cx.config.client_id.clone(),
+            permits: self.permits.clone(),
+            resolver: self.resolver.clone(),
             setup_timeout: Duration::from_millis(cx.config.socket_connection_setup_timeout_ms),
             keepalive: cx.config.socket_keepalive_enable,
             frames: self.frames.clone(),
             handshake: self.versions.handshake(cx.now, &name),
             authenticator: self.authenticator.clone(),
-            large_answers: self.large_answers.clone(),
+            room: self.room.clone(),
             address,
         };
         let task = tokio::spawn(net::run(conn.0, settings, from_us, self.events_in.clone()));
@@ -185,6 +214,7 @@ impl Connections {
             task: task.abort_handle(),
             address: name,
             versions: None,
+            news: None,
             next_correlation_id: net::handshake::FIRST_CORRELATION_ID,
         };
         self.open.insert(conn, connection);
