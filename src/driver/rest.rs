@@ -6,9 +6,7 @@ use super::spill::{CHUNK_LINES, chunk_limit};
 use crate::backup::format::Line;
 use crate::backup::{BackupDir, BackupError, Lines};
 use crate::queue::stamps::OpenBatch;
-use crate::queue::{
-    Damage, NoRoom, Owner, PushError, Queue, QueueDir, QueueError, Reader, Writer,
-};
+use crate::queue::{Damage, NoRoom, Owner, PushError, Queue, QueueDir, QueueError, Reader, Writer};
 use std::collections::HashMap;
 use std::sync::Arc;
 

@@ -366,7 +366,8 @@ mod tests {
         let path = std::env::temp_dir().join(format!("lkfk-spill-{}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         let dir = Arc::new(QueueDir::open(&path).unwrap());
-        let queue = Arc::new(Queue::create(dir, Owner::of_default_producer("spill"), "1", 0, 0).unwrap());
+        let queue =
+            Arc::new(Queue::create(dir, Owner::of_default_producer("spill"), "1", 0, 0).unwrap());
         let mut writer = Writer::new(&queue, 100, 100);
         let topic = writer.topic("t").unwrap();
         let mut sources = Sources::new(queue);

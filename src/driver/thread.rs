@@ -82,11 +82,8 @@ impl Driver {
         // Another worker's queue may lie in the other of the two places.
         let parents = [&config.queue_path, &config.backpath].map(Clone::clone);
         let dirs = Dirs::new(queue.dir().clone(), &parents);
-        let writer = Writer::new(
-            &queue,
-            config.queue_buffering_max_messages,
-            config.message_max_bytes,
-        );
+        let writer =
+            Writer::new(&queue, config.queue_buffering_max_messages, config.message_max_bytes);
         let finished = Arc::new((Mutex::new(false), Condvar::new()));
         let thread = spawn(Body {
             config,

@@ -105,8 +105,8 @@ impl Entry {
         };
         let entry = Entry { serial: u64_at(8)?, partition: u32_at(36)?, stamp, positions };
         let is_whole = entry.positions.len() == u32_at(40)? as usize;
-        let is_possible =
-            stamp.base_sequence >= 0 && Stamp::of_record(stamp, entry.partition, 0, 1).is_possible();
+        let is_possible = stamp.base_sequence >= 0
+            && Stamp::of_record(stamp, entry.partition, 0, 1).is_possible();
         (is_whole && is_possible).then_some(entry)
     }
 

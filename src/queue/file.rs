@@ -58,8 +58,7 @@ impl Queue {
         if !owner.is_valid() {
             return Err(QueueError::InvalidName);
         }
-        let division =
-            Division::of_new(data_len.clamp(layout::MIN_DATA_LEN, layout::MAX_DATA_LEN));
+        let division = Division::of_new(data_len.clamp(layout::MIN_DATA_LEN, layout::MAX_DATA_LEN));
         let bytes = Areas::of(division.data_len()).len as u64;
         if let Some(limit) = process::getrlimit(Resource::Fsize).current
             && limit < bytes

@@ -178,7 +178,8 @@ impl Places {
     /// The highest place that is free and has memory, to be emptied; nobody takes it before
     /// [`emptied`](Self::emptied).
     pub fn begin_empty(&self) -> Option<u32> {
-        let mut ready = self.all().rev().filter(|(_, state)| *state == READY).map(|(place, _)| place);
+        let mut ready =
+            self.all().rev().filter(|(_, state)| *state == READY).map(|(place, _)| place);
         ready.find(|place| self.change(*place, READY, BUSY))
     }
 

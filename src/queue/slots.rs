@@ -419,10 +419,7 @@ const NO_SUM: &str = "inner lengths do not add up";
 /// # Safety
 /// `header` points to a whole header.
 #[inline]
-unsafe fn read_v3(
-    position: u64,
-    header: *const SlotHeader,
-) -> Result<(u64, Kind), &'static str> {
+unsafe fn read_v3(position: u64, header: *const SlotHeader) -> Result<(u64, Kind), &'static str> {
     // SAFETY: the caller's promise; any bytes are a valid header.
     let header = unsafe { *header };
     let length = u64::from(header.length);

@@ -200,8 +200,7 @@ impl Space {
             let bits = self.new_bits();
             self.known_mut(position).expect("just seen").stamped = Some(bits);
         }
-        if let Some(stamped) =
-            self.known_mut(position).and_then(|segment| segment.stamped.as_mut())
+        if let Some(stamped) = self.known_mut(position).and_then(|segment| segment.stamped.as_mut())
         {
             stamped[word] = if is_stamped { stamped[word] | bit } else { stamped[word] & !bit };
         }

@@ -25,7 +25,9 @@ pub enum PushError {
     #[error("queue full: queue_buffering_max_messages records are waiting")]
     TooManyMessages,
     /// The bytes of the queue are in use, or there is no more memory where it lies.
-    #[error("queue full: queue_buffering_max_kbytes are in use, or there is no more memory where queue_path lies")]
+    #[error(
+        "queue full: queue_buffering_max_kbytes are in use, or there is no more memory where queue_path lies"
+    )]
     NoSpace,
     /// The record is larger than `message_max_bytes`.
     #[error("message too large: key, headers and payload exceed message_max_bytes")]
@@ -91,8 +93,7 @@ impl Writer {
     /// Takes over what the file already holds, for a writer that goes on where another ended.
     #[cfg(test)]
     pub(super) fn take_over(&mut self, mut reader: super::Reader) {
-        let names: Vec<Box<str>> =
-            (0..).map_while(|id| reader.topic(id).map(Into::into)).collect();
+        let names: Vec<Box<str>> = (0..).map_while(|id| reader.topic(id).map(Into::into)).collect();
         self.topics = TopicTable::of(names);
         let (division, head) = (self.map.division(), reader.head());
         for number in division.number(head)..self.tail.div_ceil(division.segment_len()) {

@@ -115,8 +115,7 @@ impl Reader {
                 let is_done = self.slots.is_done(position, raw);
                 // The segments of one that reaches into several are given back together with those of the rest of
                 // its batch, so that either none is gone or the batch is done.
-                let is_left =
-                    !is_done || self.slots.is_in_one_segment(position, raw.length);
+                let is_left = !is_done || self.slots.is_in_one_segment(position, raw.length);
                 if is_left || self.slots.is_whole(position, raw) {
                     let logged = logged.get(&position).copied();
                     let Some(stamped) = self.look(position, raw, is_done, logged) else { break };

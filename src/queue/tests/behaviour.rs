@@ -161,7 +161,8 @@ fn a_full_queue_refuses_and_takes_again_once_space_is_free() {
     let taken = drain(&mut reader).unwrap();
     assert_eq!(taken.len(), count);
     // Space comes back a segment at a time, when the oldest one holds nothing any more.
-    let in_first = taken.iter().filter(|slot| slot.0 < queue.map().division().segment_len()).count();
+    let in_first =
+        taken.iter().filter(|slot| slot.0 < queue.map().division().segment_len()).count();
     for slot in &taken[1..in_first] {
         reader.done(slot.0);
     }
@@ -434,7 +435,8 @@ fn two_threads_pass_records_without_loss_or_reordering() {
             let mut number = 0;
             while number < total {
                 let payload = vec![number as u8; (number % 300) as usize];
-                match push(&mut writer, topic, number as i64, Some(&number.to_le_bytes()), &payload) {
+                match push(&mut writer, topic, number as i64, Some(&number.to_le_bytes()), &payload)
+                {
                     Ok(_) => number += 1,
                     Err(PushError::TooManyMessages | PushError::NoSpace) => {
                         std::thread::yield_now()

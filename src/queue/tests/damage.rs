@@ -18,7 +18,8 @@ fn orphan(scratch: &Scratch) -> PathBuf {
     let mut reader = Reader::new(&queue);
     let topic = writer.topic("topic").unwrap();
     for number in 0..RECORDS {
-        push(&mut writer, topic, number as i64, Some(b"key"), &vec![number as u8; number * 13]).unwrap();
+        push(&mut writer, topic, number as i64, Some(b"key"), &vec![number as u8; number * 13])
+            .unwrap();
     }
     let taken = drain(&mut reader).unwrap();
     for index in [0, 1, 5, 9] {

@@ -199,7 +199,9 @@ fn an_orphan_with_holes_is_filled_before_it_is_read() {
     std::fs::remove_file(&path).unwrap();
     let file = std::fs::File::create(&path).unwrap();
     file.set_len(bytes.len() as u64).unwrap();
-    for (index, page) in bytes.chunks(4096).enumerate().filter(|(_, page)| page.iter().any(|b| *b != 0)) {
+    for (index, page) in
+        bytes.chunks(4096).enumerate().filter(|(_, page)| page.iter().any(|b| *b != 0))
+    {
         std::os::unix::fs::FileExt::write_all_at(&file, page, index as u64 * 4096).unwrap();
     }
     let before = file.metadata().unwrap().blocks();

@@ -2,8 +2,8 @@
 //! owner now and then: both ends are dropped and the file is adopted.
 
 use super::*;
-use crate::seeded_bug::{self, Bug};
 use crate::record::Headers;
+use crate::seeded_bug::{self, Bug};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;

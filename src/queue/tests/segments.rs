@@ -2,7 +2,7 @@
 
 use crate::queue::layout::{MAX_DATA_LEN, MIN_DATA_LEN};
 use crate::queue::places::{Places, Want};
-use crate::queue::segments::{Division, Entry, MAX_SEGMENTS, MAX_SEGMENT_LEN};
+use crate::queue::segments::{Division, Entry, MAX_SEGMENT_LEN, MAX_SEGMENTS};
 use proptest::prelude::*;
 
 proptest! {

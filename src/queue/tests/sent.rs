@@ -52,9 +52,7 @@ impl File {
         let map = self.queue.as_ref().expect("it is open").map();
         let areas = Areas::of(map.division().data_len());
         // SAFETY: so many bytes of the log have memory, and nobody else looks at them at this moment.
-        unsafe {
-            std::slice::from_raw_parts_mut(map.base().add(areas.log), layout::FIRST_LOG_LEN)
-        }
+        unsafe { std::slice::from_raw_parts_mut(map.base().add(areas.log), layout::FIRST_LOG_LEN) }
     }
 
     fn done(&mut self, indices: &[usize]) {
@@ -359,7 +357,11 @@ fn a_log_that_is_full_says_so_and_has_room_again_once_batches_are_done() {
 #[derive(Debug, Clone)]
 enum Event {
     /// So many from here on, which are not done, are sent together; in this order if there are few.
-    Send { from: usize, count: usize, step: usize },
+    Send {
+        from: usize,
+        count: usize,
+        step: usize,
+    },
     /// The batch of the record is sent again.
     Repeat(usize),
     Unstamp(usize),

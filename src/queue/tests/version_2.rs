@@ -68,7 +68,10 @@ fn a_file_of_version_2_is_adopted_with_its_batches_and_marks() {
         let slot = reader.get(POSITIONS[index]).unwrap();
         assert_eq!((number(&slot), slot.record.payload.unwrap().len()), (index, len));
         assert_eq!(slot.record.key, Some(format!("key {index}").as_bytes()));
-        assert_eq!((slot.logged_ms, slot.record.timestamp_ms), (LOGGED_MS + index as i64, slot.logged_ms));
+        assert_eq!(
+            (slot.logged_ms, slot.record.timestamp_ms),
+            (LOGGED_MS + index as i64, slot.logged_ms)
+        );
         assert_eq!((slot.flags, slot.partition), (Flags::NONE, 3));
     }
     let slot = reader.read().unwrap().unwrap();
@@ -109,7 +112,10 @@ fn what_an_adopter_does_to_a_file_of_version_2_the_next_one_finds() {
     let queue = adopt(&scratch);
     let mut reader = Reader::new(&queue);
     let positions = vec![POSITIONS[11], POSITIONS[12]];
-    assert_eq!(reader.take_open_batches(), [OpenBatch { topic: 1, partition: 1, stamp, positions }]);
+    assert_eq!(
+        reader.take_open_batches(),
+        [OpenBatch { topic: 1, partition: 1, stamp, positions }]
+    );
     let slot = reader.read().unwrap().unwrap();
     assert_eq!((number(&slot), slot.partition), (5, 9));
     assert_eq!(read(&mut reader), [6]);
@@ -120,7 +126,9 @@ fn what_an_adopter_does_to_a_file_of_version_2_the_next_one_finds() {
 #[test]
 fn files_of_version_2_are_the_default_producer_s() {
     let scratch = left_behind();
-    for other in [Owner { producer: "named", ..V2_OWNER }, Owner { instance: "instance-123", ..V2_OWNER }] {
+    for other in
+        [Owner { producer: "named", ..V2_OWNER }, Owner { instance: "instance-123", ..V2_OWNER }]
+    {
         let refused = recovery::adopt(scratch.dir(), V2_NAME, other).err().unwrap();
         assert!(matches!(refused, QueueError::OfAnotherOwner { .. }), "{refused}");
     }
@@ -131,7 +139,8 @@ fn an_edit_of_a_file_of_version_2_ends_it_where_it_is() {
     let scratch = Scratch::new();
     let path = scratch.dir().path().join(V2_NAME);
     let whole = captured();
-    for offset in (0..64).chain(layout::CURSORS_OFFSET..layout::CURSORS_OFFSET + 384)
+    for offset in (0..64)
+        .chain(layout::CURSORS_OFFSET..layout::CURSORS_OFFSET + 384)
         .chain(v2::MAP_OFFSET..v2::MAP_OFFSET + 16)
         .chain(v2::DATA_OFFSET..v2::DATA_OFFSET + 400)
         .chain(v2::DATA_OFFSET + 6_392..v2::DATA_OFFSET + 6_600)
@@ -143,7 +152,8 @@ fn an_edit_of_a_file_of_version_2_ends_it_where_it_is() {
             let Ok(queue) = recovery::adopt(scratch.dir(), V2_NAME, V2_OWNER) else { continue };
             let mut reader = Reader::new(&queue);
             let open = reader.take_open_batches();
-            let mut taken: Vec<u64> = open.iter().flat_map(|batch| batch.positions.clone()).collect();
+            let mut taken: Vec<u64> =
+                open.iter().flat_map(|batch| batch.positions.clone()).collect();
             loop {
                 match reader.read() {
                     Ok(Some(slot)) => taken.push(slot.position),
@@ -152,7 +162,11 @@ fn an_edit_of_a_file_of_version_2_ends_it_where_it_is() {
                 }
             }
             for position in taken {
-                assert!(reader.get(position).is_ok_and(|slot| slot.record.payload.unwrap().len() <= 9_000));
+                assert!(
+                    reader
+                        .get(position)
+                        .is_ok_and(|slot| slot.record.payload.unwrap().len() <= 9_000)
+                );
                 reader.assign(position, 1);
                 reader.done(position);
             }
