@@ -4,7 +4,7 @@
 //! processor's cache, and one on a thread of its own, as in a worker.
 
 use std::hint::black_box;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
-use lkfk::queue::{Queue, QueueDir, Reader, Writer};
+use lkfk::queue::layout::NO_PARTITION;
+use lkfk::queue::{Flags, Owner, Provisioner, Queue, QueueDir, Reader, Writer};
+use lkfk::record::Record;
 
 /// Records between two looks at the clock.
 const BURST: u64 = 50;
@@ -26,9 +28,10 @@ fn push(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(format!("push, {reader}"));
         group.throughput(Throughput::Elements(1));
         for payload_len in [100, 400, 1000] {
-            let queue = Queue::create(scratch.dir(), "push", QUEUE_BYTES, NOW_MS);
+            let owner = Owner::of_default_producer("bench");
+            let queue = Queue::create(scratch.dir(), owner, "push", QUEUE_BYTES, NOW_MS);
             let queue = queue.expect("no queue file");
-            queue.populate();
+            Provisioner::new(&queue).turn(0);
             if reader == "reader on this thread" {
                 drain_between(&mut group, &queue, payload_len);
             } else {
@@ -41,7 +44,7 @@ fn push(criterion: &mut Criterion) {
 }
 
 fn drain_between(group: &mut BenchmarkGroup<'_, WallTime>, queue: &Queue, payload_len: usize) {
-    let mut reader = queue.reader();
+    let mut reader = Reader::new(queue);
     measure(group, queue, payload_len, || {
         drain(&mut reader);
     });
@@ -51,7 +54,7 @@ fn drain_beside(group: &mut BenchmarkGroup<'_, WallTime>, queue: &Queue, payload
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
-            let mut reader = queue.reader();
+            let mut reader = Reader::new(queue);
             while !stop.load(Ordering::Relaxed) {
                 drain(&mut reader);
                 std::hint::spin_loop();
@@ -75,7 +78,7 @@ fn measure(
     mut between: impl FnMut(),
 ) {
     let payload = vec![b'x'; payload_len];
-    let mut writer = queue.writer(u64::MAX, payload_len + KEY.len());
+    let mut writer = Writer::new(queue, u64::MAX, payload_len + KEY.len());
     let topic = writer.topic("access-log").expect("a topic");
     group.bench_function(format!("{payload_len} B"), |bencher| {
         bencher.iter_custom(|records| {
@@ -97,8 +100,9 @@ fn measure(
 }
 
 fn push_one(writer: &mut Writer, topic: u16, payload: &[u8]) {
-    let wake = writer.push(topic, NOW_MS, Some(KEY), payload);
-    assert_eq!(wake, Ok(false), "a reader that never sleeps needs no signal");
+    let record = Record::new(NOW_MS, Some(KEY), Some(payload));
+    // The first ones may ask for memory, which the writer gets itself here.
+    let _ = writer.push(topic, NO_PARTITION, NOW_MS, &record, Flags::NONE).expect("room");
 }
 
 /// Takes all records and gives their space back.
@@ -111,25 +115,17 @@ fn drain(reader: &mut Reader) {
 }
 
 /// A directory for the queue files, in memory where the system has such a place.
-struct Scratch(PathBuf);
+struct Scratch(tempfile::TempDir);
 
 impl Scratch {
     fn new() -> Scratch {
         let memory = Path::new("/dev/shm");
         let parent = if memory.is_dir() { memory } else { Path::new(env!("CARGO_TARGET_TMPDIR")) };
-        let path = parent.join(format!("lkfk-bench.{}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a directory for the queue files");
-        Scratch(path)
+        Scratch(tempfile::tempdir_in(parent).expect("a directory for the queue files"))
     }
 
     fn dir(&self) -> Arc<QueueDir> {
-        Arc::new(QueueDir::open(&self.0).expect("a directory for the queue files"))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        Arc::new(QueueDir::open(self.0.path()).expect("a directory for the queue files"))
     }
 }
 

@@ -148,7 +148,7 @@ fn put_len(out: &mut Vec<u8>, len: Option<usize>) {
     put_varint(out, zigzag(len.map_or(-1, |len| len as i64)));
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use proptest::prelude::*;

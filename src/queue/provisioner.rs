@@ -126,7 +126,8 @@ impl Provisioner {
     /// Decides how much is to be given back.
     fn end_window(&mut self, now_ms: u64, counts: Counts) {
         let peak = self.peak.max(self.last_peak);
-        let keep = peak + self.wanted(peak);
+        // No two peaks of a load are the same.
+        let keep = peak + self.wanted(peak) + peak / 8;
         self.excess = (counts.taken + counts.ready).saturating_sub(keep);
         self.last_peak = self.peak;
         self.peak = counts.taken;

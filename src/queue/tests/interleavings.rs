@@ -1,9 +1,11 @@
 //! All interleavings of what the threads share: cursors, wake-ups, map and places.
 
-use super::super::segments::{Book, Division, gone};
-use super::{Barrier, Cursors};
+use crate::queue::barrier::Barrier;
+use crate::queue::cursors::Cursors;
+use crate::queue::places::{Places, Want};
+use crate::queue::segments::Entry;
 use loom::cell::UnsafeCell;
-use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use loom::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 
@@ -126,38 +128,68 @@ fn loom_reader_waiting_for_a_batch_is_woken_by_its_last_record() {
 /// Two places for segments, each one position long, and the map that says which is where.
 struct Mapped {
     cursors: Cursors,
-    map: [AtomicU32; 4],
-    returned: [AtomicU32; 2],
-    places: [UnsafeCell<u64>; 2],
+    map: [AtomicU16; 4],
+    places: Places,
+    /// What lies there; `None` without memory.
+    memory: [UnsafeCell<Option<u64>>; 2],
 }
 
 impl Mapped {
-    /// As [`Writer`](super::super::writer) does it, with a segment for each value.
-    fn push(&self, book: &mut Book, value: u64) -> bool {
-        let position = book.end();
-        for (place, returned) in self.returned.iter().enumerate() {
-            if returned.load(Ordering::Acquire) != 0 {
-                returned.store(0, Ordering::Relaxed);
-                book.give_back(place as u32);
-            }
+    fn new() -> Arc<Mapped> {
+        Arc::new(Mapped {
+            cursors: Cursors::new(),
+            map: [9; 4].map(AtomicU16::new),
+            places: Places::new(2),
+            memory: [UnsafeCell::new(None), UnsafeCell::new(None)],
+        })
+    }
+
+    /// Gives a place that is ours memory, or takes it away.
+    fn set_memory(&self, place: u32, memory: Option<u64>) {
+        // SAFETY (loom checks it): nobody else has the place.
+        self.memory[place as usize].with_mut(|at| unsafe { *at = memory });
+    }
+
+    /// As [`Writer`](crate::queue::writer) does it, with a segment for each value.
+    fn push(&self, position: u64, value: u64, want: Want) -> bool {
+        let Some(place) = self.places.lowest(want) else { return false };
+        let Some(has_memory) = self.places.take(place) else { return false };
+        if !has_memory {
+            self.set_memory(place, Some(0));
         }
-        let Some(place) = book.lowest() else { return false };
-        book.take(place);
-        self.map[position as usize].store(place, Ordering::Relaxed);
-        // SAFETY (loom checks it): the place is free, since the reader gave it back.
-        self.places[place as usize].with_mut(|place| unsafe { *place = value });
+        self.map[position as usize].store(Entry::At(place).encode(), Ordering::Relaxed);
+        // SAFETY (loom checks it): the place is ours, since the reader gave it back.
+        self.memory[place as usize].with_mut(|at| unsafe {
+            *(*at).as_mut().expect("memory before it is touched") = value;
+        });
         let _ = self.cursors.publish(position + 1, position + 1, Barrier::Symmetric);
         true
     }
 
     /// Reads the segment and gives its place back.
     fn read(&self, position: u64) -> u64 {
-        let place = self.map[position as usize].load(Ordering::Relaxed);
+        let entry = Entry::decode(self.map[position as usize].load(Ordering::Relaxed));
+        let Entry::At(place) = entry else { panic!("{entry:?}") };
         // SAFETY (loom checks it): the position is before the tail and its place not given back.
-        let value = self.places[place as usize].with(|place| unsafe { *place });
-        self.map[position as usize].store(gone(0), Ordering::Relaxed);
-        self.returned[place as usize].store(1, Ordering::Release);
-        value
+        let value = self.memory[place as usize].with(|at| unsafe { *at });
+        self.map[position as usize].store(Entry::Gone(0).encode(), Ordering::Relaxed);
+        self.places.give_back(place);
+        value.expect("memory as long as somebody may look")
+    }
+
+    /// As [`Provisioner`](crate::queue::provisioner) does it.
+    fn fill(&self) {
+        if let Some(place) = self.places.begin_fill() {
+            self.set_memory(place, Some(0));
+            self.places.filled(place, true);
+        }
+    }
+
+    fn empty(&self) {
+        if let Some(place) = self.places.begin_empty() {
+            self.set_memory(place, None);
+            self.places.emptied(place, false);
+        }
     }
 }
 
@@ -166,17 +198,11 @@ impl Mapped {
 #[test]
 fn loom_segment_is_not_reused_before_release() {
     explore(|| {
-        let queue = Arc::new(Mapped {
-            cursors: Cursors::new(),
-            map: [9; 4].map(AtomicU32::new),
-            returned: [0; 2].map(AtomicU32::new),
-            places: [UnsafeCell::new(0), UnsafeCell::new(0)],
-        });
-        let mut book = Book::new(Division::of_parts(0, 2), 0);
-        assert!(queue.push(&mut book, 10));
+        let queue = Mapped::new();
+        assert!(queue.push(0, 10, Want::Free));
         let writer = {
             let queue = queue.clone();
-            thread::spawn(move || (1..4).take_while(|n| queue.push(&mut book, 10 + n)).count())
+            thread::spawn(move || (1..4).take_while(|n| queue.push(*n, 10 + n, Want::Free)).count())
         };
         let mut position = 0;
         for _ in 0..2 {
@@ -191,6 +217,64 @@ fn loom_segment_is_not_reused_before_release() {
             assert_eq!(queue.read(position), 10 + position);
             position += 1;
         }
+    });
+}
+
+/// Nobody touches a place without memory, while the driver reads, fills places and takes their memory away: loom sees
+/// an access that overlaps the allocation, and the assertions one that comes before it.
+#[test]
+fn loom_no_place_is_touched_without_memory() {
+    explore(|| {
+        let queue = Mapped::new();
+        queue.fill();
+        let writer = {
+            let queue = queue.clone();
+            thread::spawn(move || {
+                (0..3).take_while(|n| queue.push(*n, 10 + n, Want::Free)).count() as u64
+            })
+        };
+        queue.fill();
+        let mut position = 0;
+        while position < queue.cursors.tail() {
+            assert_eq!(queue.read(position), 10 + position);
+            position += 1;
+        }
+        queue.empty();
+        let pushed = writer.join().unwrap();
+        while position < pushed {
+            assert_eq!(queue.read(position), 10 + position);
+            position += 1;
+        }
+        assert!(queue.push(pushed, 10, Want::Free));
+        assert_eq!(queue.read(pushed), 10);
+        assert!(queue.push(pushed, 11, Want::Ready), "what was given back has memory");
+    });
+}
+
+/// A page that several places share is given back only while none of them has a segment.
+#[test]
+fn loom_shared_page_is_not_given_back_under_a_segment() {
+    explore(|| {
+        let queue = Mapped::new();
+        let page = Arc::new(UnsafeCell::new(true));
+        let writer = {
+            let (queue, page) = (queue.clone(), page.clone());
+            thread::spawn(move || {
+                let Some(place) = queue.places.lowest(Want::Free) else { return };
+                if queue.places.take(place).is_some() {
+                    // SAFETY (loom checks it): the place is ours, and so is its part of the page.
+                    page.with_mut(|page| unsafe { *page = true });
+                    // SAFETY (loom checks it): as above.
+                    page.with(|page| assert!(unsafe { *page }));
+                    queue.places.put_back(place, false);
+                }
+            })
+        };
+        queue.places.while_empty(0..2, || {
+            // SAFETY (loom checks it): none of its places is anybody else's.
+            page.with_mut(|page| unsafe { *page = false });
+        });
+        writer.join().unwrap();
     });
 }
 
