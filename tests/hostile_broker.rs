@@ -10,6 +10,8 @@
 mod broker;
 #[path = "hostile_broker/case.rs"]
 mod case;
+#[path = "hostile_broker/many_brokers.rs"]
+mod many_brokers;
 #[path = "hostile_broker/many_topics.rs"]
 mod many_topics;
 #[path = "hostile_broker/memory.rs"]

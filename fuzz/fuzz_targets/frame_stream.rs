@@ -7,7 +7,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use lkfk::net::frame;
+use lkfk::net::frame::{self, FrameBuffer};
+use lkfk::net::AnswerRoom;
 use lkfk::protocol::header::MAX_FRAME;
 use std::io;
 use std::pin::{Pin, pin};
@@ -48,19 +49,20 @@ impl AsyncRead for Pieces<'_> {
 type Read = (Vec<Vec<u8>>, Option<String>);
 
 async fn read(mut from: Pieces<'_>) -> Read {
-    let (mut frames, mut buffer) = (Vec::new(), Vec::new());
+    let room = AnswerRoom::default();
+    let (mut frames, mut buffer) = (Vec::new(), FrameBuffer::new(&room));
     loop {
         match frame::size(&mut from).await {
             Ok(None) => return (frames, None),
             Err(error) => return (frames, Some(error.to_string())),
             Ok(Some(size)) => {
                 assert!((4..=MAX_FRAME).contains(&size));
-                if let Err(error) = frame::body(&mut from, &mut buffer, size).await {
+                if let Err(error) = buffer.read(&mut from, size).await {
                     assert!(buffer.capacity() <= 2 * buffer.len().max(4096), "pays in advance");
                     return (frames, Some(error.to_string()));
                 }
                 assert_eq!(buffer.len(), size);
-                frames.push(buffer.clone());
+                frames.push(buffer.to_vec());
             }
         }
     }

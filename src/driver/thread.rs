@@ -15,8 +15,10 @@ use std::sync::Mutex;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::{JoinSet, LocalSet};
 
-/// Threads on which names are resolved and passwords hashed; further ones wait for them.
-const BLOCKING_THREADS: usize = 16;
+/// Threads on which names are resolved and passwords hashed; further ones wait for them. A producer has at most four
+/// for names and one for passwords ([`Resolver`](crate::net::Resolver), [`Authenticator`](crate::net::Authenticator)),
+/// so one whose names hang takes none from another, and a thread ends when nothing was to do for a moment.
+const BLOCKING_THREADS: usize = 128;
 
 /// The way to the thread, and the process that has it: a child of fork has no thread.
 struct Running {

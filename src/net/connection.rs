@@ -4,9 +4,13 @@
 //! its last byte, and belong to something that was asked. Anything else ends the connection: after one
 //! wrong byte nothing on it can be trusted. What ends it is the last [`Event`] it sends.
 
+use super::answer_room::{AnswerRoom, FREE};
+use super::frame::FrameBuffer;
 use super::frame_pool::FramePool;
 use super::handshake::{self, Handshake, Origin};
+use super::permits::ConnectionPermits;
 use super::sasl::{Authenticator, Lifetime};
+use super::transport::Resolver;
 use super::{NetError, frame, transport};
 use crate::config::HostPort;
 use crate::protocol::api_versions::Versions;
@@ -24,7 +28,7 @@ use std::time::Duration;
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{sleep, timeout};
 
 /// What a connection needs to know.
@@ -34,6 +38,10 @@ pub struct Settings {
     pub address: HostPort,
     /// Name for the broker's logs.
     pub client_id: String,
+    /// Whether there may be one connection more.
+    pub permits: ConnectionPermits,
+    /// Who resolves the name.
+    pub resolver: Resolver,
     /// `socket_connection_setup_timeout_ms`.
     pub setup_timeout: Duration,
     /// `socket_keepalive_enable`.
@@ -44,13 +52,9 @@ pub struct Settings {
     pub handshake: Handshake,
     /// Who authenticates it, if that is wanted.
     pub authenticator: Option<Arc<Authenticator>>,
-    /// One permit, which a large answer has from its first byte until it was dealt with: brokers that
-    /// send large ones all at a time cannot take more memory than one of them.
-    pub large_answers: Arc<Semaphore>,
+    /// Memory for what it answers.
+    pub room: Arc<AnswerRoom>,
 }
-
-/// Answers from this size on are large: hardly any but Metadata is.
-const LARGE: usize = 16 * 1024;
 
 /// The largest answer that is read when none is due. It ends the connection in any case.
 const LARGEST_UNASKED: usize = 1024;
@@ -177,11 +181,21 @@ async fn serve(
     mut outgoing: UnboundedReceiver<Outgoing>,
     events: &UnboundedSender<Event>,
 ) -> Result<(), NetError> {
-    let limit = settings.setup_timeout;
-    let (stream, peer) = transport::connect(&settings.address, limit, settings.keepalive).await?;
+    let permits = &settings.permits;
+    // Kept until the socket is closed.
+    let _permit = permits.take().ok_or(NetError::TooMany { most: permits.most() })?;
+    let Settings { address, resolver, setup_timeout: limit, keepalive, .. } = settings;
+    let limit = *limit;
+    let (stream, peer) = transport::connect(address, resolver, limit, *keepalive).await?;
     let (from, mut to) = stream.into_split();
     let mut from = BufReader::new(from);
-    let handshake = handshake::perform(settings.handshake, &settings.client_id, &mut from, &mut to);
+    let handshake = handshake::perform(
+        settings.handshake,
+        &settings.client_id,
+        &settings.room,
+        &mut from,
+        &mut to,
+    );
     let (versions, origin) = timeout(limit, handshake)
         .await
         .map_err(|_| NetError::SetupTimeout { what: "the answer to ApiVersions", limit })??;
@@ -195,7 +209,7 @@ async fn serve(
         let frames = &settings.frames;
         let ended = tokio::select! {
             ended = write(conn, &mut outgoing, &mut to, &due, events, frames, session) => ended?,
-            ended = read(conn, &mut from, &due, events, &settings.large_answers) => ended?,
+            ended = read(conn, &mut from, &due, events, &settings.room) => ended?,
         };
         match ended {
             Ended::Connection => return Ok(()),
@@ -227,9 +241,12 @@ async fn authenticate(
 ) -> Result<Option<Lifetime>, NetError> {
     let Some(authenticator) = &settings.authenticator else { return Ok(None) };
     let version = versions.sasl_authenticate;
-    timeout(limit, authenticator.authenticate(&settings.client_id, version, from, to))
-        .await
-        .map_err(|_| NetError::SetupTimeout { what: "authentication", limit })?
+    timeout(
+        limit,
+        authenticator.authenticate(&settings.client_id, &settings.room, version, from, to),
+    )
+    .await
+    .map_err(|_| NetError::SetupTimeout { what: "authentication", limit })?
 }
 
 /// Answers that are due, oldest first. Both halves run on one thread; the lock is there for the compiler.
@@ -306,27 +323,21 @@ async fn read(
     from: &mut BufReader<OwnedReadHalf>,
     due: &Due,
     events: &UnboundedSender<Event>,
-    large_answers: &Arc<Semaphore>,
+    room: &AnswerRoom,
 ) -> Result<Ended, NetError> {
-    let mut buffer = Vec::new();
+    let mut frame = FrameBuffer::new(room);
     while let Some(size) = frame::size(from).await? {
         let largest = due.queue().front().map_or(LARGEST_UNASKED, |(due, _)| due.largest);
         if size > largest {
             return Err(NetError::TooLarge { size, largest });
         }
-        let large = match size {
-            ..LARGE => None,
-            // The semaphore is never closed.
-            LARGE.. => large_answers.clone().acquire_owned().await.ok(),
-        };
-        frame::body(from, &mut buffer, size).await?;
-        let event = decode(conn, &buffer, due.take(), large)?;
+        frame.read(from, size).await?;
+        let large = if size > FREE { room.decode().await } else { None };
+        let event = decode(conn, &frame, due.take(), large)?;
+        // A large answer must not be paid for as long as the connection lives.
+        frame.make_empty();
         if events.send(event).is_err() {
             break;
-        }
-        // One large answer must not be paid for as long as the connection lives.
-        if buffer.capacity() > 64 * 1024 {
-            buffer = Vec::new();
         }
     }
     Ok(Ended::Connection)

@@ -1,5 +1,7 @@
 //! Questions and their answers before a connection is open to requests: what the broker speaks, and who we are.
 
+use super::answer_room::AnswerRoom;
+use super::frame::FrameBuffer;
 use super::{NetError, frame};
 use crate::protocol::header::{ApiKey, finish_frame, put_request_header, read_response_header};
 use crate::protocol::primitives::{DecodeError, Reader};
@@ -15,12 +17,13 @@ pub(super) struct Exchange<'a, R, W> {
     /// What is to be sent; there may be a password in it.
     pub out: Zeroizing<Vec<u8>>,
     /// The answer read last.
-    pub frame: Vec<u8>,
+    pub frame: FrameBuffer<'a>,
 }
 
 impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Exchange<'a, R, W> {
-    pub fn new(client_id: &'a str, from: R, to: W) -> Self {
-        Exchange { client_id, from, to, out: Zeroizing::default(), frame: Vec::new() }
+    pub fn new(client_id: &'a str, room: &'a AnswerRoom, from: R, to: W) -> Self {
+        let frame = FrameBuffer::new(room);
+        Exchange { client_id, from, to, out: Zeroizing::default(), frame }
     }
 
     /// Adds a request to what is to be sent; returns where it begins.
@@ -60,7 +63,7 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Exchange<'a, R, W> {
         if size > largest {
             return Err(NetError::TooLarge { size, largest });
         }
-        frame::body(&mut self.from, &mut self.frame, size).await.map_err(closed)
+        self.frame.read(&mut self.from, size).await.map_err(closed)
     }
 
     /// Reads the answer received last as that to request `id`.

@@ -1,7 +1,9 @@
 //! Frames: four bytes of size, then that many bytes.
 
 use super::NetError;
+use super::answer_room::{AnswerRoom, FREE, Held};
 use crate::protocol::header::MAX_FRAME;
+use std::ops::Deref;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// Smallest answer: a correlation id.
@@ -30,24 +32,80 @@ pub async fn length(from: &mut (impl AsyncRead + Unpin)) -> Result<Option<u32>, 
     Ok(Some(u32::from_be_bytes(length)))
 }
 
-/// Reads the `size` bytes of a frame into `frame`, which is emptied first. The memory grows with what
-/// arrives, not with what the size claims, and never beyond the size.
-pub async fn body(
-    from: &mut (impl AsyncRead + Unpin),
-    frame: &mut Vec<u8>,
-    size: usize,
-) -> Result<(), NetError> {
-    frame.clear();
-    let mut from = from.take(size as u64);
-    while frame.len() < size {
-        if frame.len() == frame.capacity() {
-            frame.reserve_exact(frame.len().max(FIRST_ROOM).min(size - frame.len()));
+/// The content of a frame, one after the other. Its memory grows with what arrives, not with what a size claims, and
+/// never beyond the size; what is large of it comes out of a room that others share.
+pub struct FrameBuffer<'a> {
+    bytes: Vec<u8>,
+    held: Held<'a>,
+}
+
+impl<'a> FrameBuffer<'a> {
+    /// An empty one.
+    pub fn new(room: &'a AnswerRoom) -> FrameBuffer<'a> {
+        FrameBuffer { bytes: Vec::new(), held: room.hold() }
+    }
+
+    /// Reads the `size` bytes of a frame, which take the place of those of the last one.
+    pub async fn read(
+        &mut self,
+        from: &mut (impl AsyncRead + Unpin),
+        size: usize,
+    ) -> Result<(), NetError> {
+        self.make_empty();
+        let mut from = from.take(size as u64);
+        while self.bytes.len() < size {
+            if self.bytes.len() == self.bytes.capacity() {
+                self.grow(self.bytes.len().max(FIRST_ROOM).min(size - self.bytes.len())).await?;
+            }
+            let Self { bytes, held } = self;
+            tokio::select! {
+                biased;
+                read = from.read_buf(bytes) => if read? == 0 {
+                    return Err(NetError::Closed);
+                },
+                () = held.is_wanted_by_others() => return Err(NetError::TooSlow),
+            }
         }
-        if from.read_buf(frame).await? == 0 {
-            return Err(NetError::Closed);
+        Ok(())
+    }
+
+    /// Bytes of memory that it takes.
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Lets go of the content, and of the memory of a large one.
+    pub fn make_empty(&mut self) {
+        self.bytes.clear();
+        if self.bytes.capacity() > FREE {
+            self.bytes = Vec::new();
+            self.held.release();
         }
     }
-    Ok(())
+
+    /// The content, out of the buffer. To be used of small frames alone.
+    pub(super) fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
+    }
+
+    async fn grow(&mut self, more: usize) -> Result<(), NetError> {
+        let counted = |bytes: usize| bytes.saturating_sub(FREE);
+        let has = self.bytes.capacity();
+        let more_counted = counted(has + more) - counted(has);
+        if more_counted > 0 {
+            self.held.grow(more_counted).await?;
+        }
+        self.bytes.reserve_exact(more);
+        Ok(())
+    }
+}
+
+impl Deref for FrameBuffer<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 fn closed(error: std::io::Error) -> NetError {
@@ -75,10 +133,11 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let mut frames = Vec::new();
-            let mut frame = Vec::new();
+            let room = AnswerRoom::default();
+            let mut frame = FrameBuffer::new(&room);
             while let Some(size) = size(&mut bytes).await? {
-                body(&mut bytes, &mut frame, size).await?;
-                frames.push(frame.clone());
+                frame.read(&mut bytes, size).await?;
+                frames.push(frame.to_vec());
             }
             Ok(frames)
         })
@@ -117,8 +176,9 @@ mod tests {
     #[test]
     fn a_claimed_size_reserves_nothing() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let mut frame = Vec::new();
-        let result = runtime.block_on(body(&mut &b"abcd"[..], &mut frame, MAX_FRAME));
+        let room = AnswerRoom::default();
+        let mut frame = FrameBuffer::new(&room);
+        let result = runtime.block_on(frame.read(&mut &b"abcd"[..], MAX_FRAME));
         assert!(matches!(result, Err(NetError::Closed)));
         assert!(frame.capacity() <= FIRST_ROOM, "{}", frame.capacity());
     }
@@ -127,8 +187,9 @@ mod tests {
     fn a_frame_takes_no_more_room_than_its_size() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         for size in [4, FIRST_ROOM - 1, FIRST_ROOM, 100_001] {
-            let (bytes, mut frame) = (vec![7; size + 10], Vec::new());
-            runtime.block_on(body(&mut &bytes[..], &mut frame, size)).unwrap();
+            let (bytes, room) = (vec![7; size + 10], AnswerRoom::default());
+            let mut frame = FrameBuffer::new(&room);
+            runtime.block_on(frame.read(&mut &bytes[..], size)).unwrap();
             assert_eq!((frame.len(), frame.capacity()), (size, size));
         }
     }

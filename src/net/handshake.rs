@@ -10,6 +10,7 @@
 //! closed a connection. All of it is tried with the releases from 0.8.2.2 to 4.4.0.
 
 use super::NetError;
+use super::answer_room::AnswerRoom;
 use super::exchange::{Exchange, instead_of_closed};
 use crate::protocol::api_versions::{ApiVersionsResponse, Versions, put_api_versions_request};
 use crate::protocol::error_code::ErrorCode;
@@ -77,10 +78,11 @@ impl fmt::Display for Origin {
 pub(super) async fn perform(
     handshake: Handshake,
     client_id: &str,
+    room: &AnswerRoom,
     from: impl AsyncRead + Unpin,
     to: impl AsyncWrite + Unpin,
 ) -> Result<(Versions, Origin), NetError> {
-    let mut exchange = Exchange::new(client_id, from, to);
+    let mut exchange = Exchange::new(client_id, room, from, to);
     match handshake {
         Handshake::Ask => exchange.ask(true).await,
         Handshake::AskAlone => exchange.ask(false).await,
@@ -184,7 +186,8 @@ mod tests {
         runtime.block_on(async {
             let (ours, theirs) = duplex(4096);
             let (from, to) = tokio::io::split(ours);
-            tokio::join!(perform(handshake, "client", from, to), play(theirs, script))
+            let room = AnswerRoom::default();
+            tokio::join!(perform(handshake, "client", &room, from, to), play(theirs, script))
         })
     }
 

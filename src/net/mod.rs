@@ -2,17 +2,24 @@
 //! retries, partitions or order: it reports what happened and ends the connection at the first thing that is not
 //! as it must be.
 
+mod answer_room;
 pub mod connection;
 mod exchange;
 pub mod frame;
 pub mod frame_pool;
 pub mod handshake;
+mod permits;
 pub mod sasl;
+#[cfg(test)]
+mod tests;
 pub mod transport;
 
+pub use answer_room::AnswerRoom;
 pub use connection::{Event, Expected, Outgoing, Settings, run};
 pub use handshake::{Handshake, Origin};
+pub use permits::ConnectionPermits;
 pub use sasl::{Authenticator, SaslError};
+pub use transport::Resolver;
 
 use crate::config::HostPort;
 use crate::protocol::api_versions::NegotiationError;
@@ -25,6 +32,15 @@ use std::time::Duration;
 /// where there is one, the option to change.
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
+    /// The worker has as many connections as it may have.
+    #[error(
+        "there is no connection left for it: a worker has at most {most} to brokers, which is an eighth of its \
+         descriptors (raise worker_rlimit_nofile) and never more than 256, and keeps some for its other producers"
+    )]
+    TooMany {
+        /// How many that are.
+        most: usize,
+    },
     /// The name has no address.
     #[error("cannot resolve {host}: {source}")]
     Resolve {
@@ -80,6 +96,11 @@ pub enum NetError {
     /// The system's word.
     #[error("connection failed: {0}")]
     Io(#[from] io::Error),
+    /// Others needed the memory that an answer took while it was read.
+    #[error(
+        "a large answer came too slowly, and other brokers' needed its memory: connection closed"
+    )]
+    TooSlow,
     /// The first bytes of an answer are no size a Kafka answer has.
     #[error("{looks_like} (an answer that begins with {size:#010x})")]
     NotKafka {

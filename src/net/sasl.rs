@@ -7,6 +7,7 @@
 //! and not before.
 
 use super::NetError;
+use super::answer_room::AnswerRoom;
 use super::exchange::{Exchange, instead_of_closed};
 use crate::config::{Credentials, FEWEST_ITERATIONS};
 use crate::protocol::error_code::ErrorCode;
@@ -137,6 +138,7 @@ impl Authenticator {
     pub(super) async fn authenticate(
         &self,
         client_id: &str,
+        room: &AnswerRoom,
         version: Option<i16>,
         from: impl AsyncRead + Unpin,
         to: impl AsyncWrite + Unpin,
@@ -145,7 +147,7 @@ impl Authenticator {
             Some(_) => SaslError::Closed.into(),
             None => SaslError::ClosedOnToken.into(),
         };
-        let mut exchange = Exchange::new(client_id, from, to);
+        let mut exchange = Exchange::new(client_id, room, from, to);
         exchange
             .name_mechanism(self.credentials.mechanism.name(), i16::from(version.is_some()))
             .await
@@ -215,7 +217,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Exchange<'_, R, W> {
             self.out.put_bytes(Form::Classic, token);
             self.send().await?;
             self.receive_bare(LARGEST_ANSWER).await?;
-            return Ok((std::mem::take(&mut self.frame), 0));
+            return Ok((self.frame.take(), 0));
         };
         let (api, id) = (ApiKey::SaslAuthenticate, AUTHENTICATE_ID);
         self.put(api, version, id, |out| put_sasl_authenticate_request(out, version, token));

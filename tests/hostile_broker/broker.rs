@@ -194,6 +194,8 @@ struct State {
     next_producer_id: i64,
     connections: Vec<TcpStream>,
     accepted: usize,
+    open: usize,
+    most_open: usize,
     authentications: usize,
 }
 
@@ -234,6 +236,8 @@ impl Broker {
             next_producer_id: 1000,
             connections: Vec::new(),
             accepted: 0,
+            open: 0,
+            most_open: 0,
             authentications: 0,
         }));
         let over = Arc::new(AtomicBool::new(false));
@@ -298,6 +302,11 @@ impl Broker {
     pub fn connections(&self) -> usize {
         self.state().accepted
     }
+
+    /// The most connections that were open at one time.
+    pub fn most_open(&self) -> usize {
+        self.state().most_open
+    }
 }
 
 impl Drop for Broker {
@@ -321,6 +330,8 @@ fn accept(listener: &TcpListener, state: &Arc<Mutex<State>>, over: &AtomicBool) 
         {
             let mut state = state.lock().unwrap();
             state.accepted += 1;
+            state.open += 1;
+            state.most_open = state.most_open.max(state.open);
             state.connections.push(stream.try_clone().unwrap());
         }
         let state = state.clone();
@@ -329,6 +340,7 @@ fn accept(listener: &TcpListener, state: &Arc<Mutex<State>>, over: &AtomicBool) 
             // The end of a connection is none of the test's concern: what arrived is.
             let _ = serve(&stream, &state);
             let _ = stream.shutdown(Shutdown::Both);
+            state.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).open -= 1;
         });
     }
 }

@@ -49,6 +49,8 @@ pub struct Seen {
     /// Payloads in the backup.
     pub backed_up: Vec<Vec<u8>>,
     pub connections: usize,
+    /// The most of them at one time.
+    pub most_open: usize,
     /// The most memory it took at one time.
     pub peak: isize,
 }
@@ -254,11 +256,11 @@ impl Case {
         };
         assert!(found.keys().all(logged), "something foreign arrived");
         assert!(backup || backed_up.is_empty(), "given up: {:?}", self.lines);
-        let connections = self.broker.connections();
+        let (connections, most_open) = (self.broker.connections(), self.broker.most_open());
         let _ = std::fs::remove_dir_all(&self.directory);
         let backed_up = backed_up.into_iter().map(|(_, payload)| payload).collect();
         let lines = std::mem::take(&mut self.lines);
-        Seen { lines, arrived, backed_up, connections, peak }
+        Seen { lines, arrived, backed_up, connections, most_open, peak }
     }
 
     /// Goes on logging until every lie was told: to topics that are new, so that their metadata is asked

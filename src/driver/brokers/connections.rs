@@ -12,7 +12,7 @@ use super::versions::BrokerVersions;
 use crate::config::{Config, HostPort};
 use crate::crash_points::crash_point;
 use crate::net::frame_pool::FramePool;
-use crate::net::{self, Authenticator, Event, NetError};
+use crate::net::{self, AnswerRoom, Authenticator, ConnectionPermits, Event, NetError, Resolver};
 use crate::producer::{Action, CloseReason, ConnId, Producer, RequestId};
 use crate::protocol::api_versions::Versions;
 use crate::protocol::error_code::ErrorCode;
@@ -21,7 +21,6 @@ use crate::stats;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::AbortHandle;
 
@@ -32,7 +31,9 @@ const EVENTS_A_TURN: usize = 256;
 pub(in crate::driver) struct Connections {
     open: HashMap<ConnId, Connection>,
     frames: FramePool,
-    large_answers: Arc<Semaphore>,
+    room: Arc<AnswerRoom>,
+    permits: ConnectionPermits,
+    resolver: Resolver,
     authenticator: Option<Arc<Authenticator>>,
     versions: BrokerVersions,
     events_in: UnboundedSender<Event>,
@@ -56,7 +57,9 @@ impl Connections {
         Connections {
             open: HashMap::new(),
             frames: FramePool::default(),
-            large_answers: Arc::new(Semaphore::new(1)),
+            room: Arc::default(),
+            permits: ConnectionPermits::of_this_process(),
+            resolver: Resolver::default(),
             authenticator: config.credentials().map(Authenticator::new).map(Arc::new),
             versions: BrokerVersions::new(config),
             events_in,
@@ -136,7 +139,12 @@ impl Connections {
         if connection.versions.is_none() {
             self.versions.handle_failure(address, error);
         }
-        cx.log(Level::Warn, "closed", address, format_args!("broker {address}: {error}"));
+        // That there may be no more connections is one thing to say, however many brokers it concerns.
+        let (kind, subject) = match error {
+            NetError::TooMany { .. } => ("too many", ""),
+            _ => ("closed", address.as_str()),
+        };
+        cx.log(Level::Warn, kind, subject, format_args!("broker {address}: {error}"));
         if matches!(error, NetError::Sasl(error) if error.is_refusal()) {
             producer.handle_refused(cx.now, conn);
         } else {
@@ -171,12 +179,14 @@ impl Connections {
         let name = address.to_string();
         let settings = net::Settings {
             client_id: cx.config.client_id.clone(),
+            permits: self.permits.clone(),
+            resolver: self.resolver.clone(),
             setup_timeout: Duration::from_millis(cx.config.socket_connection_setup_timeout_ms),
             keepalive: cx.config.socket_keepalive_enable,
             frames: self.frames.clone(),
             handshake: self.versions.handshake(cx.now, &name),
             authenticator: self.authenticator.clone(),
-            large_answers: self.large_answers.clone(),
+            room: self.room.clone(),
             address,
         };
         let task = tokio::spawn(net::run(conn.0, settings, from_us, self.events_in.clone()));

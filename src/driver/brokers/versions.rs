@@ -85,7 +85,8 @@ impl BrokerVersions {
     pub fn handle_failure(&mut self, address: &str, error: &NetError) {
         match (error, self.known.get(address)) {
             // Nobody was there to show anything.
-            (NetError::Resolve { .. } | NetError::Connect { .. }, _) => {}
+            (NetError::TooMany { .. } | NetError::Resolve { .. } | NetError::Connect { .. }, _) => {
+            }
             (NetError::ClosedOnMetadata, _) => self.remember(address, Standing::Tells),
             // What is old is asked only when its time is up.
             (NetError::ClosedInHandshake, None | Some(Standing::Old { .. })) => {
