@@ -14,7 +14,7 @@ pub use security::{Credentials, FEWEST_ITERATIONS, Mechanism, Secret, SecurityPr
 pub use value::Value;
 
 use crate::protocol::release::Release;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use value::FromValue;
 
 /// Why a configuration was refused. The text names the key and what it takes.
@@ -210,9 +210,10 @@ impl Config {
                 got,
             })?;
         }
-        // As nginx treats its own paths: where it was started from does not matter.
+        // As nginx treats its own paths: where it was started from does not matter. People read them in the log, so
+        // without a second slash, or whatever else they may as well do without.
         for path in [&mut config.backpath, &mut config.queue_path] {
-            *path = PathBuf::from(prefix).join(&*path);
+            *path = Path::new(prefix).join(&*path).components().collect();
         }
         config.check()?;
         Ok(config)
@@ -454,6 +455,16 @@ mod tests {
             assert_eq!(path("spool/lkfk"), PathBuf::from("/prefix/spool/lkfk"));
             assert_eq!(path("/var/lib/lkfk"), PathBuf::from("/var/lib/lkfk"));
         }
+    }
+
+    #[test]
+    fn flt_26_paths_have_no_double_slash() {
+        let config = parse(&[("backpath", text("/prefix//backup/"))]).unwrap();
+        assert_eq!(config.backpath.to_str(), Some("/prefix/backup"));
+        assert_eq!(config.backpath.join("t").to_str(), Some("/prefix/backup/t"));
+        let broker = [("metadata_broker_list".to_owned(), text("b:1"))];
+        let config = Config::parse(&broker, "/usr//share/nginx/").unwrap();
+        assert_eq!(config.backpath.to_str(), Some("/usr/share/nginx/backup"));
     }
 
     #[test]

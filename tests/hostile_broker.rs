@@ -531,6 +531,25 @@ fn hos_07_a_hint_to_ask_in_an_older_version_is_followed_once() {
     assert!(seen.connections < 20, "{} connections", seen.connections);
 }
 
+#[test]
+fn flt_26_a_listener_that_tells_its_versions_and_refuses_all_else_is_not_called_connected() {
+    let refuses = Lie::bytes(ApiKey::Metadata, |_| Reply::RawThenClose(Vec::new()));
+    let options = [("message_timeout_ms", 500)];
+    let mut case = Case::start((12, 12), vec![refuses.times(usize::MAX)], &options);
+    case.log(1);
+    let seen = case.keeps();
+    assert!(seen.connections > 2, "{} connections", seen.connections);
+    seen.says("security_protocol");
+    assert!(!seen.lines.iter().any(|line| line.contains(" connected")), "{:?}", seen.lines);
+}
+
+#[test]
+fn flt_26_an_error_without_words_ends_with_its_code() {
+    let seen = past(Lie::produce(|answer| partitions(answer)[0].error_code = 7));
+    let line = seen.lines.iter().find(|line| line.contains("REQUEST_TIMED_OUT")).unwrap();
+    assert!(line.ends_with("REQUEST_TIMED_OUT (7)"), "{line:?}");
+}
+
 // ------------------------------------------------------------------------------------------- HOS-08
 
 #[test]

@@ -79,12 +79,16 @@ pub(super) fn tell_errors(cx: &Context<'_>, producer: &Producer, response: &Prod
                 ProducedTopicRef::Id(id) => producer.topic_by_id(id),
             };
             let Some(name) = name else { break };
-            let message = told.error_message.as_deref().unwrap_or_default();
+            // Most have nothing to add.
+            let words =
+                told.error_message.as_deref().map(str::trim).filter(|words| !words.is_empty());
             let text = format_args!(
-                "topic {name} partition {}: {}{} {message}",
+                "topic {name} partition {}: {}{}{}{}",
                 told.index,
                 told.error,
-                advice(told.error)
+                advice(told.error),
+                if words.is_some() { ": " } else { "" },
+                words.unwrap_or_default(),
             );
             let subject = format_args!("{name} {}", told.error.0);
             cx.log(Level::Warn, "produce", subject, text);

@@ -109,7 +109,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Exchange<'_, R, W> {
         }
         let mut response = self.api_versions(3, API_VERSIONS_ID)?;
         let ask_again = response.error == ErrorCode::UNSUPPORTED_VERSION;
-        if ask_again {
+        if !ask_again {
+            // Who speaks no version of ours need not answer the other question.
+            Versions::negotiate(&response)?;
+        } else {
             self.put_api_versions(0, API_VERSIONS_AGAIN_ID);
             self.send().await?;
         }
@@ -156,6 +159,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Exchange<'_, R, W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::api_versions::NegotiationError;
     use crate::protocol::primitives::{Put, Reader};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
@@ -273,6 +277,20 @@ mod tests {
         assert!(matches!(told, NetError::ClosedOnMetadata));
         let refused = error(Handshake::AskAlone, &[(1, Answer(&[NOT_V3])), (1, Close)]);
         assert!(matches!(refused, NetError::Closed));
+    }
+
+    #[test]
+    fn flt_26_a_controllers_listener_is_called_one_and_not_one_that_wants_authentication() {
+        // Fetch, ApiVersions, Vote, BrokerRegistration.
+        const OF_A_CONTROLLER: &[u8] = &[
+            0, 0, 0, 0, 0, 0, 5, 0, 1, 0, 0, 0, 17, 0, 0, 18, 0, 0, 0, 4, 0, 0, 52, 0, 0, 0, 2, 0,
+            0, 62, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0,
+        ];
+        for (handshake, requests) in [(Handshake::Ask, 2), (Handshake::AskAlone, 1)] {
+            let error = error(handshake, &[(requests, Answer(&[OF_A_CONTROLLER])), (0, Close)]);
+            assert!(matches!(error, NetError::Versions(NegotiationError::Controller)), "{error}");
+            assert!(error.to_string().contains("metadata_broker_list"), "{error}");
+        }
     }
 
     #[test]

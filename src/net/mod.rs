@@ -79,6 +79,12 @@ pub enum NetError {
          (security_protocol), or to be asked in another way, which is tried next"
     )]
     ClosedOnMetadata,
+    /// The peer answered what it was asked first, and closed on the request that followed.
+    #[error(
+        "closed the connection instead of answering the first request: perhaps the listener wants authentication \
+         (security_protocol)"
+    )]
+    ClosedUnanswered,
     /// The peer closed on what Kafka 0.8 and 0.9 answer and no other release.
     #[error(
         "closed the connection when tried as Kafka 0.8 or 0.9; it is asked for its versions next"
@@ -90,17 +96,17 @@ pub enum NetError {
     /// No authentication.
     #[error(transparent)]
     Sasl(#[from] SaslError),
+    /// Others needed the memory that an answer took while it was read.
+    #[error(
+        "a large answer came too slowly, and other brokers' needed its memory: connection closed"
+    )]
+    TooSlow,
     /// The peer closed.
     #[error("closed by the broker")]
     Closed,
     /// The system's word.
     #[error("connection failed: {0}")]
     Io(#[from] io::Error),
-    /// Others needed the memory that an answer took while it was read.
-    #[error(
-        "a large answer came too slowly, and other brokers' needed its memory: connection closed"
-    )]
-    TooSlow,
     /// The first bytes of an answer are no size a Kafka answer has.
     #[error("{looks_like} (an answer that begins with {size:#010x})")]
     NotKafka {

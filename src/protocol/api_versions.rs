@@ -29,6 +29,9 @@ const _: () = assert!(is_software_word(SOFTWARE_NAME) && is_software_word(SOFTWA
 /// The first version that tells topic ids in Metadata.
 const METADATA_WITH_TOPIC_IDS: i16 = 10;
 
+/// What a KRaft controller's listener alone offers: Vote and BrokerRegistration.
+const OF_CONTROLLERS: [i16; 2] = [52, 62];
+
 /// A (key, lowest, highest) element of the answer, in any version.
 const SMALLEST_RANGE: usize = 6;
 
@@ -88,6 +91,12 @@ impl ApiVersionsResponse {
         Ok(Self { error, ranges, throttle_ms })
     }
 
+    /// Whether the listener is one for controllers, who take no messages.
+    fn is_a_controllers(&self) -> bool {
+        let offers = |key| self.ranges.iter().any(|range| range.key == key);
+        !offers(ApiKey::Produce.code()) && OF_CONTROLLERS.into_iter().any(offers)
+    }
+
     /// The versions of `api` that every mention of it allows; a mention may allow none.
     fn offered(&self, api: ApiKey) -> Option<(i16, i16)> {
         self.ranges
@@ -126,6 +135,9 @@ impl Versions {
         if response.error != ErrorCode::NONE {
             return Err(NegotiationError::Refused { error: response.error });
         }
+        if response.is_a_controllers() {
+            return Err(NegotiationError::Controller);
+        }
         let metadata = pick(response, ApiKey::Metadata, metadata::VERSIONS)?;
         let produce_needs = if metadata >= METADATA_WITH_TOPIC_IDS {
             produce::VERSIONS
@@ -150,6 +162,12 @@ pub enum NegotiationError {
         /// What it answered.
         error: ErrorCode,
     },
+    /// The listener belongs to a controller.
+    #[error(
+        "this is the listener of a KRaft controller, which takes no messages (it does not offer Produce): \
+         metadata_broker_list must name listeners of brokers"
+    )]
+    Controller,
     /// The broker does not have the API at all.
     #[error("the broker does not offer {api:?}, lkfk needs it in {}", words(.needed))]
     Missing {

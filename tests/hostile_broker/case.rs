@@ -198,6 +198,7 @@ impl Case {
             assert!(!line.contains(scram::PASSWORD), "{line}");
             assert!(line.len() <= LINE, "{} bytes: {line}", line.len());
             assert!(!line.contains(char::is_control), "{line:?}");
+            assert!(!line.ends_with(' ') && !line.contains("//"), "{line:?}");
             self.lines.push(line);
         }
     }

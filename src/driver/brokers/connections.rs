@@ -48,6 +48,8 @@ struct Connection {
     task: AbortHandle,
     address: String,
     versions: Option<Versions>,
+    /// What the log is to say of it once it has answered a request: what only tells its versions may refuse all else.
+    news: Option<String>,
     next_correlation_id: i32,
 }
 
@@ -100,30 +102,41 @@ impl Connections {
                     let credentials = authenticator.credentials();
                     format!(", {} as {}", credentials.mechanism.name(), credentials.username)
                 });
-                let text = format_args!(
+                connection.news = Some(format!(
                     "broker {address} connected ({peer}, Produce v{}{origin}{})",
                     versions.produce,
                     as_whom.unwrap_or_default(),
-                );
-                cx.log(Level::Notice, "connected", address, text);
+                ));
                 stats::add(&cx.shared.stats.connections_opened, 1);
                 producer.handle_connected(now, conn);
             }
             Event::Written { conn, request } => {
+                self.tell_news(cx, ConnId(conn));
                 producer.handle_written(now, ConnId(conn), RequestId(request));
             }
             Event::Produced { conn, request, response, .. } => {
+                self.tell_news(cx, ConnId(conn));
                 reports::tell_errors(cx, producer, &response);
                 producer.handle_produced(now, ConnId(conn), RequestId(request), &response);
             }
             Event::Metadata { conn, request, response, .. } => {
+                self.tell_news(cx, ConnId(conn));
                 producer.handle_metadata(now, ConnId(conn), RequestId(request), &response);
                 self.fresh_metadata = true;
             }
             Event::ProducerId { conn, request, response } => {
+                self.tell_news(cx, ConnId(conn));
                 producer.handle_producer_id(now, ConnId(conn), RequestId(request), &response);
             }
             Event::Closed { conn, error } => self.handle_closed(cx, producer, ConnId(conn), &error),
+        }
+    }
+
+    /// Says that a broker is connected, once for each connection.
+    fn tell_news(&mut self, cx: &Context<'_>, conn: ConnId) {
+        let Some(connection) = self.open.get_mut(&conn) else { return };
+        if let Some(news) = connection.news.take() {
+            cx.log(Level::Notice, "connected", &connection.address, news);
         }
     }
 
@@ -139,6 +152,12 @@ impl Connections {
         if connection.versions.is_none() {
             self.versions.handle_failure(address, error);
         }
+        let error = match error {
+            NetError::Closed if connection.news.is_some() && self.authenticator.is_none() => {
+                &NetError::ClosedUnanswered
+            }
+            error => error,
+        };
         // That there may be no more connections is one thing to say, however many brokers it concerns.
         let (kind, subject) = match error {
             NetError::TooMany { .. } => ("too many", ""),
@@ -195,6 +214,7 @@ impl Connections {
             task: task.abort_handle(),
             address: name,
             versions: None,
+            news: None,
             next_correlation_id: net::handshake::FIRST_CORRELATION_ID,
         };
         self.open.insert(conn, connection);
