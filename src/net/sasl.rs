@@ -225,7 +225,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Exchange<'_, R, W> {
         self.receive(LARGEST_ANSWER).await?;
         let answer = self.decode(api, version, id, SaslAuthenticateResponse::decode)?;
         if answer.error != ErrorCode::NONE {
-            let (error, message) = (answer.error, answer.message);
+            let error = answer.error;
+            let message = answer.message.filter(|words| !words.trim().is_empty());
             return Err(SaslError::Refused { error, message }.into());
         }
         Ok((answer.token, answer.session_lifetime_ms))
