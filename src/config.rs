@@ -9,7 +9,7 @@ mod security;
 mod value;
 
 pub use brokers::HostPort;
-pub use choices::{Callback, Codec, Overflow, Replay};
+pub use choices::{Callback, Codec, Overflow, Replay, ReplayRate};
 pub use security::{Credentials, FEWEST_ITERATIONS, Mechanism, Secret, SecurityProtocol};
 pub use value::Value;
 
@@ -153,8 +153,8 @@ keys! {
         "What all backup files may take together. Above that no line is added: messages that could not be delivered stay in the queue, the log and kfk.stats() say so, and overflow decides about a full queue.";
     replay: Replay = Replay::Own, "true", ANY, "", [],
         "Sends the lines of the backup files again once their topic can be delivered to: true those of lkfk's own, \"all\" also those that the original module, a failed_cb or anybody else wrote there, false none. A file is removed when all of it was sent.";
-    replay_rate: u64 = 1_000, "1000", 0..=10_000_000, "messages/s", [],
-        "How many messages a second are replayed at most, by all workers of a backpath together. 0: as many as Kafka takes.";
+    replay_rate: ReplayRate = ReplayRate::Auto, "\"auto\"", 0..=10_000_000, "messages/s", [],
+        "How many messages a second are replayed at most, by all workers of a backpath together; only one of them replays at a time. \"auto\": as many as Kafka takes while that worker logs nothing; beside new messages at most as many as it has acknowledged of those, fewer when they are acknowledged later because of it, and 1,000 in any case. 0: as many as Kafka takes, whatever comes.";
     overflow: Overflow = Overflow::Reject, "\"reject\"", ANY, "", [],
         "What happens when the queue fills up and the backup takes nothing either, or not as fast: \"reject\" leaves what is there, so that log() returns nil once the queue is full; \"drop_oldest\" drops the oldest messages that were never sent and cannot be, so that it takes new ones.";
     reconnect_backoff_ms: u64 = 100, "100", 1..=3_600_000, "ms", [],
@@ -410,13 +410,20 @@ mod tests {
     }
 
     #[test]
-    fn replay_takes_a_boolean_or_all_and_overflow_one_of_its_policies() {
+    fn replay_and_overflow_take_their_words_and_the_rate_a_number_as_well() {
         let replay = |value: Value| parse(&[("replay", value)]).map(|config| config.replay);
         assert_eq!(replay(Value::Bool(false)), Ok(Replay::Off));
         assert_eq!(replay(text("all")), Ok(Replay::All));
         assert_eq!(
             replay(text("own")).unwrap_err().to_string(),
             "replay: expected true, false or \"all\", got \"own\""
+        );
+        let rate = |value: Value| parse(&[("replay_rate", value)]).map(|config| config.replay_rate);
+        assert_eq!(rate(text("auto")), Ok(ReplayRate::Auto));
+        assert_eq!(rate(Value::Int(50)), Ok(ReplayRate::Fixed(50)));
+        assert_eq!(
+            rate(text("fast")).unwrap_err().to_string(),
+            "replay_rate: expected \"auto\" or an integer from 0 to 10000000, got \"fast\""
         );
         let overflow = parse(&[("overflow", text("drop_oldest"))]).unwrap().overflow;
         assert_eq!(overflow, Overflow::DropOldest);

@@ -1,6 +1,7 @@
 //! Keys that take one of a few values, and those that take a function.
 
 use super::value::{FromValue, Value, whole};
+use std::ops::RangeInclusive;
 
 /// Parameters of a function.
 pub(super) struct Signature(pub &'static str);
@@ -44,6 +45,28 @@ impl FromValue for Replay {
             Value::Bool(false) => Ok(Replay::Off),
             Value::Text(text) if text == b"all" => Ok(Replay::All),
             _ => Err(value.to_string()),
+        }
+    }
+}
+
+/// How fast they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplayRate {
+    /// As fast as goes beside new messages.
+    Auto,
+    /// So many lines a second; 0: any number.
+    Fixed(u64),
+}
+
+impl FromValue for ReplayRate {
+    type Bounds = RangeInclusive<u64>;
+    fn takes(bounds: &Self::Bounds) -> String {
+        format!("\"auto\" or {}", u64::takes(bounds))
+    }
+    fn from_value(value: &Value, bounds: &Self::Bounds) -> Result<Self, String> {
+        match value {
+            Value::Text(text) if text == b"auto" => Ok(ReplayRate::Auto),
+            _ => u64::from_value(value, bounds).map(ReplayRate::Fixed),
         }
     }
 }

@@ -4,8 +4,10 @@
 //!
 //! Invariants: a line is done with only after Kafka acknowledged it, or alone was refused for good. What fails
 //! otherwise stays in its file and is tried again after a pause; it never becomes a new line of the backup.
-//! New messages are not held up: lines come at `replay_rate`, and only for topics that can be delivered.
+//! New messages are not held up: lines come at `replay_rate` ([`pace`], [`auto_rate`]), and only for topics that can be
+//! delivered.
 
+mod auto_rate;
 mod pace;
 mod progress;
 
@@ -140,7 +142,10 @@ impl Replay {
 
     /// Takes its own lines out of an outcome; gives back what is left of it.
     pub fn take(&mut self, cx: &Context<'_>, mut outcome: Outcome) -> Outcome {
-        let Some(InHand { chunk, first, progress }) = &mut self.in_hand else { return outcome };
+        let Some(InHand { chunk, first, progress }) = &mut self.in_hand else {
+            self.take_latency(cx.now, &outcome);
+            return outcome;
+        };
         let alone = outcome.records.len() == 1;
         let delivery = outcome.delivery;
         outcome.records.retain(|record| {
@@ -152,7 +157,17 @@ impl Replay {
             }
             false
         });
+        self.take_latency(cx.now, &outcome);
         outcome
+    }
+
+    /// New messages were acknowledged, perhaps: the pace goes by them.
+    fn take_latency(&mut self, now: Time, outcome: &Outcome) {
+        if let Some(oldest) = outcome.records.first()
+            && outcome.delivery.is_delivered()
+        {
+            self.pace.acknowledged(now, outcome.records.len(), now.since(oldest.born));
+        }
     }
 
     /// A message of the topic could not be delivered: its lines wait for a moment.
