@@ -14,7 +14,7 @@ pub use security::{Credentials, FEWEST_ITERATIONS, Mechanism, Secret, SecurityPr
 pub use value::Value;
 
 use crate::protocol::release::Release;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use value::FromValue;
 
 /// Why a configuration was refused. The text names the key and what it takes.
@@ -198,7 +198,7 @@ impl Config {
     /// relative paths lie. The last of two equal keys wins.
     pub fn parse(entries: &[(String, Value)], prefix: &str) -> Result<Config, ConfigError> {
         let mut config = Config {
-            backpath: value::plain_path(prefix).join("backup"),
+            backpath: PathBuf::from("backup"),
             instance: prefix.to_owned(),
             ..Config::default()
         };
@@ -210,9 +210,10 @@ impl Config {
                 got,
             })?;
         }
-        // As nginx treats its own paths: where it was started from does not matter.
+        // As nginx treats its own paths: where it was started from does not matter. People read them in the log, so
+        // without a second slash, or whatever else they may as well do without.
         for path in [&mut config.backpath, &mut config.queue_path] {
-            *path = value::plain_path(prefix).join(&*path);
+            *path = Path::new(prefix).join(&*path).components().collect();
         }
         config.check()?;
         Ok(config)
