@@ -5,9 +5,12 @@
 #![allow(clippy::disallowed_methods, reason = "processes are started, and end themselves")]
 
 use lkfk::config::{Config, Value};
+use lkfk::ffi::records::lkfk_record;
+use lkfk::ffi::{API, codes};
 use lkfk::queue::Flags;
 use lkfk::queue::layout::NO_PARTITION;
 use lkfk::record::Record;
+use lkfk::stats;
 use lkfk::worker::{self, Entry, Handle, InitError, Refusal};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -144,6 +147,60 @@ fn closing_one_producer_ends_that_one_and_no_other() {
     worker::close(b);
     assert_eq!(backed_up(&scratch[0].0, "t"), ["to a", "to the second a"]);
     assert_eq!(backed_up(&scratch[1].0, "t"), ["to b", "to b again"]);
+}
+
+/// A record for the C ABI; the pointers are good for as long as the slices are.
+fn c_record(topic: i32, headers: &[u8], payload: &[u8]) -> lkfk_record {
+    lkfk_record {
+        topic: topic.try_into().unwrap(),
+        partition: NO_PARTITION,
+        flags: 0,
+        timestamp_ms: -1,
+        key: std::ptr::null(),
+        key_len: 0,
+        headers: headers.as_ptr().cast(),
+        headers_len: headers.len(),
+        payload: payload.as_ptr().cast(),
+        payload_len: payload.len(),
+    }
+}
+
+#[test]
+fn each_call_of_the_c_abi_means_the_producer_that_it_names_and_says_when_that_is_closed() {
+    let scratch = ["c", "d"].map(|name| Scratch::new(&format!("abi-{name}")));
+    let [c, d] = [0, 1].map(|at| {
+        let name = ["abi.c", "abi.d"][at];
+        worker::start(name, config(&scratch[at].0)).unwrap().handle.address()
+    });
+    let rejected = stats::ROWS.iter().position(|row| row.name == "rejected_cnt").unwrap() as u32;
+    let (mut line, mut level) = ([0; 64], 0);
+    // SAFETY: the handles are the registry's, and each pointer is to a local that is as long as is said.
+    unsafe {
+        let stat = |handle, index| {
+            (API.stat)(handle, 0);
+            (API.stat)(handle, index)
+        };
+        let topic = (API.topic)(c, c"topic".as_ptr(), 5);
+        let refused = c_record(topic, &[2, 2, 0xff, 0], b"refused");
+        assert_eq!((API.push_record)(c, &refused), codes::BAD_HEADER_NAME);
+        assert_eq!((API.push_record)(c, &c_record(topic, &[0], b"")), codes::BAD_HEADERS);
+        assert_eq!((API.push_record)(c, &c_record(topic, &[], b"taken")), codes::OK);
+        assert_eq!([0, rejected].map(|index| stat(c, index)), [1, 2]);
+        assert_eq!([0, rejected].map(|index| stat(d, index)), [0, 0]);
+        (API.close)(c);
+        assert_eq!((API.push_record)(c, &c_record(topic, &[], b"late")), codes::CLOSED);
+        let (topic, text) = (topic as u32, c"late".as_ptr());
+        assert_eq!((API.push)(c, topic, NO_PARTITION, text, 4, text, 4), codes::CLOSED);
+        assert_eq!((API.topic)(c, text, 4), codes::CLOSED);
+        assert_eq!((API.next_line)(c, line.as_mut_ptr(), line.len(), &mut level), -1);
+        assert_eq!([0, rejected].map(|index| stat(c, index)), [0, 0]);
+        // Nothing ends the process: the VM that goes is one of several.
+        assert_eq!((API.leave)(d), 0);
+        assert!((API.topic)(d, text, 4) >= 0);
+        (API.close)(d);
+        assert_eq!((API.topic)(d, text, 4), codes::CLOSED);
+    }
+    assert_eq!(backed_up(&scratch[0].0, "topic"), ["taken"]);
 }
 
 /// Plays a part when it is told one; otherwise it is no test.

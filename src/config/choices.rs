@@ -49,17 +49,10 @@ impl FromValue for Replay {
     }
 }
 
-<<<<<<< HEAD
 /// How fast backup lines are sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplayRate {
     /// As fast as the brokers take them beside new messages.
-=======
-/// How fast they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReplayRate {
-    /// As fast as goes beside new messages.
->>>>>>> n
     Auto,
     /// So many lines a second; 0: any number.
     Fixed(u64),

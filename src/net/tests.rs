@@ -154,11 +154,7 @@ fn flt_13_answers_that_stop_halfway_hold_up_neither_each_other_nor_what_comes_la
         }
         scene.is_filled_up_to(1 << 20).await;
         let mut healthy = scene.connect().await;
-<<<<<<< HEAD
-        healthy.write_all(&metadata(3 << 20)).await.unwrap();
-=======
         healthy.write_all(&metadata(5 << 19)).await.unwrap();
->>>>>>> n
         loop {
             match scene.next().await {
                 Event::Metadata { conn: 6, .. } => return,
@@ -174,19 +170,11 @@ fn one_large_answer_at_a_time_is_decoded_and_until_it_is_dealt_with_none_is_read
     run_scene(async {
         let mut scene = Scene::new();
         let mut first = scene.connect().await;
-<<<<<<< HEAD
-        first.write_all(&metadata(3 << 20)).await.unwrap();
-        let waits = scene.next().await;
-        let mut second = scene.connect().await;
-        let writes = tokio::spawn(async move {
-            second.write_all(&metadata(3 << 20)).await.unwrap();
-=======
         first.write_all(&metadata(5 << 19)).await.unwrap();
         let waits = scene.next().await;
         let mut second = scene.connect().await;
         let writes = tokio::spawn(async move {
             second.write_all(&metadata(5 << 19)).await.unwrap();
->>>>>>> n
             second
         });
         for _ in 0..100 {
