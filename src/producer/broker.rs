@@ -2,8 +2,10 @@
 
 use super::batch::Batch;
 use super::ids::{BrokerId, ConnId, RequestId, TopicId};
+use super::request_limit::RequestLimit;
 use super::timer::{Scheduled, Time};
 use crate::config::HostPort;
+use crate::protocol::record_batch::BATCH_OVERHEAD;
 use crate::seeded_bug::{Bug, is_seeded};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
@@ -46,6 +48,18 @@ pub(super) struct InFlight {
     pub batches: Vec<InFlightBatch>,
 }
 
+impl InFlight {
+    /// Bytes of its batches.
+    pub fn bytes(&self) -> usize {
+        request_bytes(&self.batches)
+    }
+}
+
+/// Upper bound of the encoded size of a request's batches.
+pub(super) fn request_bytes(batches: &[InFlightBatch]) -> usize {
+    batches.iter().map(|sent| BATCH_OVERHEAD + sent.batch.bytes).sum()
+}
+
 /// When a broker may be connected to again.
 #[derive(Debug)]
 pub(super) struct Backoff {
@@ -76,6 +90,7 @@ pub(super) struct Broker {
     pub current: bool,
     pub backoff: Backoff,
     pub throttle: Throttle,
+    pub request_limit: RequestLimit,
     pub in_flight: VecDeque<InFlight>,
     /// The last request to it that was not to take messages.
     pub last_asked: Option<RequestId>,
@@ -94,6 +109,7 @@ impl Broker {
             current: true,
             backoff: Backoff { failures: 0, connect_after: Time(0), rests_until: Time(0) },
             throttle: Throttle::default(),
+            request_limit: RequestLimit::default(),
             in_flight: VecDeque::new(),
             last_asked: None,
             ready: VecDeque::new(),
@@ -132,7 +148,8 @@ impl Broker {
 
     /// Requests that may be in flight at a time, of the `max` that the configuration allows.
     pub fn window(&self, max: usize) -> usize {
-        if self.throttle.one_at_a_time { 1 } else { max }
+        let one_at_a_time = self.throttle.one_at_a_time || self.request_limit.is_open();
+        if one_at_a_time { 1 } else { max }
     }
 
     /// True while nothing speaks against a connect at `now`.
