@@ -57,11 +57,16 @@ impl Producer {
                 if broker.ready.is_empty() {
                     return false;
                 }
-                if broker.may_connect(now) {
+                let at = broker.backoff.connect_after;
+                let at = if at > now {
+                    at
+                } else if self.make_room(now, node) {
                     self.connect(node);
                     return true;
-                }
-                let at = broker.backoff.connect_after;
+                } else {
+                    now + self.rules.reconnect_backoff
+                };
+                let Some(broker) = self.brokers.known.get_mut(&node) else { return false };
                 self.timers.schedule(&mut broker.scheduled, Timer::Broker(node), at);
                 false
             }
@@ -82,6 +87,20 @@ impl Producer {
                 self.build_request(now, node, conn)
             }
         }
+    }
+
+    /// True when a connection more may be made. Where there are as many as there may be an idle one is closed for the
+    /// sake of the broker for which most waits.
+    pub(super) fn make_room(&mut self, now: Time, node: BrokerId) -> bool {
+        if self.brokers.connections.len() < self.rules.max_connections {
+            return true;
+        }
+        if !self.brokers.is_busiest(now, node) {
+            return false;
+        }
+        let Some(idle) = self.brokers.idle_connection() else { return false };
+        self.close(now, idle, CloseReason::NotNeeded);
+        true
     }
 
     /// Takes partitions from the front of a sink's list that moved away since they were put there.

@@ -181,6 +181,9 @@ impl Producer {
             return;
         }
         broker.conn_state = ConnState::Up(conn);
+        if node >= 0 {
+            self.brokers.reached();
+        }
         self.list_broker(node);
         self.reschedule_metadata(now);
         self.reschedule_identity(now);
