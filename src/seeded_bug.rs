@@ -49,6 +49,10 @@ pub(crate) enum Bug {
     KeepFailedStamp,
     /// A broker's pause for its quota counts against the requests that wait at the broker meanwhile.
     IgnorePause,
+    /// That a broker hangs up on what is too large is not recognised.
+    IgnoreHangUps,
+    /// A part of a batch that may be in the log as a whole is taken for one by itself.
+    CutForgetsDoubt,
     /// The wall clock is taken to be right.
     TrustWallClock,
     /// The reader does not hold the slots that it hands out.
@@ -57,7 +61,7 @@ pub(crate) enum Bug {
 
 /// Those of the simulation: all but the queue's own.
 #[cfg(test)]
-pub(crate) const BUGS: [Bug; 23] = [
+pub(crate) const BUGS: [Bug; 25] = [
     Bug::SkipStamp,
     Bug::NewNumbersOnRetry,
     Bug::FollowRepeat,
@@ -80,6 +84,8 @@ pub(crate) const BUGS: [Bug; 23] = [
     Bug::SplitInDoubt,
     Bug::KeepFailedStamp,
     Bug::IgnorePause,
+    Bug::IgnoreHangUps,
+    Bug::CutForgetsDoubt,
     Bug::TrustWallClock,
 ];
 

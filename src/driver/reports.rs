@@ -58,6 +58,15 @@ pub(super) fn tell(cx: &Context<'_>, producer: &Producer, notice: Notice) {
             );
             cx.log(Level::Warn, "throttled", &address, text);
         }
+        Notice::HungUp { topic, address, bytes, .. } => {
+            let topic = producer.topic_name(topic);
+            let text = format_args!(
+                "topic {topic}: broker {address} closes the connection on requests of some {bytes} bytes instead of \
+                 answering them: they are larger than its socket.request.max.bytes, or a proxy's limit. Smaller ones \
+                 are sent from now on; raise that, or lower batch_size"
+            );
+            cx.log(Level::Warn, "hung up", topic, text);
+        }
         Notice::BatchSplit { topic, records } => {
             let topic = producer.topic_name(topic);
             let text = format_args!(

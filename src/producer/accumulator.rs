@@ -208,6 +208,23 @@ impl Partition {
         taken
     }
 
+    /// What comes after this one in number, and was cut from a batch that may be in the log, is known not to be there.
+    pub fn free_later_parts(&mut self, stamp: &ProducerStamp) {
+        let later = |batch: &&mut Batch| {
+            batch.is_part() && batch.stamp.as_ref().is_some_and(|part| is_older(stamp, part))
+        };
+        self.queue.iter_mut().filter(later).for_each(|batch| batch.in_log = InLog::No);
+    }
+
+    /// Cuts the batch to be sent next so that it fits in a request of so many bytes, as far as records can be parted.
+    pub fn cut_front(&mut self, bytes: usize) {
+        let Some(place) = self.next_place() else { return };
+        let rest = self.queue[place].split_off_beyond(bytes.saturating_sub(BATCH_OVERHEAD));
+        if let Some(rest) = rest {
+            self.queue.insert(place + 1, rest);
+        }
+    }
+
     /// Records of batches that wait for the fate of one that follows them.
     pub fn passed_records(&self) -> u64 {
         let passed = self.queue.iter().filter(|batch| batch.is_passed());

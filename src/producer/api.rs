@@ -144,6 +144,9 @@ pub enum Reason {
     /// They made room in a queue that was filling up; see [`Producer::evict`](super::Producer::evict).
     #[error("queue full and partition out of reach")]
     QueueFull,
+    /// The broker hangs up on a request that has nothing else in it, each time, while it answers smaller ones.
+    #[error("the broker hangs up on it: larger than its socket.request.max.bytes")]
+    HungUp,
     /// A broker refused them.
     #[error("{0}")]
     Broker(ErrorCode),
@@ -197,6 +200,17 @@ pub enum Notice {
         address: HostPort,
         /// For how long.
         pause: Duration,
+    },
+    /// A broker hangs up on requests of this size instead of answering them; smaller ones are sent from now on.
+    HungUp {
+        /// The topic of the largest batch in the last of them.
+        topic: TopicId,
+        /// The broker.
+        broker: BrokerId,
+        /// Its address.
+        address: HostPort,
+        /// Size of that request, about.
+        bytes: usize,
     },
     /// A batch was too large for the broker and was cut in two.
     BatchSplit {

@@ -34,6 +34,8 @@ pub(super) enum InLog {
     /// A request with it had no answer, and the broker does not recognise it now. Whether it is in the log, the answers
     /// about those that follow it will tell.
     Passed,
+    /// It is a part of a batch that may be in the log as a whole, see [`request_limit`](super::request_limit).
+    AsPart,
 }
 
 impl InLog {
@@ -58,19 +60,21 @@ pub struct Batch {
     pub(super) attempts: u32,
     /// What is known of the log.
     pub(super) in_log: InLog,
+    /// Times that the connection ended under a request that had nothing else in it.
+    pub(super) hung_up: u32,
     /// It was in doubt when it lost its number, and is sent again as a new one: it stands in the log twice perhaps.
     pub(super) resent: bool,
 }
 
 impl Batch {
-    /// One of records that a dead worker sent under these numbers; no answer is known.
+    /// One of records that a dead worker sent under these numbers, as a whole or as a part; no answer is known.
     pub(super) fn repeated(
         stamp: ProducerStamp,
+        is_part: bool,
         records: impl IntoIterator<Item = Record>,
     ) -> Batch {
-        let stamp = Some(stamp);
-        let mut batch =
-            Batch { closed: true, in_log: InLog::Unanswered, stamp, ..Batch::default() };
+        let in_log = if is_part { InLog::AsPart } else { InLog::Unanswered };
+        let mut batch = Batch { closed: true, in_log, stamp: Some(stamp), ..Batch::default() };
         records.into_iter().for_each(|record| batch.push(record));
         batch
     }
@@ -92,7 +96,14 @@ impl Batch {
 
     /// It is asked about itself again.
     pub(super) fn unpass(&mut self) {
-        self.in_log = self.in_log.min(InLog::Unanswered);
+        if self.is_passed() {
+            self.in_log = InLog::Unanswered;
+        }
+    }
+
+    /// True when it is a part of a batch that may be in the log as a whole: that is to be on record.
+    pub fn is_part(&self) -> bool {
+        self.in_log == InLog::AsPart
     }
 
     /// True when its records may be in the log though they fail.
@@ -127,10 +138,36 @@ impl Batch {
     }
 
     /// Cuts the batch into two closed ones, for a broker that found it too large.
-    pub(super) fn split(mut self) -> (Batch, Batch) {
+    pub(super) fn split(self) -> (Batch, Batch) {
+        let half = self.records.len() / 2;
+        self.split_at(half)
+    }
+
+    /// Cuts off what is more than fits in `bytes`, one record at least being left. `None` when all of it fits.
+    pub(super) fn split_off_beyond(&mut self, bytes: usize) -> Option<Batch> {
+        let mut size = 0;
+        let fits = self.records.iter().take_while(|record| {
+            size += record.bytes as usize;
+            size <= bytes
+        });
+        let fits = fits.count().max(1);
+        if fits == self.records.len() {
+            return None;
+        }
+        let mut whole = std::mem::take(self);
+        // Under its numbers the broker would know the whole alone.
+        if whole.stamp.is_some() && whole.in_doubt() && !is_seeded(Bug::CutForgetsDoubt) {
+            whole.in_log = InLog::AsPart;
+        }
+        let (first, rest) = whole.split_at(fits);
+        *self = first;
+        Some(rest)
+    }
+
+    fn split_at(mut self, records: usize) -> (Batch, Batch) {
         let Batch { in_log, resent, .. } = self;
         let mut second = Batch { closed: true, in_log, resent, ..Batch::default() };
-        for record in self.records.split_off(self.records.len() / 2) {
+        for record in self.records.split_off(records) {
             second.push(record);
         }
         // The halves share its numbers, so what follows keeps its own.
@@ -142,7 +179,7 @@ impl Batch {
             ..stamp
         });
         self.bytes -= second.bytes;
-        self.closed = true;
+        (self.closed, self.hung_up) = (true, 0);
         (self, second)
     }
 }

@@ -2,8 +2,10 @@
 
 use super::batch::Batch;
 use super::ids::{BrokerId, ConnId, RequestId, TopicId};
+use super::request_limit::RequestLimit;
 use super::timer::{Scheduled, Time};
 use crate::config::HostPort;
+use crate::protocol::record_batch::BATCH_OVERHEAD;
 use crate::seeded_bug::{Bug, is_seeded};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
@@ -46,13 +48,27 @@ pub(super) struct InFlight {
     pub batches: Vec<InFlightBatch>,
 }
 
-/// When a broker may be connected to again.
-#[derive(Debug)]
+impl InFlight {
+    /// Bytes of its batches.
+    pub fn bytes(&self) -> usize {
+        request_bytes(&self.batches)
+    }
+}
+
+/// Upper bound of the encoded size of a request's batches.
+pub(super) fn request_bytes(batches: &[InFlightBatch]) -> usize {
+    batches.iter().map(|sent| BATCH_OVERHEAD + sent.batch.bytes).sum()
+}
+
+/// When a broker may be connected to again. It goes by what connections were good for, and not by whether one was made.
+#[derive(Debug, Default)]
 pub(super) struct Backoff {
     /// Failed connects, or connections that broke before they served, in a row.
     pub failures: u32,
     /// No connect before this.
     pub connect_after: Time,
+    /// Times in a row that it named brokers of which none was reached since. Of entries of `metadata_broker_list` only.
+    pub in_vain: u32,
     /// Not asked for metadata before this: it failed `conn_retry_limit` times.
     pub rests_until: Time,
 }
@@ -76,6 +92,7 @@ pub(super) struct Broker {
     pub current: bool,
     pub backoff: Backoff,
     pub throttle: Throttle,
+    pub request_limit: RequestLimit,
     pub in_flight: VecDeque<InFlight>,
     /// The last request to it that was not to take messages.
     pub last_asked: Option<RequestId>,
@@ -92,8 +109,9 @@ impl Broker {
             address,
             conn_state: ConnState::Closed,
             current: true,
-            backoff: Backoff { failures: 0, connect_after: Time(0), rests_until: Time(0) },
+            backoff: Backoff::default(),
             throttle: Throttle::default(),
+            request_limit: RequestLimit::default(),
             in_flight: VecDeque::new(),
             last_asked: None,
             ready: VecDeque::new(),
@@ -132,7 +150,8 @@ impl Broker {
 
     /// Requests that may be in flight at a time, of the `max` that the configuration allows.
     pub fn window(&self, max: usize) -> usize {
-        if self.throttle.one_at_a_time { 1 } else { max }
+        let one_at_a_time = self.throttle.one_at_a_time || self.request_limit.is_open();
+        if one_at_a_time { 1 } else { max }
     }
 
     /// True while nothing speaks against a connect at `now`.
@@ -161,6 +180,32 @@ impl Brokers {
             connections: HashMap::new(),
             listed: VecDeque::new(),
         }
+    }
+
+    /// A broker of the cluster was reached: those of the list have not been asked in vain.
+    pub fn reached(&mut self) {
+        let listed = self.known.range_mut(..0).map(|(_, broker)| broker);
+        for broker in listed.filter(|broker| broker.backoff.in_vain > 0) {
+            (broker.backoff.in_vain, broker.backoff.connect_after) = (0, Time(0));
+        }
+    }
+
+    /// A connected broker that has nothing to do.
+    pub fn idle_connection(&self) -> Option<ConnId> {
+        self.known.values().find_map(|broker| match broker.conn_state {
+            ConnState::Up(conn) if broker.in_flight.is_empty() && broker.ready.is_empty() => {
+                Some(conn)
+            }
+            _ => None,
+        })
+    }
+
+    /// True when nobody who waits for a connection has more to send.
+    pub fn is_busiest(&self, now: Time, node: BrokerId) -> bool {
+        let ready = |broker: &Broker| broker.ready.len();
+        let ours = self.known.get(&node).map_or(0, ready);
+        let waiting = self.known.values().filter(|broker| broker.may_connect(now));
+        waiting.map(ready).max().is_none_or(|most| most <= ours)
     }
 
     /// The one that a connection leads to.

@@ -69,6 +69,7 @@ impl Producer {
             }
             Decision::Delivered => {
                 self.check_passed(&sent, told);
+                self.free_later_parts(&sent);
                 self.finish(now, sent, delivered(told));
             }
             Decision::Split => {
@@ -125,6 +126,12 @@ impl Producer {
         self.release_partition(now, sent.topic, sent.partition, stamp, vec![sent.batch], None);
     }
 
+    /// Fails a batch that may be in the log.
+    pub(super) fn fail_in_doubt(&mut self, now: Time, mut sent: InFlightBatch, reason: Reason) {
+        sent.batch.in_log = sent.batch.in_log.or(InLog::Maybe);
+        self.finish(now, sent, Delivery::Failed { reason, in_doubt: true });
+    }
+
     /// A batch that lies so near its log's start that those that wait for its fate cannot stand before it tells
     /// nothing of them: the topic was made anew.
     fn check_passed(&mut self, sent: &InFlightBatch, told: Option<&ProducedPartition>) {
@@ -134,6 +141,16 @@ impl Producer {
             && offset < partition.passed_records()
         {
             partition.log_is_new();
+        }
+    }
+
+    /// The broker took a part of a batch: the rest of that is not in the log.
+    fn free_later_parts(&mut self, sent: &InFlightBatch) {
+        let partitions = &mut self.topics[sent.topic].partitions;
+        if let Some(partition) = partitions.get_mut(sent.partition as usize)
+            && let Some(stamp) = sent.batch.stamp.filter(|_| sent.batch.is_part())
+        {
+            partition.free_later_parts(&stamp);
         }
     }
 

@@ -23,6 +23,10 @@ const DOUBTFUL: u32 = 3;
 /// Pause between connections that are made to ask another broker.
 const SECOND_OPINION_AFTER: Duration = Duration::from_secs(2);
 
+/// How many times as long as after a failure the pause may become before the list is asked again that named none but
+/// brokers out of reach. Those are tried meanwhile.
+const IN_VAIN: u32 = 10;
+
 /// Brokers that a cluster may have.
 const MAX_BROKERS: usize = 4_096;
 
@@ -209,7 +213,8 @@ impl Producer {
                 best = Some(best.map_or(rank, |best: (u32, bool, u64, BrokerId)| best.min(rank)));
             }
         }
-        if let Some((.., node)) = best {
+        let room = self.brokers.connections.len() < self.rules.max_connections;
+        if let Some((.., node)) = best.filter(|_| room) {
             self.metadata.connect_tried = Some(now);
             self.connect(node);
             earliest = now + NEXT_BOOTSTRAP_AFTER;
@@ -239,9 +244,17 @@ impl Producer {
         for (id, broker) in &mut self.brokers.known {
             match named.get(id) {
                 _ if *id < 0 => {
-                    // The list has served; it is tried again when no known broker answers.
+                    // The list has served; it is tried again when no known broker answers, later each time.
                     if let ConnState::Up(conn) | ConnState::Connecting(conn) = broker.conn_state {
                         closing.push(conn);
+                        broker.backoff.in_vain = broker.backoff.in_vain.saturating_add(1);
+                        let pause = retry::backoff(
+                            self.rules.reconnect_backoff,
+                            self.rules.reconnect_backoff_max * IN_VAIN,
+                            broker.backoff.in_vain,
+                            &mut self.random,
+                        );
+                        broker.backoff.connect_after = now + pause;
                     }
                 }
                 None => broker.current = false,

@@ -1,9 +1,10 @@
 //! Brokers at work: when one is connected to, what goes into a request, what becomes of a connection that ends.
 
 use super::accumulator::Next;
-use super::api::{Action, CloseReason, Notice};
-use super::broker::{ConnState, InFlightBatch, MAX_THROTTLE};
+use super::api::{Action, CloseReason, Notice, Reason};
+use super::broker::{Broker, ConnState, InFlightBatch, MAX_THROTTLE, request_bytes};
 use super::ids::{BrokerId, ConnId, RequestId};
+use super::request_limit::{HOPELESS, SMALLEST_LIMIT};
 use super::retry;
 use super::state::Producer;
 use super::timer::{Time, Timer};
@@ -14,9 +15,6 @@ use std::time::Duration;
 /// connection is closed: the answer that the limit passed needs time to travel too.
 const ANSWER_GRACE: Duration = Duration::from_millis(500);
 
-/// Encoded batches that go into one request, unless a single batch is larger.
-const REQUEST_BYTES: usize = 1 << 20;
-
 /// How many times as long the pause before the next connect is after a refusal.
 const AFTER_REFUSAL: u32 = 10;
 
@@ -25,7 +23,10 @@ const AFTER_REFUSAL: u32 = 10;
 pub(super) enum Ending {
     /// We closed it, and nothing is wrong.
     Wanted,
-    Failed,
+    /// We closed it, since an answer did not come.
+    TimedOut,
+    /// It could not be made, or broke.
+    Broken,
     /// The broker does not let us in.
     Refused,
 }
@@ -56,11 +57,16 @@ impl Producer {
                 if broker.ready.is_empty() {
                     return false;
                 }
-                if broker.may_connect(now) {
+                let at = broker.backoff.connect_after;
+                let at = if at > now {
+                    at
+                } else if self.make_room(now, node) {
                     self.connect(node);
                     return true;
-                }
-                let at = broker.backoff.connect_after;
+                } else {
+                    now + self.rules.reconnect_backoff
+                };
+                let Some(broker) = self.brokers.known.get_mut(&node) else { return false };
                 self.timers.schedule(&mut broker.scheduled, Timer::Broker(node), at);
                 false
             }
@@ -83,6 +89,20 @@ impl Producer {
         }
     }
 
+    /// True when a connection more may be made. Where there are as many as there may be an idle one is closed for the
+    /// sake of the broker for which most waits.
+    pub(super) fn make_room(&mut self, now: Time, node: BrokerId) -> bool {
+        if self.brokers.connections.len() < self.rules.max_connections {
+            return true;
+        }
+        if !self.brokers.is_busiest(now, node) {
+            return false;
+        }
+        let Some(idle) = self.brokers.idle_connection() else { return false };
+        self.close(now, idle, CloseReason::NotNeeded);
+        true
+    }
+
     /// Takes partitions from the front of a sink's list that moved away since they were put there.
     pub(super) fn prune(&mut self, node: BrokerId) {
         let Some(broker) = self.brokers.known.get_mut(&node) else { return };
@@ -101,6 +121,11 @@ impl Producer {
         let mut again = Vec::new();
         let mut bytes = 0;
         let Some(broker) = self.brokers.known.get_mut(&node) else { return false };
+        let limit = broker.request_limit.bytes(now);
+        // What is too large even alone goes alone, so that its end is nothing else's.
+        if broker.in_flight.iter().any(|sent| sent.bytes() > limit) {
+            return false;
+        }
         while let Some(&(id, index)) = broker.ready.front() {
             let topic = &mut self.topics[id];
             let partition = topic.partitions.get_mut(index as usize);
@@ -118,8 +143,10 @@ impl Producer {
                 self.timers.schedule(&mut partition.scheduled, timer, at);
                 continue;
             }
+            partition.cut_front(limit);
             let front = partition.front_bytes();
-            if !batches.is_empty() && bytes + front > REQUEST_BYTES {
+            let is_too_large = front > limit && !broker.in_flight.is_empty();
+            if !batches.is_empty() && bytes + front > limit || is_too_large {
                 break;
             }
             broker.ready.pop_front();
@@ -199,7 +226,7 @@ impl Producer {
     pub(super) fn close(&mut self, now: Time, conn: ConnId, reason: CloseReason) {
         self.out.actions.push_back(Action::Close { conn, reason });
         let ending = match reason {
-            CloseReason::RequestTimeout => Ending::Failed,
+            CloseReason::RequestTimeout => Ending::TimedOut,
             CloseReason::NotNeeded => Ending::Wanted,
         };
         self.drop_connection(now, conn, ending);
@@ -216,8 +243,9 @@ impl Producer {
         broker.conn_state = ConnState::Closed;
         // It was this connection that the broker did not read from.
         broker.throttle.until = now;
-        let lost: Vec<InFlightBatch> =
-            broker.in_flight.drain(..).flat_map(|sent| sent.batches).collect();
+        let was_broken = ending == Ending::Broken;
+        let lost = self.take_lost(now, node, was_broken);
+        let Some(broker) = self.brokers.known.get_mut(&node) else { return };
         if failed {
             broker.backoff.failures = broker.backoff.failures.saturating_add(1);
             if broker.backoff.failures >= self.rules.conn_retry_limit && !last_hope {
@@ -239,7 +267,7 @@ impl Producer {
             if is_seeded(Bug::LoseOnDisconnect) {
                 continue;
             }
-            self.retry_in_doubt(now, sent);
+            self.retry_lost(now, node, sent);
         }
         self.forget_asked_identity(now, conn, failed);
         self.prune(node);
@@ -254,6 +282,46 @@ impl Producer {
             self.want_metadata(now);
         }
         self.reschedule_metadata(now);
+    }
+
+    /// Takes back what was in flight. When the connection broke, it may be that the broker does not take requests that
+    /// are as large, and hung up.
+    fn take_lost(&mut self, now: Time, node: BrokerId, was_broken: bool) -> Vec<InFlightBatch> {
+        let Some(broker) = self.brokers.known.get_mut(&node) else { return Vec::new() };
+        let requests = std::mem::take(&mut broker.in_flight).into_iter();
+        let mut requests: Vec<_> = requests.map(|sent| sent.batches).collect();
+        if was_broken
+            && let Some(largest) = requests.iter_mut().max_by_key(|sent| request_bytes(sent))
+        {
+            let bytes = request_bytes(largest);
+            if let [sent] = &mut largest[..] {
+                sent.batch.hung_up += u32::from(bytes >= SMALLEST_LIMIT);
+            }
+            let is_new = broker.request_limit.hung_up(now, bytes);
+            if is_new && let Some(sent) = largest.iter().max_by_key(|sent| sent.batch.bytes) {
+                let (topic, address) = (sent.topic, broker.address.clone());
+                self.out.notices.push_back(Notice::HungUp { topic, broker: node, address, bytes });
+            }
+        }
+        requests.into_iter().flatten().collect()
+    }
+
+    /// A batch's connection is gone: it is sent again, unless it is a single record that the broker hangs up on each
+    /// time that it comes, see [`request_limit`](super::request_limit).
+    fn retry_lost(&mut self, now: Time, node: BrokerId, sent: InFlightBatch) {
+        let hopeless = sent.batch.records.len() == 1 && sent.batch.hung_up >= HOPELESS;
+        let passes = |broker: &Broker| broker.request_limit.some_pass();
+        let others_pass = self.brokers.known.get(&node).is_some_and(passes);
+        let overdue = sent.batch.born() + self.rules.message_timeout <= now;
+        let reason = match (others_pass, overdue) {
+            _ if !hopeless => None,
+            (true, _) => Some(Reason::HungUp),
+            (false, overdue) => overdue.then_some(Reason::TimedOut),
+        };
+        match reason {
+            Some(reason) => self.fail_in_doubt(now, sent, reason),
+            None => self.retry_in_doubt(now, sent),
+        }
     }
 
     /// True when no other broker is connected or could be tried now. A broker that leads partitions with

@@ -27,6 +27,7 @@
 //! |---|---|---|
 //! | none, DUPLICATE_SEQUENCE_NUMBER | delivered | delivered |
 //! | OUT_OF_ORDER_SEQUENCE_NUMBER, its answer and that of a later one lost | passed | wait for the older one |
+//! | OUT_OF_ORDER_SEQUENCE_NUMBER, for a part of a batch in doubt | see [`request_limit`](super::request_limit) | wait for the older one |
 //! | OUT_OF_ORDER_SEQUENCE_NUMBER | not in the log: restart; a dead worker's is sent as new | wait for the older one |
 //! | UNKNOWN_PRODUCER_ID | the broker forgot us: the same, said and counted | wait for the older one |
 //! | INVALID_PRODUCER_EPOCH, INVALID_PRODUCER_ID_MAPPING | restart with a new id, said and counted | the same |
@@ -47,13 +48,15 @@ use crate::seeded_bug::{Bug, is_seeded};
 
 impl Producer {
     /// Takes a batch that another producer stamped and whose fate nobody knows: it is sent again as it is,
-    /// before what comes later. Batches of one partition are to be handed in in the order of their numbers.
+    /// before what comes later. `is_part`: see [`Batch::is_part`]. Batches of one partition are to be handed in in the
+    /// order of their numbers.
     pub fn handle_repeat(
         &mut self,
         now: Time,
         topic: TopicId,
         partition: u32,
         stamp: ProducerStamp,
+        is_part: bool,
         records: Vec<Record>,
     ) {
         self.load.held += records.len() as u64;
@@ -61,7 +64,7 @@ impl Producer {
             let born = record.born.min(now);
             Record { born, partition: Some(partition), ..record }
         });
-        let batch = Batch::repeated(stamp, records);
+        let batch = Batch::repeated(stamp, is_part, records);
         self.route_repeat(now, topic, partition, batch);
     }
 
@@ -111,6 +114,9 @@ impl Producer {
             // Its turn comes after that of the one that is missing.
             return self.retry(now, sent, Retry::QUIETLY);
         };
+        if error == ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER && sent.batch.is_part() {
+            return self.part_is_out_of_order(now, sent);
+        }
         // One that was passed is asked about again when those that were to tell of it did not.
         let asked_again = sent.batch.is_passed();
         sent.batch.unpass();
@@ -146,6 +152,25 @@ impl Producer {
         if let Some(partition) = self.topics[id].partitions.get_mut(index as usize) {
             partition.put_back(passed.into_iter());
             self.reschedule_partition(now, id, index);
+        }
+    }
+
+    /// A part of a batch that may be in the log was refused, though nothing before it is open. Its first number is in
+    /// use then, by the whole, unless there is a gap before it, it is another producer's, or the broker is one of Kafka
+    /// 0.11 that has forgotten us, which says the same then.
+    fn part_is_out_of_order(&mut self, now: Time, sent: InFlightBatch) {
+        let partition = self.topics[sent.topic].partitions.get(sent.partition as usize);
+        let in_use = partition.is_some_and(|partition| {
+            partition.sequence.stamped(&sent.batch)
+                && partition.sequence.is_surely_known(now)
+                && partition.passed_records() == 0
+        });
+        match in_use {
+            true => self.finish(now, sent, Delivery::UNPLACED),
+            false => {
+                let error = ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER;
+                self.fail_in_doubt(now, sent, Reason::Broker(error));
+            }
         }
     }
 

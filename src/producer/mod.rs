@@ -40,6 +40,7 @@ mod metadata;
 pub mod partitioner;
 mod producer_id;
 pub mod random;
+mod request_limit;
 mod retry;
 mod routing;
 mod rules;
@@ -60,7 +61,7 @@ pub use timer::Time;
 use crate::protocol::metadata::MetadataResponse;
 use crate::protocol::produce::{ProduceResponse, ProducedTopicRef};
 use accumulator::Partition;
-use broker::ConnState;
+use broker::{ConnState, request_bytes};
 use dispatch::Ending;
 use metadata::Refresh;
 use timer::Timer;
@@ -180,6 +181,9 @@ impl Producer {
             return;
         }
         broker.conn_state = ConnState::Up(conn);
+        if node >= 0 {
+            self.brokers.reached();
+        }
         self.list_broker(node);
         self.reschedule_metadata(now);
         self.reschedule_identity(now);
@@ -188,7 +192,7 @@ impl Producer {
     /// A connection could not be made, or broke.
     pub fn handle_closed(&mut self, now: Time, conn: ConnId) {
         self.counts.broken_connections += 1;
-        self.drop_connection(now, conn, Ending::Failed);
+        self.drop_connection(now, conn, Ending::Broken);
     }
 
     /// A connection could not be made since the broker and we do not accept each other. To try that again soon is
@@ -220,6 +224,7 @@ impl Producer {
         let sent = self.take_in_flight(conn, request);
         let Some(broker) = self.brokers.of(conn) else { return };
         broker.backoff.failures = 0;
+        broker.request_limit.answered(request_bytes(&sent));
         broker.throttle.one_at_a_time = response.throttle_ms > 0;
         self.throttle(now, conn, response.throttle_ms);
         for sent in sent {

@@ -20,6 +20,10 @@ pub(super) const IN_FLIGHT: usize = 5;
 /// `producer.id.expiration.ms`, a day if nobody said otherwise.
 const REMEMBERED: Duration = Duration::from_secs(1);
 
+/// How long after an acknowledgement it is certain: what brokers keep of a producer goes with the messages that it wrote,
+/// for which they look every five minutes.
+const SURELY_KNOWN: Duration = Duration::from_secs(60);
+
 /// Why and how a partition's numbers start anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Restart {
@@ -99,6 +103,11 @@ impl Sequence {
         if self.owner == Some((stamp.producer_id, stamp.epoch)) {
             self.acknowledged = Some(now);
         }
+    }
+
+    /// True while the broker has no reason to have forgotten us, and all numbers up to now were used.
+    pub fn is_surely_known(&self, now: Time) -> bool {
+        self.gap.is_none() && self.acknowledged.is_some_and(|at| now < at + SURELY_KNOWN)
     }
 
     /// True when numbers were given that a broker may remember.

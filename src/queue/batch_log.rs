@@ -7,6 +7,8 @@
 //!   Whoever is killed before that has written nothing, and has not sent the batch.
 //! - Where two entries name a record, the newer one counts. That is so for a moment only: the older one is withdrawn
 //!   once the newer one is committed, so that a record is never without one, and no older one comes back later.
+//! - A part of a batch that may be in the log as a whole replaces its entry together with that of the rest: both are
+//!   written, then the whole is withdrawn. In between the rest is known by the whole, see [`stamps`](super::stamps).
 //! - An entry stays until all of its records are done, or one of them is known not to be in the log.
 //! - No entry is believed before its checksum and its bounds are checked.
 //!
@@ -22,7 +24,7 @@
 //! 36  u32  partition
 //! 40  u32  records
 //! 44  i16  producer epoch
-//! 46  u16  0
+//! 46  u16  1 for a part of a batch that may be in the log as a whole, otherwise 0
 //! 48       for each of the other records: how far behind the one before it lies, in granules, as a signed varint
 //! ```
 
@@ -32,6 +34,7 @@ use super::space::Space;
 use super::stamps::{OpenBatch, Stamp};
 use crate::crash_points::crash_point;
 use crate::protocol::record_batch::ProducerStamp;
+use crate::protocol::sequence::advance;
 use crate::varint::{put_varint, take_varint32, unzigzag, zigzag};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
@@ -60,10 +63,19 @@ struct Entry {
     serial: u64,
     partition: u32,
     stamp: ProducerStamp,
+    is_part: bool,
     positions: Vec<u64>,
 }
 
 impl Entry {
+    /// What of this batch stands behind its first `count` records, as a part by itself.
+    fn rest_behind(&self, count: usize) -> Option<Entry> {
+        let positions = self.positions.get(count..).filter(|rest| !rest.is_empty())?.to_vec();
+        let base_sequence = advance(self.stamp.base_sequence, count);
+        let stamp = ProducerStamp { base_sequence, ..self.stamp };
+        Some(Entry { stamp, is_part: true, positions, ..*self })
+    }
+
     /// Its bytes, without commit and checksum.
     fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![0; 8];
@@ -75,7 +87,7 @@ impl Entry {
         bytes.extend(self.partition.to_ne_bytes());
         bytes.extend((self.positions.len() as u32).to_ne_bytes());
         bytes.extend(self.stamp.epoch.to_ne_bytes());
-        bytes.extend([0; 2]);
+        bytes.extend(u16::from(self.is_part).to_ne_bytes());
         for pair in self.positions.windows(2) {
             let distance = pair[1].wrapping_sub(pair[0]) as i64 / GRANULE as i64;
             put_varint(&mut bytes, zigzag(distance));
@@ -103,7 +115,9 @@ impl Entry {
             epoch: u32_at(44)? as u16 as i16,
             base_sequence: u32_at(32)? as i32,
         };
-        let entry = Entry { serial: u64_at(8)?, partition: u32_at(36)?, stamp, positions };
+        let (serial, partition) = (u64_at(8)?, u32_at(36)?);
+        let is_part = u16::from_ne_bytes([head[46], head[47]]) != 0;
+        let entry = Entry { serial, partition, stamp, is_part, positions };
         let is_whole = entry.positions.len() == u32_at(40)? as usize;
         let is_possible = stamp.base_sequence >= 0
             && Stamp::of_record(stamp, entry.partition, 0, 1).is_possible();
@@ -111,8 +125,8 @@ impl Entry {
     }
 
     fn is_same_batch(&self, other: &Entry) -> bool {
-        (self.partition, self.stamp, &self.positions)
-            == (other.partition, other.stamp, &other.positions)
+        (self.partition, self.stamp, self.is_part, &self.positions)
+            == (other.partition, other.stamp, other.is_part, &other.positions)
     }
 }
 
@@ -224,7 +238,8 @@ impl BatchLog {
             for (index, position) in entry.positions.iter().enumerate() {
                 stamps.insert(
                     *position,
-                    Stamp::of_record(entry.stamp, entry.partition, index, count),
+                    Stamp::of_record(entry.stamp, entry.partition, index, count)
+                        .part(entry.is_part),
                 );
             }
         }
@@ -270,30 +285,55 @@ impl BatchLog {
 
     // ------------------------------------------------------------------------------ what is written
 
-    /// Writes down that the records at `positions` are about to be sent as one batch.
+    /// Writes down that the records at `positions` are about to be sent as one batch, or as a part of the one that is
+    /// on record.
     pub fn put(
         &mut self,
         records: &mut Space,
         partition: u32,
         stamp: ProducerStamp,
+        is_part: bool,
         positions: &[u64],
     ) -> Result<(), NoRoom> {
         let Some(first) = positions.first() else { return Ok(()) };
         let serial = self.next_serial;
-        let entry = Entry { serial, partition, stamp, positions: positions.to_vec() };
+        let entry = Entry { serial, partition, stamp, is_part, positions: positions.to_vec() };
         let known = self.live.get(first).and_then(|live| self.entry(live.blocks.start));
-        if known.is_some_and(|known| known.is_same_batch(&entry)) {
+        if known.as_ref().is_some_and(|known| known.is_same_batch(&entry)) {
             return Ok(());
         }
+        let whole = known.filter(|known| is_part && known.positions.starts_with(positions));
+        let rest = whole.and_then(|whole| whole.rest_behind(positions.len()));
         let bytes = entry.encode();
         let blocks = self.room_for(records, bytes.len().div_ceil(BLOCK)).ok_or(NoRoom)?;
-        self.next_serial += 1;
+        self.free[blocks.clone()].fill(false);
+        let rest = match rest {
+            None => None,
+            Some(rest) => {
+                let rest = Entry { serial: serial + 1, ..rest };
+                let bytes = rest.encode();
+                let Some(place) = self.room_for(records, bytes.len().div_ceil(BLOCK)) else {
+                    self.free[blocks].fill(true);
+                    self.lowest = 0;
+                    return Err(NoRoom);
+                };
+                self.free[place.clone()].fill(false);
+                Some((place, rest, bytes))
+            }
+        };
+        self.next_serial += 2;
         self.write(blocks.start, bytes);
-        for older in self.overlapping(records, positions) {
+        let older = self.overlapping(records, positions);
+        if let Some((place, _, bytes)) = &rest {
+            self.write(place.start, bytes.clone());
+        }
+        for older in older {
             self.remove(records, older);
         }
-        self.free[blocks.clone()].fill(false);
         self.remember(records, blocks, &entry);
+        if let Some((place, rest, _)) = rest {
+            self.remember(records, place, &rest);
+        }
         Ok(())
     }
 

@@ -15,6 +15,10 @@ use crate::protocol::sequence::{advance, distance};
 use crate::seeded_bug::{Bug, is_seeded};
 use std::collections::BTreeMap;
 
+/// On a batch's first record: the batch was cut from a larger one that may be in the log as a whole. What follows it in
+/// number without a first record of its own is the rest of that.
+const PART: u32 = 1 << 31;
+
 /// A record's place in a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
@@ -24,7 +28,7 @@ pub struct Stamp {
     pub epoch: i16,
     /// The record's number in its partition.
     pub sequence: i32,
-    /// Records in the batch on its first record, 0 on the others.
+    /// Records in the batch on its first record, and [`PART`]; 0 on the others.
     pub batch_records: u32,
     /// The partition it was sent to.
     pub partition: u32,
@@ -47,6 +51,21 @@ impl Stamp {
     pub(super) fn is_possible(&self) -> bool {
         let Stamp { producer_id, epoch, sequence, partition, .. } = *self;
         producer_id >= 0 && epoch >= 0 && sequence >= 0 && i32::try_from(partition).is_ok()
+    }
+
+    /// The same, as that of a record of such a part, or of a whole.
+    pub fn part(self, is_part: bool) -> Stamp {
+        let is_first = self.batch_records != 0;
+        let part = if is_part && is_first { PART } else { 0 };
+        Stamp { batch_records: self.batch_records | part, ..self }
+    }
+
+    fn is_part(&self) -> bool {
+        self.batch_records & PART != 0
+    }
+
+    fn records(&self) -> usize {
+        (self.batch_records & !PART) as usize
     }
 }
 
@@ -72,6 +91,8 @@ pub struct OpenBatch {
     pub partition: u32,
     /// By which a broker knows it.
     pub stamp: ProducerStamp,
+    /// It was cut from a batch that may be in the log as a whole.
+    pub is_part: bool,
     /// The records, in the order of their numbers; done ones among them.
     pub positions: Vec<u64>,
 }
@@ -90,25 +111,33 @@ pub fn open_batches(records: impl IntoIterator<Item = Stamped>) -> Vec<OpenBatch
         chain.sort_by_key(|record| distance(middle, record.stamp.sequence));
         let mut rest = &chain[..];
         while let Some(first) = rest.first() {
-            let count = (first.stamp.batch_records as usize).clamp(1, rest.len());
+            let count = first.stamp.records().clamp(1, rest.len());
             let (batch, after) = rest.split_at(count);
             if !is_whole(batch) {
                 rest = &rest[1..];
                 continue;
             }
+            let is_part = first.stamp.is_part();
+            let remainder = if is_part { headless(batch, after) } else { 0 };
+            let (remainder, after) = after.split_at(remainder);
             rest = after;
-            if batch.iter().any(|record| !record.done) {
-                let base_sequence = first.stamp.sequence;
-                open.push(OpenBatch {
-                    topic,
-                    partition,
-                    stamp: ProducerStamp { producer_id, epoch, base_sequence },
-                    positions: batch
-                        .iter()
-                        .filter(|record| !(record.done && is_seeded(Bug::RepeatOpenRecordsOnly)))
-                        .map(|record| record.position)
-                        .collect(),
-                });
+            for batch in [batch, remainder] {
+                if batch.iter().any(|record| !record.done) {
+                    let base_sequence = batch[0].stamp.sequence;
+                    open.push(OpenBatch {
+                        topic,
+                        partition,
+                        stamp: ProducerStamp { producer_id, epoch, base_sequence },
+                        is_part,
+                        positions: batch
+                            .iter()
+                            .filter(|record| {
+                                !(record.done && is_seeded(Bug::RepeatOpenRecordsOnly))
+                            })
+                            .map(|record| record.position)
+                            .collect(),
+                    });
+                }
             }
         }
     }
@@ -117,11 +146,17 @@ pub fn open_batches(records: impl IntoIterator<Item = Stamped>) -> Vec<OpenBatch
 
 fn is_whole(batch: &[Stamped]) -> bool {
     let first = &batch[0].stamp;
-    first.batch_records as usize == batch.len()
-        && batch.iter().enumerate().skip(1).all(|(index, record)| {
-            record.stamp.batch_records == 0
-                && distance(first.sequence, record.stamp.sequence) as usize == index
-        })
+    first.records() == batch.len() && headless(&batch[..1], &batch[1..]) == batch.len() - 1
+}
+
+/// How many of the records behind a part are the rest of what it was cut from.
+fn headless(part: &[Stamped], after: &[Stamped]) -> usize {
+    let first = part[0].stamp.sequence;
+    let follows = |(index, record): &(usize, &Stamped)| {
+        record.stamp.batch_records == 0
+            && distance(first, record.stamp.sequence) as usize == part.len() + index
+    };
+    after.iter().enumerate().take_while(follows).count()
 }
 
 #[cfg(test)]
@@ -170,6 +205,24 @@ mod tests {
         assert_eq!(positions(&headless), [vec![16]]);
         let hostile = [record(8, 0, u32::MAX, false), record(16, 1, 1, false)];
         assert_eq!(positions(&hostile), [vec![16]]);
+    }
+
+    #[test]
+    fn one_store_cuts_a_batch_in_two_and_both_are_known_as_parts() {
+        let cut = |parts: &[(i32, u32)]| {
+            let heads = parts.iter().copied().collect::<BTreeMap<_, _>>();
+            let records =
+                (0..6).map(|n| record(n as u64, n, heads.get(&n).copied().unwrap_or(0), n == 0));
+            let open = open_batches(records.collect::<Vec<_>>());
+            open.into_iter().map(|open| (open.is_part, open.positions)).collect::<Vec<_>>()
+        };
+        assert_eq!(cut(&[(0, 4), (4, 2)]), [(false, vec![0, 1, 2, 3]), (false, vec![4, 5])]);
+        let part = Stamp { batch_records: 2, ..record(0, 0, 0, false).stamp }.part(true);
+        let cut_once = [(0, part.batch_records), (4, 2)];
+        assert_eq!(cut(&cut_once), [(true, vec![0, 1]), (true, vec![2, 3]), (false, vec![4, 5])]);
+        assert_eq!(part.part(false).batch_records, part.batch_records, "it stays one");
+        let other = Stamp { batch_records: 0, ..part };
+        assert_eq!(other.part(true).batch_records, 0, "only a first record says so");
     }
 
     #[test]

@@ -282,7 +282,7 @@ impl Connections {
         for sent in sent {
             let Some(stamp) = sent.batch.stamp else { continue };
             let ids = sent.batch.records.iter().map(|record| record.id);
-            if let Err(error) = queues.stamp(sent.partition, stamp, ids) {
+            if let Err(error) = queues.stamp(sent.partition, stamp, sent.batch.is_part(), ids) {
                 // It is not sent: the time limit of the request ends it, and it is tried again.
                 let text = format_args!(
                     "{error}: there is no more memory where queue_path lies, and sending waits for it"

@@ -117,7 +117,8 @@ fn repeat_open_batches(
         let records: Vec<producer::Record> = records.collect();
         match topic_of(cx, queues, producer, number, batch.topic) {
             Some(topic) => {
-                producer.handle_repeat(cx.now, topic, batch.partition, batch.stamp, records);
+                let (partition, stamp, is_part) = (batch.partition, batch.stamp, batch.is_part);
+                producer.handle_repeat(cx.now, topic, partition, stamp, is_part, records);
             }
             None => lose_topicless(cx, queues, records),
         }

@@ -125,12 +125,13 @@ impl Queues {
         &mut self,
         partition: u32,
         stamp: ProducerStamp,
+        is_part: bool,
         ids: impl Iterator<Item = RecordId> + Clone,
     ) -> Result<(), NoRoom> {
         let Some(first) = ids.clone().next() else { return Ok(()) };
         let Some((reader, _)) = self.place(first) else { return Ok(()) };
         let head = reader.head();
-        reader.stamp(partition, stamp, ids.map(|id| name::position(id, head)))
+        reader.stamp_as(partition, stamp, is_part, ids.map(|id| name::position(id, head)))
     }
 
     /// Writes down that a record is known not to be in the log.

@@ -129,7 +129,7 @@ impl FailedCallback {
                 code: match group.reason {
                     Reason::Broker(code) => Some(code.0),
                     Reason::TopicUnknown => Some(3),
-                    Reason::TimedOut | Reason::QueueFull => None,
+                    Reason::TimedOut | Reason::QueueFull | Reason::HungUp => None,
                 },
             });
             let Group { topic, reason, in_doubt, .. } = group;

@@ -65,6 +65,8 @@ pub struct Cluster {
     pub topics: Vec<ModelTopic>,
     /// Largest batch that is taken, in records.
     pub max_records: usize,
+    /// Largest request that is read, in bytes: on others brokers hang up.
+    pub max_request: usize,
     /// A broker has forgotten producers at some time.
     pub forgot: bool,
     /// A broker recognises no more than the last batch of a producer.

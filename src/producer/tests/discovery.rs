@@ -7,6 +7,77 @@ use crate::protocol::metadata::{BrokerMetadata, PartitionMetadata, TopicMetadata
 use std::collections::BTreeSet;
 
 const TOPICS: usize = 7;
+
+#[test]
+fn a_list_that_names_brokers_out_of_reach_is_asked_less_and_less_often() {
+    let mut stage = Stage::new(rules());
+    let topic = stage.producer.topic(stage.now, "t");
+    stage.log(topic, None);
+    let mut visits = 0;
+    for _ in 0..6_000 {
+        for action in stage.actions() {
+            match action {
+                Action::Connect { conn, broker, .. } if broker >= 0 => {
+                    stage.producer.handle_closed(stage.now, conn);
+                }
+                Action::Connect { conn, .. } => {
+                    visits += 1;
+                    stage.producer.handle_connected(stage.now, conn);
+                }
+                Action::Metadata { conn, .. } => {
+                    stage.answer_metadata(conn, &[(1, "nowhere")], &[Some(1)]);
+                }
+                _ => {}
+            }
+        }
+        stage.pass(Duration::from_millis(10));
+    }
+    assert!((3..=15).contains(&visits), "{visits} in a minute");
+}
+
+#[test]
+fn no_more_connections_are_asked_for_than_there_may_be_and_the_busiest_broker_goes_first() {
+    const BROKERS: i32 = 40;
+    let rules = Rules { max_connections: 3, message_timeout: 600 * SECOND, ..fast() };
+    let mut stage = Stage::new(rules);
+    let topic = stage.producer.topic(stage.now, "t");
+    let (boot, _) = stage.connect();
+    stage.connect_done(boot);
+    let names: Vec<String> = (0..BROKERS).map(|id| format!("b{id}")).collect();
+    let brokers: Vec<(i32, &str)> = (0..BROKERS).zip(names.iter().map(|name| &**name)).collect();
+    let leaders: Vec<Option<i32>> = (0..BROKERS).map(Some).collect();
+    stage.answer_metadata(boot, &brokers, &leaders);
+    for partition in 0..BROKERS as u32 {
+        let (id, born) = (RecordId(u64::from(partition)), stage.now);
+        let record = Record { id, key_hash: None, partition: Some(partition), bytes: 100, born };
+        stage.producer.handle_record(stage.now, NewRecord { topic, record });
+    }
+    let mut open = BTreeSet::new();
+    let mut delivered = 0;
+    for _ in 0..2_000 {
+        for action in stage.actions() {
+            match action {
+                Action::Connect { conn, .. } => {
+                    open.insert(conn);
+                    stage.producer.handle_connected(stage.now, conn);
+                }
+                Action::Close { conn, .. } => drop(open.remove(&conn)),
+                Action::Produce { conn, request } => {
+                    let sent = stage.producer.request(conn, request);
+                    let batches = sent.iter().map(|sent| (sent.topic, sent.partition, vec![]));
+                    let seen = (conn, request, batches.collect());
+                    stage.answer(&seen, |p| told(p, ErrorCode::NONE));
+                }
+                _ => {}
+            }
+            assert!(open.len() <= 3, "{open:?}");
+        }
+        delivered += stage.outcomes().len();
+        stage.pass(Duration::from_millis(50));
+    }
+    assert_eq!(delivered, BROKERS as usize);
+}
+
 const PARTITIONS: i32 = 2;
 
 /// Requests for metadata until none is wanted: the topics of each. They are answered, those of `silent` excepted: there

@@ -1,7 +1,7 @@
 //! Idempotence by example. The names begin with the fault's number in TESTING.md, where it has one.
 
 use super::scene::{Broker, DEAD, OnWay, Scene, Told, idempotent, stamp, stamps};
-use super::stage::{SECOND, failed, told};
+use super::stage::{SECOND, Stage, failed, fast, told};
 use super::*;
 use crate::protocol::init_producer_id::InitProducerIdResponse;
 use crate::protocol::produce::{ProducedTopic, RecordError};
@@ -19,6 +19,96 @@ fn idm_01_after_a_lost_acknowledgement_the_same_batch_is_sent_and_a_double_is_su
         assert_eq!(scene.outcomes(), [(vec![id], DELIVERED)]);
         assert_eq!(scene.resent_in_doubt(), 0);
     }
+}
+
+#[test]
+fn brk_19_what_a_broker_hangs_up_on_is_sent_in_smaller_requests_and_that_is_said_once() {
+    const LIMIT: usize = 26_000;
+    for mode in [Idempotence::Required, Idempotence::Off] {
+        let acks = if mode == Idempotence::Off { 1 } else { -1 };
+        let linger = SECOND;
+        let rules = Rules { idempotence: mode, acks, linger, batch_records: 1000, ..idempotent() };
+        let (mut scene, mut broker) = (Scene::new(rules), Broker::new());
+        let expected: Vec<u64> = (0..400).map(|_| scene.log()).collect();
+        let begin = scene.stage.now;
+        let mut sent = scene.wait(SECOND);
+        let (mut delivered, mut hang_ups) = (Vec::new(), 0);
+        while delivered.len() < expected.len() {
+            assert!(scene.stage.now < begin + 10 * SECOND, "{} are delivered", delivered.len());
+            for on_way in std::mem::take(&mut sent) {
+                if on_way.3.len() * 100 > LIMIT {
+                    hang_ups += 1;
+                    scene.stage.producer.handle_closed(scene.stage.now, on_way.0);
+                } else {
+                    let told = broker.take(&on_way);
+                    scene.answer_with(&on_way, told);
+                }
+            }
+            for (ids, delivery) in scene.outcomes() {
+                assert_eq!(delivery, DELIVERED);
+                delivered.extend(ids);
+            }
+            sent.extend(scene.wait(SECOND / 10));
+        }
+        assert_eq!((&delivered, &broker.log()), (&expected, &expected), "{mode:?}");
+        let notices = std::iter::from_fn(|| scene.stage.producer.poll_notice());
+        assert_eq!(notices.filter(|said| matches!(said, Notice::HungUp { .. })).count(), 1);
+        assert_eq!(hang_ups, 2);
+    }
+}
+
+#[test]
+fn brk_19_a_part_that_is_out_of_order_is_in_the_log_with_the_whole() {
+    let mut scene = Scene::new(Rules { batch_records: 4, ..idempotent() });
+    let mut broker = Broker::new();
+    let mut expected: Vec<u64> = (0..8).map(|_| scene.log()).collect();
+    let first = scene.sent();
+    let told = broker.take(&first[0]);
+    scene.answer_with(&first[0], told);
+    let mut sent = scene.sent();
+    // The second batch is appended and its answer lost; then the limit is lowered below its size.
+    broker.take(&sent[0]);
+    for _ in 0..2 {
+        sent = scene.cut(&sent[0]);
+    }
+    assert_eq!((sent[0].3.len(), stamps(&sent)), (1, vec![stamp(100, 0, 4)]), "a part goes alone");
+    expected.push(scene.log());
+    scene.stage.producer.handle_flush(scene.stage.now);
+    let delivered = scene.finish(&mut broker, sent);
+    assert_eq!((&delivered, &broker.log()), (&expected, &expected));
+    assert_eq!(scene.resent_in_doubt(), 0);
+}
+
+#[test]
+fn brk_19_what_even_alone_is_hung_up_on_fails_in_doubt_while_others_pass() {
+    let mut scene = Scene::new(Rules { message_timeout: 600 * SECOND, ..idempotent() });
+    let (stage, topic) = Stage::ready(Rules { message_timeout: 600 * SECOND, ..fast() }, 2);
+    (scene.stage, scene.topic) = (stage, topic);
+    let large = {
+        let (now, id, partition) = (scene.stage.now, RecordId(5000), Some(0));
+        let record = Record { id, key_hash: None, partition, bytes: 5_000, born: now };
+        scene.stage.producer.handle_record(now, NewRecord { topic, record });
+        id.0
+    };
+    let (mut given_up, mut small) = (Vec::new(), 0);
+    for _ in 0..100 {
+        let now = scene.stage.now;
+        let id = RecordId(small);
+        let record = Record { id, key_hash: None, partition: Some(1), bytes: 100, born: now };
+        scene.stage.producer.handle_record(now, NewRecord { topic, record });
+        small += 1;
+        for request in scene.stage.requests() {
+            let is_large = request.2.iter().any(|(.., ids)| ids.contains(&large));
+            match is_large {
+                true => scene.stage.producer.handle_closed(scene.stage.now, request.0),
+                false => scene.stage.answer(&request, |p| told(p, ErrorCode::NONE)),
+            }
+        }
+        let outcomes = scene.stage.outcomes();
+        given_up.extend(outcomes.into_iter().filter(|(_, delivery)| *delivery != DELIVERED));
+        scene.stage.pass(SECOND);
+    }
+    assert_eq!(given_up, [(vec![large], failed(Reason::HungUp, true))]);
 }
 
 #[test]
@@ -145,7 +235,11 @@ fn idm_04_what_was_never_sent_expires_without_a_gap_and_what_is_in_doubt_does_no
     assert!(none.is_empty());
     let mut again = scene.cut(&again).remove(0);
     for _ in 0..4 {
-        again = scene.cut(&again).remove(0);
+        let mut next = scene.cut(&again);
+        while next.is_empty() {
+            next = scene.wait(SECOND / 10);
+        }
+        again = next.remove(0);
     }
     assert!(scene.wait(Duration::from_secs(4)).is_empty());
     assert_eq!(scene.outcomes(), [(vec![late], failed(Reason::TimedOut, false))]);
@@ -609,7 +703,14 @@ fn a_dead_worker_s_batch_waits_for_a_partition_that_is_not_in_sight_and_is_given
     scene.partitions = 0;
     for (partition, id) in [(1, 1000), (7, 1001)] {
         let stamp = stamp(DEAD, 0, 3);
-        scene.stage.producer.handle_repeat(now, topic, partition, stamp, vec![record(id).record]);
+        scene.stage.producer.handle_repeat(
+            now,
+            topic,
+            partition,
+            stamp,
+            false,
+            vec![record(id).record],
+        );
     }
     assert!(scene.wait(SECOND).is_empty(), "they are sent nowhere else");
     assert!(scene.outcomes().is_empty());

@@ -123,7 +123,14 @@ impl Ledger {
                 records.push(Record { born: now, ..entry.record.record });
             }
             let topic = TopicId(u32::from(batch.topic));
-            producer.handle_repeat(now, topic, batch.partition, batch.stamp, records);
+            producer.handle_repeat(
+                now,
+                topic,
+                batch.partition,
+                batch.stamp,
+                batch.is_part,
+                records,
+            );
         }
         for entry in self.entries.iter_mut().filter(|entry| of_file(entry)) {
             if entry.fate.is_none() && !repeated.contains(&entry.record.record.id.0) {

@@ -144,7 +144,7 @@ impl Scene {
             born: now,
         };
         let records = ids.iter().map(record).collect();
-        self.stage.producer.handle_repeat(now, topic, 0, stamp, records);
+        self.stage.producer.handle_repeat(now, topic, 0, stamp, false, records);
     }
 
     /// Lets `broker` answer everything until nothing is left to be sent; the records that were delivered.
@@ -185,6 +185,7 @@ impl Broker {
                 producers: vec![Default::default()],
             }],
             max_records: usize::MAX,
+            max_request: usize::MAX,
             forgot: false,
             snapshots: false,
             memory: Memory::NEWEST,

@@ -19,6 +19,7 @@ mod scenario;
 use super::cluster::{Answer, Cluster, Faults, ModelBatch, ModelTopic};
 use super::ledger::{Ledger, number};
 use super::*;
+use crate::producer::broker::request_bytes;
 use crate::protocol::init_producer_id::InitProducerIdResponse;
 use crate::queue::stamps::Stamp;
 use crate::seeded_bug::{self, BUGS, Bug, is_seeded};
@@ -34,7 +35,8 @@ enum Event {
     Refused(ConnId),
     /// A connection breaks.
     Broken(ConnId),
-    ProduceArrives(ConnId, RequestId, Vec<ModelBatch>),
+    /// With so many bytes.
+    ProduceArrives(ConnId, RequestId, Vec<ModelBatch>, usize),
     Produced(ConnId, RequestId, ProduceResponse),
     /// About the topics of these names.
     MetadataArrives(ConnId, RequestId, Vec<String>),
@@ -62,6 +64,8 @@ enum Event {
     SetClock(i64),
     /// Brokers take batches of so many records at most from now on.
     Limit(usize),
+    /// Brokers hang up on requests of more bytes from now on.
+    RequestLimit(usize),
     Elect,
     /// All faults end.
     Heal,
@@ -87,6 +91,9 @@ impl Event {
         )
     }
 }
+
+/// A request with one record has so many bytes at most.
+const LARGEST_ALONE: usize = 400;
 
 struct Sim {
     now: Time,
@@ -305,7 +312,7 @@ impl Sim {
                     self.producer.handle_closed(now, conn);
                 }
             }
-            Event::ProduceArrives(conn, request, batches) => {
+            Event::ProduceArrives(conn, request, batches, bytes) => {
                 // What was sent on a connection that the producer closed may still arrive.
                 let broker = self.led_to[&conn];
                 let late = self.cluster.faults.late;
@@ -317,6 +324,11 @@ impl Sim {
                 self.late |= !lost && closed;
                 if lost || !self.cluster.up[&broker] {
                     return;
+                }
+                if bytes > self.cluster.max_request {
+                    self.tell(|| format!("{conn:?} is hung up on: {bytes} bytes"));
+                    self.cut.insert(conn);
+                    return self.at(Duration::from_micros(100), Event::Broken(conn));
                 }
                 self.tell(|| format!("{conn:?} arrives {batches:?}"));
                 let delay = self.cluster.delay();
@@ -417,6 +429,11 @@ impl Sim {
             Event::Limit(records) => {
                 self.cluster.max_records = records;
                 self.refusals |= records < self.rules.batch_records;
+            }
+            Event::RequestLimit(bytes) => {
+                self.tell(|| format!("requests of more than {bytes} bytes are hung up on"));
+                self.cluster.max_request = bytes;
+                self.refusals |= bytes < LARGEST_ALONE;
             }
             Event::Heal => {
                 self.disk_full = false;
@@ -628,6 +645,8 @@ impl Sim {
         }
         let mut partitions = HashSet::new();
         let mut batches = Vec::new();
+        let bytes = request_bytes(sent);
+        let parts: Vec<bool> = sent.iter().map(|sent| sent.batch.is_part()).collect();
         for sent in sent {
             if !partitions.insert((sent.topic, sent.partition)) {
                 return Err("a partition twice in a request".into());
@@ -643,7 +662,7 @@ impl Sim {
         }
         self.tell(|| format!("{conn:?} sends {batches:?}"));
         // On record before it is sent.
-        for (_, partition, stamp, records) in &batches {
+        for ((_, partition, stamp, records), is_part) in batches.iter().zip(parts) {
             let Some(stamp) = stamp else {
                 records.iter().for_each(|id| self.ledger.sent_plain(*id));
                 continue;
@@ -655,7 +674,8 @@ impl Sim {
                     self.crash();
                     return Ok(());
                 }
-                let stamp = Stamp::of_record(*stamp, *partition, index, records.len());
+                let stamp =
+                    Stamp::of_record(*stamp, *partition, index, records.len()).part(is_part);
                 if !is_seeded(Bug::StampNotKept) {
                     self.ledger.stamp(*id, stamp);
                 }
@@ -677,7 +697,7 @@ impl Sim {
             self.cut.insert(conn);
             self.on_wire(conn, false, delay, Event::Broken(conn));
         } else {
-            self.on_wire(conn, false, delay, Event::ProduceArrives(conn, request, batches));
+            self.on_wire(conn, false, delay, Event::ProduceArrives(conn, request, batches, bytes));
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ impl Reader {
 
     /// Writes down that the records at `positions`, in the order of their sequence numbers, are about to be sent as
     /// one batch. A batch that is repeated keeps what is on record: it may be in the log, so nobody must ever find it
-    /// without. After an error nothing has changed, and the batch must not be sent: once others are done there is
+    /// without. A part of one that may be in the log as a whole is [another matter](Self::stamp_as). After an error nothing has changed, and the batch must not be sent: once others are done there is
     /// room again.
     pub fn stamp(
         &mut self,
@@ -30,12 +30,25 @@ impl Reader {
         stamp: ProducerStamp,
         positions: impl IntoIterator<Item = u64>,
     ) -> Result<(), NoRoom> {
+        self.stamp_as(partition, stamp, false, positions)
+    }
+
+    /// The same for a batch that is a part of another one on record, which may be in the log as a whole, when it
+    /// `is_part`: the rest of that is on record as a part, too, from then on.
+    pub fn stamp_as(
+        &mut self,
+        partition: u32,
+        stamp: ProducerStamp,
+        is_part: bool,
+        positions: impl IntoIterator<Item = u64>,
+    ) -> Result<(), NoRoom> {
         let positions: Vec<u64> = positions.into_iter().collect();
         match self.slots.format() {
-            Format::V3 => self.batches.put(&mut self.space, partition, stamp, &positions),
+            Format::V3 => self.batches.put(&mut self.space, partition, stamp, is_part, &positions),
             Format::V2 => {
                 for (index, position) in positions.iter().enumerate() {
-                    let stamp = Stamp::of_record(stamp, partition, index, positions.len());
+                    let stamp =
+                        Stamp::of_record(stamp, partition, index, positions.len()).part(is_part);
                     self.stamp_slot(*position, &stamp);
                     if index == 0 {
                         crate::crash_points::crash_point("batch half stamped");

@@ -82,6 +82,7 @@ impl Sim {
             refusals,
             cluster: Cluster {
                 max_records: pick(&mut random, &[1, 7, 1000, 1000]) as usize,
+                max_request: usize::MAX,
                 topics_exist_from: Time(pick(&mut random, &[0, 0, 900_000])),
                 random: Random::new(seed ^ 2),
                 faults,
@@ -165,6 +166,11 @@ impl Sim {
         if random.below(4) == 0 {
             let limit = pick(&mut random, &[1, 7]) as usize;
             sim.at(Duration::from_micros(random.below(5_000_000)), Event::Limit(limit));
+        }
+        if random.below(4) == 0 {
+            let limit = pick(&mut random, &[250, 400, 700, 2_000]) as usize;
+            let at = pick(&mut random, &[1, 5_000_000]);
+            sim.at(Duration::from_micros(random.below(at)), Event::RequestLimit(limit));
         }
         if random.below(3) == 0 {
             for _ in 0..1 + random.below(3) {
