@@ -104,7 +104,7 @@ impl Shared {
 struct Run<'a> {
     config: &'a Config,
     shared: &'a Shared,
-    provisioner: &'a mut Provisioner,
+    provisioner: Provisioner,
     dirs: &'a mut Dirs,
     instance: &'a str,
     sources: Sources,
@@ -134,7 +134,6 @@ impl<'a> Run<'a> {
         config: &'a Config,
         shared: &'a Shared,
         queue: &Arc<Queue>,
-        provisioner: &'a mut Provisioner,
         dirs: &'a mut Dirs,
         instance: &'a str,
         disk: &'a Disk,
@@ -152,7 +151,7 @@ impl<'a> Run<'a> {
         Run {
             config,
             shared,
-            provisioner,
+            provisioner: Provisioner::new(queue),
             dirs,
             instance,
             sources: Sources::new(queue.clone()),

@@ -77,8 +77,7 @@ impl Driver {
         });
         let queue = Arc::new(make_queue(&config, instance, &shared)?);
         // What the first messages need; if there is no memory for it now, there may be later.
-        let mut provisioner = Provisioner::new(&queue);
-        provisioner.turn(shared.now_ms());
+        Provisioner::new(&queue).turn(shared.now_ms());
         // Another worker's queue may lie in the other of the two places.
         let parents = [&config.queue_path, &config.backpath].map(Clone::clone);
         let dirs = Dirs::new(queue.dir().clone(), &parents);
@@ -89,7 +88,6 @@ impl Driver {
             config,
             shared: shared.clone(),
             queue: queue.clone(),
-            provisioner,
             dirs,
             instance: instance.to_owned(),
             backup: Tool::new(backup),
@@ -195,7 +193,6 @@ struct Body {
     config: Config,
     shared: Arc<Shared>,
     queue: Arc<Queue>,
-    provisioner: Provisioner,
     dirs: Dirs,
     instance: String,
     backup: Backup,
@@ -273,16 +270,13 @@ impl Body {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let (dirs, instance) = (&mut self.dirs, &self.instance);
-        let provisioner = &mut self.provisioner;
         // Caught here as well, so that the runtime is not dropped by the panic: that would wait for a name
         // resolution that hangs.
         let result = catch_unwind(AssertUnwindSafe(|| {
             runtime.block_on(async {
                 let (config, queue) = (&self.config, &self.queue);
                 let backup = &mut self.backup;
-                Run::new(config, &self.shared, queue, provisioner, dirs, instance, disk, backup)
-                    .serve()
-                    .await
+                Run::new(config, &self.shared, queue, dirs, instance, disk, backup).serve().await
             })
         }));
         runtime.shutdown_background();
