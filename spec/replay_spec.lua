@@ -319,14 +319,15 @@ describe("lines of others", function()
         assert.is_nil(lfs.attributes(nginx.backpath .. "/" .. topic))
     end)
 
-    it("that look like lkfk's and that no journal knows are told of, once for all workers", function()
+    it("that look like lkfk's and that no journal knows are told of, once for all", function()
         local path = backup_of("replay-unclaimed", 5)
         -- As on a file system whose inode numbers change at each mount.
         for name in lfs.dir(path .. "/~journal") do
             os.remove(path .. "/~journal/" .. name)
         end
         local nginx = start({ backpath = path }, { workers = 2 })
-        local said = "backup file replay-unclaimed begins with lines that no journal of lkfk's knows"
+        local said = "backup file replay-unclaimed begins with lines that no journal of lkfk's "
+                     .. "knows"
         harness.eventually(10, function()
             assert.matches(said, nginx:error_log(), 1, true)
         end)

@@ -33,7 +33,7 @@ pub(super) struct EventLoop<'a> {
     config: &'a Config,
     shared: &'a Shared,
     disk: &'a Disk,
-    provisioner: &'a mut Provisioner,
+    provisioner: Provisioner,
     adoption: Adoption<'a>,
     queues: Queues,
     intake: Intake,
@@ -53,13 +53,11 @@ struct Undelivered<'a> {
 
 impl<'a> EventLoop<'a> {
     /// `owner` says whose queues are adopted; `backup` is here.
-    #[allow(clippy::too_many_arguments, reason = "it puts together what outlives a run")]
     pub fn new(
         config: &'a Config,
         shared: &'a Shared,
         disk: &'a Disk,
         queue: Arc<Queue>,
-        provisioner: &'a mut Provisioner,
         dirs: &'a mut QueueDirs,
         owner: Owner<'a>,
         backup: &'a mut Backup,
@@ -77,7 +75,7 @@ impl<'a> EventLoop<'a> {
             config,
             shared,
             disk,
-            provisioner,
+            provisioner: Provisioner::new(&queue),
             adoption: Adoption::new(dirs, owner),
             queues: Queues::new(queue),
             intake: Intake::new(now),
@@ -136,7 +134,7 @@ impl<'a> EventLoop<'a> {
     /// One turn; true when there is more to do at once.
     fn turn(&mut self) -> bool {
         let cx = self.context();
-        provide(&cx, self.provisioner);
+        provide(&cx, &mut self.provisioner);
         let Self { queues, producer, partitioning, .. } = self;
         let more_records =
             self.intake.turn(&cx, &mut self.adoption, queues, producer, partitioning);

@@ -60,8 +60,7 @@ impl Driver {
         let owner = Owner { instance, producer: name };
         let queue = Arc::new(own_queue::make(&config, owner, &shared)?);
         // What the first messages need; if there is no memory for it now, there may be later.
-        let mut provisioner = Provisioner::new(&queue);
-        provisioner.turn(shared.now().0 / 1000);
+        Provisioner::new(&queue).turn(shared.now().0 / 1000);
         // Another worker's queue may lie in the other of the two places.
         let parents = [&config.queue_path, &config.backpath].map(Clone::clone);
         let dirs = QueueDirs::new(queue.dir().clone(), &parents);
@@ -72,7 +71,6 @@ impl Driver {
             config,
             shared: shared.clone(),
             queue: queue.clone(),
-            provisioner,
             dirs,
             instance: instance.to_owned(),
             name: name.to_owned(),

@@ -9,7 +9,7 @@ use super::undelivered::disk::Disk;
 use super::undelivered::exit::ProducerExit;
 use super::undelivered::spill::Backup;
 use crate::config::Config;
-use crate::queue::{Owner, Provisioner, Queue};
+use crate::queue::{Owner, Queue};
 use crate::stats;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,7 +29,6 @@ pub(super) struct ProducerTask {
     pub config: Config,
     pub shared: Arc<Shared>,
     pub queue: Arc<Queue>,
-    pub provisioner: Provisioner,
     pub dirs: QueueDirs,
     pub instance: String,
     /// The producer's name, empty for the default one.
@@ -104,12 +103,11 @@ impl ProducerTask {
 
     async fn run(&mut self, disk: &Disk) -> Ended {
         let (dirs, backup) = (&mut self.dirs, &mut self.backup);
-        let (config, shared, provisioner) = (&self.config, &*self.shared, &mut self.provisioner);
+        let (config, shared) = (&self.config, &*self.shared);
         let owner = Owner { instance: &self.instance, producer: &self.name };
         let queue = self.queue.clone();
-        let begin = AssertUnwindSafe(|| {
-            EventLoop::new(config, shared, disk, queue, provisioner, dirs, owner, backup)
-        });
+        let begin =
+            AssertUnwindSafe(|| EventLoop::new(config, shared, disk, queue, dirs, owner, backup));
         // Queue and backup are built to be read anew, whatever a fault leaves behind.
         let mut event_loop = match catch_unwind(begin) {
             Ok(event_loop) => event_loop,

@@ -239,7 +239,7 @@ impl Mapping {
     }
 
     fn write_zeros(&self, range: Range<usize>) -> Result<(), Errno> {
-        const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+        static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
         let mut at = range.start;
         while at < range.end {
             let step = ZEROS.len().min(range.end - at);

@@ -21,7 +21,7 @@ mod sent;
 mod version_2;
 
 #[cfg(not(loom))]
-pub(self) use on_files::*;
+use on_files::*;
 
 #[cfg(not(loom))]
 mod on_files {

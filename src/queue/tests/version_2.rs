@@ -50,7 +50,7 @@ fn number(slot: &Slot<'_>) -> usize {
 fn batch(indices: [usize; 3], base_sequence: i32) -> OpenBatch {
     let stamp = ProducerStamp { producer_id: 7, epoch: 2, base_sequence };
     let positions = indices.iter().map(|index| POSITIONS[*index]).collect();
-    OpenBatch { topic: 0, partition: 3, stamp, positions }
+    OpenBatch { topic: 0, partition: 3, stamp, is_part: false, positions }
 }
 
 fn read(reader: &mut Reader) -> Vec<usize> {
@@ -114,7 +114,7 @@ fn what_an_adopter_does_to_a_file_of_version_2_the_next_one_finds() {
     let positions = vec![POSITIONS[11], POSITIONS[12]];
     assert_eq!(
         reader.take_open_batches(),
-        [OpenBatch { topic: 1, partition: 1, stamp, positions }]
+        [OpenBatch { topic: 1, partition: 1, stamp, is_part: false, positions }]
     );
     let slot = reader.read().unwrap().unwrap();
     assert_eq!((number(&slot), slot.partition), (5, 9));
