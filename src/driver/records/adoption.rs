@@ -38,7 +38,7 @@ struct OtherDirs {
 }
 
 /// A directory and its files, whoever they belong to.
-type Listed = (Arc<QueueDir>, Result<Vec<String>, QueueError>);
+type Listed = Result<(Arc<QueueDir>, Vec<String>), QueueError>;
 
 impl QueueDirs {
     /// The directory of the worker's own queue, and those below `parents`.
@@ -51,22 +51,27 @@ impl QueueDirs {
 
 impl OtherDirs {
     fn list(&mut self, instance: &str) -> Vec<Listed> {
+        let mut listed = Vec::new();
         self.parents.retain(|parent| {
-            let dir = QueueDir::path_below(parent).exists().then(|| QueueDir::open(parent));
-            match dir {
-                Some(Ok(dir)) => {
-                    self.open.push(Arc::new(dir));
-                    false
-                }
-                _ => true,
+            if !QueueDir::path_below(parent).exists() {
+                return true;
             }
+            match QueueDir::open(parent) {
+                Ok(dir) => self.open.push(Arc::new(dir)),
+                Err(error) => {
+                    listed.push(Err(error));
+                    return true;
+                }
+            }
+            false
         });
-        self.open.iter().map(|dir| list(dir, instance)).collect()
+        listed.extend(self.open.iter().map(|dir| list(dir, instance)));
+        listed
     }
 }
 
 fn list(dir: &Arc<QueueDir>, instance: &str) -> Listed {
-    (dir.clone(), recovery::list(dir, instance))
+    recovery::list(dir, instance).map(|names| (dir.clone(), names))
 }
 
 /// The looks. The directories outlive a run of the producer, which may end with a fault.
@@ -119,14 +124,20 @@ fn report_removed(cx: &Context<'_>, own: &Queue) {
     }
 }
 
-fn adopt_all(cx: &Context<'_>, queues: &mut Queues, (dir, names): Listed, owner: Owner<'_>) {
-    match names {
-        Ok(names) => {
+fn adopt_all(cx: &Context<'_>, queues: &mut Queues, listed: Listed, owner: Owner<'_>) {
+    match listed {
+        Ok((dir, names)) => {
             for name in names {
                 adopt(cx, queues, &dir, &name, owner);
             }
         }
-        Err(error) => cx.log(Level::Warn, "adopt", "list", error),
+        Err(error) => {
+            let text = format_args!(
+                "{error}; the queue files that other workers left there are not adopted, and their messages are not \
+                 sent, until that is mended"
+            );
+            cx.log(Level::Error, "adopt", "list", text);
+        }
     }
 }
 
@@ -159,4 +170,30 @@ fn adopt(cx: &Context<'_>, queues: &mut Queues, dir: &Arc<QueueDir>, name: &str,
         cx.log(Level::Warn, "forgotten", name, text);
     }
     queues.add(source);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn flt_06_a_directory_that_cannot_be_looked_into_is_reported_until_it_is_mended() {
+        let parent = tempfile::tempdir().unwrap();
+        let mut others = OtherDirs { open: Vec::new(), parents: vec![parent.path().to_owned()] };
+        assert!(others.list("i").is_empty(), "nobody has left anything yet");
+        let path = QueueDir::path_below(parent.path());
+        let set_mode = |mode| {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        std::fs::create_dir(&path).unwrap();
+        set_mode(0o755);
+        for _ in 0..2 {
+            let listed = others.list("i");
+            let [Err(error)] = &listed[..] else { panic!("not reported") };
+            assert!(error.to_string().contains("its mode must be 0700"), "{error}");
+        }
+        set_mode(0o700);
+        assert!(matches!(&others.list("i")[..], [Ok((_, names))] if names.is_empty()));
+    }
 }

@@ -34,13 +34,17 @@ impl ProducerExit {
     /// file.
     pub fn save(mut self, backup: &mut BackupDir) {
         self.write_appends(backup);
-        let (mut saved, mut open) = (0, 0);
+        let (mut saved, mut open, mut places) = (0, 0, Vec::new());
         for queue in std::mem::take(&mut self.queues) {
             let mut spill = ExitSpill::new(Reader::new(&queue), backup);
             let result = spill.save();
             saved += spill.saved();
+            let is_open = spill.open() > 0;
             open += spill.open();
             let carried = self.carry_over(&queue, &mut spill);
+            if is_open {
+                places.push(carried.as_ref().ok().cloned().unwrap_or_else(|| queue.path()));
+            }
             if let Err(error) = &result {
                 self.log(Level::Error, "save", queue.path().display(), error);
             }
@@ -50,7 +54,7 @@ impl ProducerExit {
                 self.log(Level::Error, "left", path.display(), text);
             }
         }
-        self.report(saved, open);
+        self.report(saved, open, &places);
     }
 
     fn log(&self, level: Level, kind: &'static str, subject: impl Display, text: impl Display) {
@@ -69,10 +73,11 @@ impl ProducerExit {
     }
 
     /// Copies open batches to where the next worker finds them, unless the queue lies there already, under a name.
-    fn carry_over(&self, queue: &Queue, spill: &mut ExitSpill<'_>) -> Result<(), CarryError> {
+    /// Returns where they lie.
+    fn carry_over(&self, queue: &Queue, spill: &mut ExitSpill<'_>) -> Result<PathBuf, CarryError> {
         let lies_there = || queue.dir().path() == QueueDir::path_below(&self.backpath);
         if spill.open() == 0 || queue.has_a_name() && lies_there() {
-            return Ok(());
+            return Ok(queue.path());
         }
         let dir = Arc::new(QueueDir::open(&self.backpath)?);
         let owner = Owner { instance: &self.instance, producer: &self.name };
@@ -80,7 +85,7 @@ impl ProducerExit {
     }
 
     /// Removes the queue's file once nothing is left in it; false when that failed.
-    fn is_gone(&self, queue: &Queue, carried: Result<(), CarryError>) -> bool {
+    fn is_gone(&self, queue: &Queue, carried: Result<PathBuf, CarryError>) -> bool {
         if let Err(error) = carried {
             let path = queue.path();
             let text = format_args!(
@@ -99,7 +104,7 @@ impl ProducerExit {
         !queue.has_a_name() || queue.remove().is_ok()
     }
 
-    fn report(&self, saved: u64, open: u64) {
+    fn report(&self, saved: u64, open: u64, places: &[PathBuf]) {
         if saved > 0 {
             stats::add(&self.shared.stats.fail_msg_cnt, saved);
             let text = format_args!(
@@ -109,8 +114,12 @@ impl ProducerExit {
             self.log(Level::Warn, "exit", "", text);
         }
         if open > 0 {
+            let places: Vec<String> =
+                places.iter().map(|path| path.display().to_string()).collect();
             let text = format_args!(
-                "exit: {open} messages were sent and not acknowledged; the next worker repeats them"
+                "exit: {open} messages were sent and not acknowledged; the next worker with this backpath and instance \
+                 repeats them from {}",
+                places.join(", ")
             );
             self.log(Level::Warn, "open", "", text);
         }
@@ -215,7 +224,7 @@ impl<'a> ExitSpill<'a> {
         owner: Owner<'_>,
         unique: &str,
         now_ms: i64,
-    ) -> Result<(), CarryError> {
+    ) -> Result<PathBuf, CarryError> {
         let mut needed = (0, 0);
         for position in self.open.iter().flat_map(|batch| &batch.positions) {
             let slot = self.reader.get(*position)?;
@@ -229,14 +238,14 @@ impl<'a> ExitSpill<'a> {
         if copied.is_err() {
             // Half a copy is none; the batches are still here.
             queue.remove()?;
-            return copied;
+            return copied.map(|()| queue.path());
         }
         crate::crash_points::crash_point("batches carried over");
         for position in self.open.drain(..).flat_map(|batch| batch.positions) {
             self.reader.done(position);
         }
         self.reader.release();
-        Ok(())
+        Ok(queue.path())
     }
 
     fn copy_open(&mut self, queue: &Queue) -> Result<(), CarryError> {
