@@ -481,12 +481,23 @@ topic() {
 # CreateTopics v2, written by hand: a JVM for one request takes a second.
 # https://kafka.apache.org/protocol.html#The_Messages_CreateTopics
 create_topic() {
-  local port=$1 replicas=$2 topic=$3 partitions=$4 setting body
+  local port=$1 replicas=$2 topic=$3 partitions=$4 setting body answer patience=100
   shift 4
   body=$(int32 1)$(text "$topic")$(int32 "$partitions")$(int16 "$replicas")$(int32 0)$(int32 $#)
   for setting in "$@"; do body+=$(text "${setting%%=*}")$(text "${setting#*=}"); done
-  # time-out, create for real
-  told_of_topic "$topic" "$(ask "$port" "$(int16 19)$(int16 2)" "$body$(int32 10000)00")"
+  # time-out, create for real; a broker that was paused is fenced (38) until it was heard of again
+  while answer=$(ask "$port" "$(int16 19)$(int16 2)" "$body$(int32 10000)00") &&
+    (( $(topic_error "$answer") == 38 && patience-- > 0 )); do
+    sleep 0.1
+  done
+  told_of_topic "$topic" "$answer"
+}
+
+# topic_error ANSWER: the error in an answer about one topic.
+topic_error() {
+  local answer=${1:24}
+  answer=${answer:$(( 4 + 2 * 16#${answer:0:4} ))}
+  echo $(( 16#${answer:0:4} ))
 }
 
 # DeleteTopics v1.
