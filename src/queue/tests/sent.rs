@@ -98,6 +98,28 @@ fn batches_that_were_sent_are_found_with_their_bounds_and_not_read_again() {
 }
 
 #[test]
+fn a_part_of_a_batch_on_record_leaves_the_rest_on_record_as_a_part() {
+    let mut file = File::new(6);
+    file.stamp(0, 5, 40);
+    let whole = ProducerStamp { base_sequence: 40, ..STAMP };
+    let first = file.positions[..2].to_vec();
+    file.owner().stamp_as(3, whole, true, first.clone()).unwrap();
+    // It is repeated, and then the first of it is delivered.
+    file.owner().stamp_as(3, whole, true, first).unwrap();
+    file.done(&[0, 1]);
+    let mut reader = file.adopt();
+    let open = reader.take_open_batches();
+    assert_eq!(file.indices(&open), [vec![2, 3, 4]]);
+    let rest = ProducerStamp { base_sequence: 42, ..STAMP };
+    assert_eq!((open[0].stamp, open[0].is_part), (rest, true));
+    // The next owner sends it as a batch by itself.
+    reader.stamp(3, rest, file.positions[2..5].to_vec()).unwrap();
+    drop(reader);
+    let open = file.adopt().take_open_batches();
+    assert_eq!((open[0].stamp, open[0].is_part), (rest, false));
+}
+
+#[test]
 fn done_marks_in_an_open_batch_are_undone_and_those_of_a_delivered_one_stay() {
     let mut file = File::new(6);
     file.stamp(0, 2, 0);
