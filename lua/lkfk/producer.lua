@@ -4,6 +4,7 @@
 local callbacks = require "lkfk.callbacks"
 local cdefs = require "lkfk.cdefs"
 local events = require "lkfk.events"
+local numbers = require "lkfk.numbers"
 local stats = require "lkfk.stats"
 
 local core = cdefs.core
@@ -15,7 +16,9 @@ local get_phase = ngx.get_phase
 local now = ngx.now
 local sleep = ngx.sleep
 local update_time = ngx.update_time
-local tostring = tostring
+local isyieldable = coroutine.isyieldable
+local pcall = pcall
+local text_of = numbers.text_of
 local type = type
 
 local FLUSH_TIMEOUT = 5
@@ -82,12 +85,18 @@ function _M.new(name)
             return nil, "topic must be a string, got " .. type(topic)
         end
         if type(payload) == "number" then
-            payload = tostring(payload)
+            payload, err = text_of(payload)
+            if err then
+                return nil, "payload: " .. err
+            end
         elseif type(payload) ~= "string" then
             return nil, "payload must be a string, got " .. type(payload)
         end
         if type(key) == "number" then
-            key = tostring(key)
+            key, err = text_of(key)
+            if err then
+                return nil, "key: " .. err
+            end
         elseif key ~= nil and type(key) ~= "string" then
             return nil, "key must be a string or nil, got " .. type(key)
         end
@@ -106,6 +115,7 @@ function _M.new(name)
                           key and #key or 0, payload, #payload)
         if code == 0 then
             return true
+        local err
         end
         return refuse(code, topic, key, payload)
     end

@@ -68,6 +68,11 @@ fn lkfk_stats(lua: &Lua) -> mlua::Result<mlua::Value> {
 fn embedded(lua: &Lua, name: &str, source: &str) -> mlua::Result<mlua::Value> {
     lua.load(source).set_name(format!("={name}")).call(name)
 }
+#[mlua::lua_module(name = "lkfk_numbers")]
+fn lkfk_numbers(lua: &Lua) -> mlua::Result<mlua::Value> {
+    embedded(lua, "lkfk.numbers", include_str!("../../lua/lkfk/numbers.lua"))
+}
+
 
 /// `lkfk.core`: what the Lua files are built on. Not for users.
 #[mlua::lua_module(name = "lkfk_core")]
