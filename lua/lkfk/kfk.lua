@@ -112,27 +112,9 @@ local function with_defaults(conf)
 end
 
 
--- init([conf]) -> true | nil, err
-function _M.init(conf)
-    if conf ~= nil and type(conf) ~= "table" then
-        return nil, "init() takes a table, got a " .. type(conf)
-    end
-    if get_phase() == "init" then
-        return nil, "init() must be called in init_worker_by_lua: a thread that is started in "
-                    .. "init_by_lua does not survive the fork into the workers"
-    end
-    local has_process, process = pcall(require, "ngx.process")
-    if has_process and process.type() == "privileged agent" then
-        -- It serves no requests, so there is nothing to send.
-        return true
-    end
-
-    local merged, err = configuration(conf)
-    if not merged then
-        return nil, err
-    end
-    local id
-    id, err = core.init(merged, ngx.config.prefix())
+-- Starts the default producer, or finds it running -> true | nil, err
+local function start(conf)
+    local id, err = core.init(conf, ngx.config.prefix())
     if not id then
         return nil, err
     end
@@ -140,7 +122,7 @@ function _M.init(conf)
     if core.serve(id) then
         -- The producer runs whatever becomes of this, so init() does not fail any more.
         local ok
-        ok, err = pcall(serve, id, with_defaults(merged))
+        ok, err = pcall(serve, id, with_defaults(conf))
         if not ok then
             ngx_log(ERR, "[lkfk] log lines, statistics and callbacks wait for the next init(): ",
                     tostring(err))
@@ -148,9 +130,42 @@ function _M.init(conf)
         end
     elseif events.served(DEFAULT) then
         -- A module that was loaded anew brings new functions.
-        events.served(DEFAULT).callbacks:set_functions(merged)
+        events.served(DEFAULT).callbacks:set_functions(conf)
     end
     return true
+end
+
+
+local function is_privileged_agent()
+    local has_process, process = pcall(require, "ngx.process")
+    return has_process and process.type() == "privileged agent"
+end
+
+
+local function init(conf)
+    if conf ~= nil and type(conf) ~= "table" then
+        return nil, "init() takes a table, got a " .. type(conf)
+    end
+    if get_phase() == "init" then
+        return nil, "init() must be called in init_worker_by_lua: a thread that is started in "
+                    .. "init_by_lua does not survive the fork into the workers"
+    end
+    local merged, err = configuration(conf)
+    if not merged then
+        return nil, err
+    end
+    if is_privileged_agent() then
+        -- It serves no requests, so there is nothing to send.
+        return true
+    end
+    return start(merged)
+end
+
+
+-- init([conf]) -> true | nil, err
+function _M.init(conf)
+    local ok, err = init(conf)
+    return ok, err
 end
 
 

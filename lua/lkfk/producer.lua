@@ -34,14 +34,15 @@ local FAILURES = {
     [codes.TOPIC_UNKNOWN] = "topic unknown",
 }
 
--- Phases in which ngx.sleep() may be called.
-local YIELDS = {
-    rewrite = true, access = true, content = true, timer = true, preread = true,
-    server_rewrite = true, ssl_cert = true, ssl_session_fetch = true, ssl_client_hello = true,
-}
-
 
 local _M = {}
+
+
+-- Sleeps -> false where nothing may: the runtime is asked, since its phases become more.
+local function may_sleep(seconds)
+    -- Below a C function ngx.sleep() fails late, and leaves a timer behind.
+    return (not isyieldable or isyieldable()) and (pcall(sleep, seconds))
+end
 
 
 -- new(name) -> { log, flush, stats } of the producer of that name; "" is the default one.
@@ -55,8 +56,8 @@ function _M.new(name)
     -- Topic name -> number, for all topics in use, and for those that log() need not think about.
     local known, topics = {}, {}
 
-    local function attach()
-        id = core.find(name)
+    local function attach(found)
+        id = found
         if not id then
             return false
         end
@@ -78,12 +79,13 @@ function _M.new(name)
     -- Everything that is not a plain call with a known topic, and everything when the user has
     -- callbacks.
     local function log_slowly(topic, key, payload)
-        if not id and not attach() then
+        if not id and not attach(core.find(name)) then
             return nil, NOT_RUNNING
         end
         if type(topic) ~= "string" then
             return nil, "topic must be a string, got " .. type(topic)
         end
+        local err
         if type(payload) == "number" then
             payload, err = text_of(payload)
             if err then
@@ -115,7 +117,6 @@ function _M.new(name)
                           key and #key or 0, payload, #payload)
         if code == 0 then
             return true
-        local err
         end
         return refuse(code, topic, key, payload)
     end
@@ -146,7 +147,7 @@ function _M.new(name)
         if type(timeout) ~= "number" or timeout ~= timeout or timeout < 0 then
             return nil, "flush() takes a number of seconds"
         end
-        if not id and not attach() then
+        if not id and not attach(core.find(name)) then
             return nil, NOT_RUNNING
         end
         -- Asked before the driver is told to hurry, so that the answer does not hang on how fast it
@@ -154,20 +155,18 @@ function _M.new(name)
         local nothing_waits = core.waiting(id) == 0
         local position = core.flush(id)
         if not position then
-            return nil, NOT_RUNNING
+            return nil, errors[codes.EXITING]
         end
         if nothing_waits then
             return true
-        end
-        local phase = get_phase()
-        if not YIELDS[phase] then
-            return nil, "flush() cannot wait in the phase " .. phase
         end
         update_time()
         local deadline = now() + timeout
         local pause = FLUSH_LOOK_FIRST
         repeat
-            sleep(pause)
+            if not may_sleep(pause) then
+                return nil, "flush() cannot wait in the phase " .. get_phase()
+            end
             if core.is_done(id, position) then
                 return true
             end
@@ -178,7 +177,7 @@ function _M.new(name)
 
     -- stats() -> table
     function functions.stats()
-        if not id and not attach() then
+        if not id and not attach(core.find(name)) then
             return {}
         end
         return stats.read(handle)

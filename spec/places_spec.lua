@@ -1,0 +1,56 @@
+-- Where lkfk finds itself: in phases and processes that nginx may have, with an error log of any
+-- level, as a user without rights, in a directory that does not stay.
+
+local ffi = require "ffi"
+local harness = require "spec.harness"
+local process = require "spec.harness.process"
+
+local kafka = harness.kafka
+
+pcall(ffi.cdef, "unsigned int getuid(void);")
+
+local UID = tonumber(ffi.C.getuid())
+local DEAD = { "127.0.0.1:1" }
+local LONG = 100000
+
+
+describe("flush()", function()
+    local topic, nginx
+
+    setup(function()
+        topic = kafka:topic("places-flush", 1)
+        nginx = harness.nginx { producer = { queue_buffering_max_ms = LONG } }
+    end)
+
+    it("FLT-19: waits in any phase that may yield, also in one of a later nginx", function()
+        local answer = nginx:run([[
+            local get_phase = ngx.get_phase
+            ngx.get_phase = function() return "precontent" end
+            package.loaded["lkfk.producer"] = nil
+            local later = require("lkfk.producer").new("")
+            assert(later.log(..., nil, "payload"))
+            local answer = { later.flush(10) }
+            ngx.get_phase = get_phase
+            return answer
+        ]], topic)
+        assert.same({ true }, answer)
+        assert.equal(1, #kafka:records(topic))
+    end)
+
+    it("FLT-19: says that it cannot wait below a C function, and leaves nothing behind", function()
+        local answer = nginx:run([[
+            assert(kfk.log(..., nil, "payload"))
+            local answer
+            table.sort({ 1, 2 }, function(a, b)
+                answer = answer or { pcall(kfk.flush, 10) }
+                return a < b
+            end)
+            -- What would be left behind is a timer.
+            ngx.sleep(0.1)
+            return answer
+        ]], topic)
+        assert.same({ true, nil, "flush() cannot wait in the phase content" }, answer)
+        assert.is_true(nginx:run("return kfk.flush(10)"))
+        assert.equal("pong", nginx:run("return 'pong'"))
+    end)
+end)
