@@ -54,3 +54,26 @@ describe("flush()", function()
         assert.equal("pong", nginx:run("return 'pong'"))
     end)
 end)
+
+
+it("FLT-19: require in ngx.run_worker_thread() says why there is no lkfk", function()
+    local dir = os.getenv("LKFK_STAGE") .. "/places-thread"
+    process.must { "mkdir", "-p", dir }
+    process.write(dir .. "/places_thread.lua", [[
+        return { attempt = function()
+            local ok, err = pcall(require, "lkfk.kfk")
+            return ok, tostring(err)
+        end }
+    ]])
+    local nginx = harness.nginx {
+        main = "thread_pool places threads=1;",
+        lua_path = dir .. "/?.lua",
+    }
+    local ran, ok, err = nginx:run([[
+        return ngx.run_worker_thread("places", "places_thread", "attempt")
+    ]])
+    assert.is_true(ran, tostring(ok))
+    assert.is_false(ok)
+    assert.matches("lkfk runs on the event loop of nginx's workers, and neither in "
+                   .. "ngx.run_worker_thread()", err, 1, true)
+end)

@@ -1,5 +1,12 @@
 -- lkfk: messages from nginx to Kafka. This is the whole public surface; README.md describes it.
 
+-- A thread of ngx.run_worker_thread() has an `ngx`, too, without what belongs to the event loop.
+if not (ngx and ngx.timer and ngx.socket) then
+    error("lkfk runs on the event loop of nginx's workers, and neither in ngx.run_worker_thread() "
+          .. "nor outside of nginx: let the thread return what is to be logged, and log it there",
+          0)
+end
+
 local callbacks = require "lkfk.callbacks"
 local cdefs = require "lkfk.cdefs"
 local events = require "lkfk.events"
