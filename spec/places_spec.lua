@@ -77,3 +77,42 @@ it("FLT-19: require in ngx.run_worker_thread() says why there is no lkfk", funct
     assert.matches("lkfk runs on the event loop of nginx's workers, and neither in "
                    .. "ngx.run_worker_thread()", err, 1, true)
 end)
+
+
+describe("without init()", function()
+    it("FLT-18: log() and flush() repeat why init() failed, also in another VM", function()
+        local nginx = harness.nginx {
+            http = "lua_code_cache off;",
+            init_worker = "require('lkfk.kfk').init { metadata_broker_list = {} }",
+        }
+        local failed = "not running: init() failed: metadata_broker_list is empty"
+        for _, call in ipairs { "log('places', nil, 'payload')", "flush()" } do
+            local ok, err = nginx:run("return kfk." .. call)
+            assert.is_nil(ok)
+            assert.matches(failed, err, 1, true)
+        end
+    end)
+
+    it("FLT-18: log() says so when init() was called in init_by_lua alone", function()
+        local nginx = harness.nginx {
+            init = "require('lkfk.kfk').init { metadata_broker_list = { '127.0.0.1:1' } }",
+        }
+        local _, err = nginx:run("return kfk.log('places', nil, 'payload')")
+        assert.matches("not running: init() failed: init() must be called in init_worker_by_lua",
+                       err, 1, true)
+    end)
+
+    it("FLT-18: what failed once is forgotten when init() succeeds", function()
+        local nginx = harness.nginx()
+        local answer = nginx:run([[
+            assert(not kfk.init { metadata_broker_list = {} })
+            local conf = ...
+            assert(kfk.init(conf))
+            return { kfk.log("places", nil, "payload") }
+        ]], {
+            metadata_broker_list = DEAD, queue_path = nginx.queue_path, backpath = nginx.backpath,
+            exit_timeout_ms = 50,
+        })
+        assert.same({ true }, answer)
+    end)
+end)

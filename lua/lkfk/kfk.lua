@@ -172,6 +172,7 @@ end
 -- init([conf]) -> true | nil, err
 function _M.init(conf)
     local ok, err = init(conf)
+    core.set_init_error(DEFAULT, err)
     return ok, err
 end
 

@@ -25,7 +25,7 @@ local FLUSH_TIMEOUT = 5
 local FLUSH_LOOK_FIRST = 0.001
 local FLUSH_LOOK_LAST = 0.05
 
-local NOT_RUNNING = "not running: call init() in init_worker_by_lua"
+local CALL_INIT = "call init() in init_worker_by_lua"
 
 -- What failed_cb is told of, in the words of ngx_lua_lkfk.
 local FAILURES = {
@@ -36,6 +36,12 @@ local FAILURES = {
 
 
 local _M = {}
+
+
+local function not_running(name)
+    local err = core.init_error(name)
+    return nil, "not running: " .. (err and "init() failed: " .. err or CALL_INIT)
+end
 
 
 -- Sleeps -> false where nothing may: the runtime is asked, since its phases become more.
@@ -80,7 +86,7 @@ function _M.new(name)
     -- callbacks.
     local function log_slowly(topic, key, payload)
         if not id and not attach(core.find(name)) then
-            return nil, NOT_RUNNING
+            return not_running(name)
         end
         if type(topic) ~= "string" then
             return nil, "topic must be a string, got " .. type(topic)
@@ -148,7 +154,7 @@ function _M.new(name)
             return nil, "flush() takes a number of seconds"
         end
         if not id and not attach(core.find(name)) then
-            return nil, NOT_RUNNING
+            return not_running(name)
         end
         -- Asked before the driver is told to hurry, so that the answer does not hang on how fast it
         -- is.
