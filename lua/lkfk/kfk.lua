@@ -143,6 +143,21 @@ local function start(conf)
 end
 
 
+-- The privileged agent has the rights of nginx's master, root's mostly: in the workers' backpath it
+-- would make files, and perhaps the directory itself, that they may not write to.
+local function for_agent(conf)
+    local own = {}
+    for name, value in pairs(conf) do
+        own[name] = value
+    end
+    local backpath = conf.backpath or with_defaults({}).backpath
+    if type(backpath) == "string" then
+        own.backpath = backpath:gsub("/+$", "") .. "-agent"
+    end
+    return own
+end
+
+
 local function is_privileged_agent()
     local has_process, process = pcall(require, "ngx.process")
     return has_process and process.type() == "privileged agent"
@@ -161,11 +176,24 @@ local function init(conf)
     if not merged then
         return nil, err
     end
-    if is_privileged_agent() then
-        -- It serves no requests, so there is nothing to send.
-        return true
+    local is_agent = is_privileged_agent()
+    if is_agent then
+        merged = for_agent(merged)
     end
-    return start(merged)
+    if not is_agent or core.find(DEFAULT) then
+        return start(merged)
+    end
+    local ok
+    ok, err = core.check(merged, ngx.config.prefix())
+    if ok then
+        -- It serves no requests, and rarely has something to send: threads, a queue and a directory
+        -- of its own come with the first message.
+        producer.start_with_first_use(DEFAULT, function()
+            local _, refusal = start(merged)
+            core.set_init_error(DEFAULT, refusal)
+        end)
+    end
+    return ok, err
 end
 
 

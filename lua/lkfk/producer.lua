@@ -38,6 +38,30 @@ local FAILURES = {
 local _M = {}
 
 
+-- Functions that start a producer with its first use, by its name.
+local kept = core.kept
+kept.starters = kept.starters or {}
+
+
+-- start_with_first_use(name, start): log() and flush() call start() once, before they give up.
+function _M.start_with_first_use(name, start)
+    kept.starters[name] = start
+end
+
+
+-- The producer of this name, started if that was left to its first use.
+local function find_or_start(name)
+    local id = core.find(name)
+    local start = kept.starters[name]
+    if id or not start then
+        return id
+    end
+    kept.starters[name] = nil
+    start()
+    return core.find(name)
+end
+
+
 local function not_running(name)
     local err = core.init_error(name)
     return nil, "not running: " .. (err and "init() failed: " .. err or CALL_INIT)
@@ -85,7 +109,7 @@ function _M.new(name)
     -- Everything that is not a plain call with a known topic, and everything when the user has
     -- callbacks.
     local function log_slowly(topic, key, payload)
-        if not id and not attach(core.find(name)) then
+        if not id and not attach(find_or_start(name)) then
             return not_running(name)
         end
         if type(topic) ~= "string" then
@@ -153,7 +177,7 @@ function _M.new(name)
         if type(timeout) ~= "number" or timeout ~= timeout or timeout < 0 then
             return nil, "flush() takes a number of seconds"
         end
-        if not id and not attach(core.find(name)) then
+        if not id and not attach(find_or_start(name)) then
             return not_running(name)
         end
         -- Asked before the driver is told to hurry, so that the answer does not hang on how fast it

@@ -8,7 +8,7 @@
 mod callbacks;
 mod value;
 
-use crate::config::KEYS;
+use crate::config::{Config, KEYS};
 use crate::worker::{self, Handle, Producer};
 use crate::{ffi, stats};
 use mlua::{Function, LightUserData, Lua, MultiValue, Table};
@@ -68,14 +68,14 @@ fn lkfk_stats(lua: &Lua) -> mlua::Result<mlua::Value> {
     embedded(lua, "lkfk.stats", include_str!("../../lua/lkfk/stats.lua"))
 }
 
-fn embedded(lua: &Lua, name: &str, source: &str) -> mlua::Result<mlua::Value> {
-    lua.load(source).set_name(format!("={name}")).call(name)
-}
 #[mlua::lua_module(name = "lkfk_numbers")]
 fn lkfk_numbers(lua: &Lua) -> mlua::Result<mlua::Value> {
     embedded(lua, "lkfk.numbers", include_str!("../../lua/lkfk/numbers.lua"))
 }
 
+fn embedded(lua: &Lua, name: &str, source: &str) -> mlua::Result<mlua::Value> {
+    lua.load(source).set_name(format!("={name}")).call(name)
+}
 
 /// `lkfk.core`: what the Lua files are built on. Not for users.
 #[mlua::lua_module(name = "lkfk_core")]
