@@ -277,6 +277,44 @@ fn an_unknown_topic_fails_by_that_name_and_an_unauthorized_one_at_once() {
 }
 
 #[test]
+fn flt_19_a_topic_is_called_unknown_once_it_has_been_for_a_while() {
+    let unknown = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
+    let (mut stage, topic) = Stage::ready(fast(), 1);
+    let answer = |stage: &mut Stage, conn, error| {
+        let leaders: &[_] = if error == ErrorCode::NONE { &[Some(1)] } else { &[] };
+        stage.answer_metadata_with(conn, &[(1, "b1")], leaders, error, 0);
+        std::iter::from_fn(|| stage.producer.poll_notice()).collect::<Vec<_>>()
+    };
+    let refreshed = |stage: &mut Stage, error| {
+        let conn = stage.refresh();
+        answer(stage, conn, error)
+    };
+    let asked_again = |stage: &mut Stage, pause: Duration, error| {
+        stage.pass(pause);
+        let asked = stage.actions().into_iter().find_map(|action| match action {
+            Action::Metadata { conn, .. } => Some(conn),
+            _ => None,
+        });
+        answer(stage, asked.unwrap(), error)
+    };
+    // The broker makes it, and a moment later knows it.
+    assert_eq!(refreshed(&mut stage, unknown), []);
+    assert_eq!(asked_again(&mut stage, SECOND, unknown), []);
+    assert_eq!(asked_again(&mut stage, SECOND, ErrorCode::NONE), []);
+
+    for _ in 0..2 {
+        assert_eq!(refreshed(&mut stage, unknown), []);
+        let news = [Notice::TopicError { topic, error: unknown }];
+        assert_eq!(asked_again(&mut stage, 3 * SECOND, unknown), news);
+        assert_eq!(asked_again(&mut stage, SECOND, unknown), [], "it was said");
+        assert_eq!(asked_again(&mut stage, SECOND, ErrorCode::NONE), []);
+    }
+    // Any other error is said at once.
+    let denied = ErrorCode::TOPIC_AUTHORIZATION_FAILED;
+    assert_eq!(refreshed(&mut stage, denied), [Notice::TopicError { topic, error: denied }]);
+}
+
+#[test]
 fn throttling_is_obeyed_and_capped() {
     let (mut stage, topic) = Stage::ready(fast(), 2);
     stage.log(topic, Some(b"a"));
