@@ -14,6 +14,14 @@ local DEAD = { "127.0.0.1:1" }
 local LONG = 100000
 
 
+-- change(path, from, to): replaces text that stands there once.
+local function change(path, from, to)
+    local text, count = process.read(path):gsub(from, to)
+    assert.equal(1, count, from)
+    process.write(path, text)
+end
+
+
 describe("flush()", function()
     local topic, nginx
 
@@ -54,6 +62,30 @@ describe("flush()", function()
         assert.equal("pong", nginx:run("return 'pong'"))
     end)
 end)
+
+
+for level, shown in pairs { error = { false, false }, warn = { true, false },
+                            notice = { true, true } } do
+    it("FLT-19: lines at exit go by the level of the error log: " .. level, function()
+        local nginx = harness.nginx {
+            producer = {
+                metadata_broker_list = DEAD, exit_timeout_ms = 50, message_timeout_ms = LONG,
+            },
+        }
+        local command = nginx:command()
+        change(nginx.prefix .. "/nginx.conf", "(error_log [^;]* )info;", "%1" .. level .. ";")
+        harness.start(command)
+        nginx:await_master()
+        nginx:run("for i = 1, 10 do assert(kfk.log('places-exit', nil, i)) end")
+        local before = #nginx:error_log()
+        nginx:quit()
+        local log = nginx:error_log():sub(before + 1)
+        local has_warn, has_notice = log:find("[warn]", 1, true), log:find("[notice]", 1, true)
+        assert.same(shown, { has_warn ~= nil, has_notice ~= nil })
+        assert.equal(shown[1], log:find("[kafka] [statistics]", 1, true) ~= nil)
+        assert.equal(10, #nginx:backup("places-exit"))
+    end)
+end
 
 
 it("FLT-19: require in ngx.run_worker_thread() says why there is no lkfk", function()
@@ -114,5 +146,56 @@ describe("without init()", function()
             exit_timeout_ms = 50,
         })
         assert.same({ true }, answer)
+    end)
+end)
+
+
+describe("in a directory that does not stay", function()
+    local INIT = [[
+        local prefix, conf = ...
+        local before = ngx.config.prefix
+        ngx.config.prefix = function() return prefix end
+        local ok, err = kfk.init(conf)
+        if ok then ok, err = kfk.init(conf) end
+        ngx.config.prefix = before
+        return ok, err
+    ]]
+
+    local function warnings(prefix, conf)
+        local nginx = harness.nginx()
+        conf.metadata_broker_list = DEAD
+        conf.queue_path = nginx.queue_path
+        conf.exit_timeout_ms = 50
+        conf.backpath = conf.backpath and nginx.backpath
+        local ok, err = nginx:run(INIT, prefix, conf)
+        assert.equal(true, ok, err)
+        local lines = {}
+        for line in nginx:error_log():gmatch("%[warn%] ([^\n]*is temporary[^\n]*)") do
+            lines[#lines + 1] = line
+        end
+        return lines
+    end
+
+    for _, prefix in ipairs { "/tmp/resty_AbC_0123xY/", "/var/tmp/lkfk-places/" } do
+        it("FLT-08: one line names backpath and instance: " .. prefix, function()
+            local lines = warnings(prefix, {})
+            process.run { "rm", "-rf", prefix }
+            assert.equal(1, #lines)
+            for _, part in ipairs { prefix, "set backpath", "set instance" } do
+                assert.matches(part, lines[1], 1, true)
+            end
+        end)
+    end
+
+    it("FLT-08: what is set already is not asked for", function()
+        local lines = warnings("/srv/x/resty_AbC_0123xY/", { backpath = true })
+        assert.equal(1, #lines)
+        assert.not_matches("set backpath", lines[1], 1, true)
+        assert.matches("set instance", lines[1], 1, true)
+        assert.same({}, warnings("/tmp/x/", { backpath = true, instance = "jobs" }))
+    end)
+
+    it("FLT-08: nothing is said of one that stays", function()
+        assert.same({}, warnings("/srv/places/", { backpath = true }))
     end)
 end)

@@ -20,7 +20,9 @@ local get_phase = ngx.get_phase
 local ngx_log = ngx.log
 local ERR = ngx.ERR
 local WARN = ngx.WARN
+local concat = table.concat
 local error = error
+local getenv = os.getenv
 local getmetatable = getmetatable
 local loadstring = loadstring
 local newproxy = newproxy
@@ -99,6 +101,21 @@ local function configuration(conf)
 end
 
 
+-- Whether a directory is removed after its process, or some day: the name is what resty gives it.
+local function is_temporary(path)
+    if path:find("/resty_[%w_]+/?$") then
+        return true
+    end
+    for _, root in pairs { "/tmp", "/var/tmp", getenv("TMPDIR") } do
+        local below = root:gsub("/+$", "") .. "/"
+        if below ~= "/" and path:sub(1, #below) == below then
+            return true
+        end
+    end
+    return false
+end
+
+
 -- A configuration with the defaults that can be written down in Lua, for callbacks to read, and
 -- perhaps to log: without the password.
 local function with_defaults(conf)
@@ -119,6 +136,28 @@ local function with_defaults(conf)
 end
 
 
+-- Where nginx's prefix does not outlive its process, as below resty, what lies there by default is
+-- lost with it.
+local function warn_of_temporary_prefix(conf)
+    local prefix = ngx.config.prefix()
+    if not is_temporary(prefix) then
+        return
+    end
+    local advice = {}
+    if conf.backpath == nil then
+        advice[1] = "backpath lies in it, and what could not be delivered is lost with it: set "
+                    .. "backpath to a directory that stays"
+    end
+    if conf.instance == nil then
+        advice[#advice + 1] = "instance is its name, so that no later run finds what a killed one "
+                              .. "left in its queue: set instance to a name that each run has"
+    end
+    if #advice > 0 then
+        ngx_log(WARN, "[lkfk] nginx's prefix ", prefix, " is temporary: ", concat(advice, "; "))
+    end
+end
+
+
 -- Starts the default producer, or finds it running -> true | nil, err
 local function start(conf)
     local id, err = core.init(conf, ngx.config.prefix())
@@ -127,6 +166,7 @@ local function start(conf)
     end
     -- With lua_code_cache off a request's VM may find the producer running: another one serves it.
     if core.serve(id) then
+        warn_of_temporary_prefix(conf)
         -- The producer runs whatever becomes of this, so init() does not fail any more.
         local ok
         ok, err = pcall(serve, id, with_defaults(conf))
