@@ -150,6 +150,49 @@ describe("without init()", function()
 end)
 
 
+it("FLT-18: where backpath cannot be made init() prints the command that helps", function()
+    local nginx = harness.nginx {
+        init_worker = [[
+            local ok, err = require("lkfk.kfk").init {
+                metadata_broker_list = { "127.0.0.1:1" }, queue_path = queue_path,
+                backpath = ngx.config.prefix() .. "places dir/backup", exit_timeout_ms = 50,
+            }
+            ngx.log(ngx.NOTICE, "init: ", tostring(ok), " ", tostring(err), "\n")
+        ]],
+    }
+    local command = nginx:command()
+    local parent = nginx.prefix .. "/places dir"
+    process.must { "rm", "-rf", parent }
+    process.must { "mkdir", parent }
+    local user = process.must({ "id", "-un", UID == 0 and "nobody" or tostring(UID) }):match("%S+")
+    if UID == 0 then
+        local group = process.must({ "id", "-gn", "nobody" }):match("%S+")
+        change(nginx.prefix .. "/nginx.conf", "user [^;]*;", "user nobody " .. group .. ";")
+        process.must { "chown", "nobody", nginx.queue_path }
+    else
+        process.must { "chmod", "500", parent }
+    end
+    harness.start(command)
+    nginx:await_master()
+    local install
+    harness.eventually(5, function()
+        install = nginx:error_log():match("backpath: " .. user .. " cannot make [^\n]*: Permission "
+                                          .. "denied[^;\n]*; as root, run: ([^\n,]*)")
+        assert.is_truthy(install)
+    end)
+    assert.equal(("install -d -m 700 -o %s '%s/backup'"):format(user, parent), install)
+    if UID ~= 0 then
+        process.must { "chmod", "700", parent }
+    end
+    process.must { "sh", "-c", install }
+    nginx:reload()
+    harness.eventually(5, function()
+        assert.matches("init: true nil", nginx:error_log(), 1, true)
+    end)
+    nginx:quit()
+end)
+
+
 describe("in a directory that does not stay", function()
     local INIT = [[
         local prefix, conf = ...
