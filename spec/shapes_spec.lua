@@ -147,8 +147,10 @@ end)
 
 
 -- Where nginx cannot have one (it takes a patch of OpenResty's), a worker says that it is one.
-it("a privileged agent has no producer, and its init() is content", function()
+it("FLT-19: a privileged agent's producer starts with its first use, and has files of its own",
+   function()
     local topic = kafka:topic("shape-agent", 1)
+    local of_agent = kafka:topic("shape-agent-own", 1)
     local nginx = harness.nginx {
         workers = 2,
         http = "lua_shared_dict agent 1m;",
@@ -160,24 +162,41 @@ it("a privileged agent has no producer, and its init() is content", function()
                 end
             end
         ]],
-        producer = { queue_buffering_max_ms = 5 },
+        producer = { queue_buffering_max_ms = 5, topics = { topic, of_agent } },
         init_worker = ([[
             local agent, kfk = ngx.shared.agent, require "lkfk.kfk"
-            local ok, err = kfk.log(%q, nil, ngx.worker.pid())
-            if require("ngx.process").type() == "privileged agent" then
-                agent:set("again", kfk.init { metadata_broker_list = { "127.0.0.1:1" } })
-                agent:set("log", tostring(ok) .. " " .. tostring(err))
-                agent:set("pid", ngx.worker.pid())
+            if require("ngx.process").type() ~= "privileged agent" then
+                assert(kfk.log(%q, nil, ngx.worker.pid()))
+                return
             end
-        ]]):format(topic),
+            agent:set("refused", select(2, kfk.init { metadata_broker_list = {} }))
+            agent:set("init", kfk.init {
+                metadata_broker_list = { %q }, queue_path = queue_path, backpath = backpath,
+                queue_buffering_max_ms = 5, topics = { %q },
+            })
+            agent:set("stats", next(kfk.stats()) == nil)
+            agent:set("pid", ngx.worker.pid())
+            local function log_when_told()
+                if agent:get("go") then
+                    agent:set("log", kfk.log(%q, nil, ngx.worker.pid()))
+                    agent:set("refusal", select(2, kfk.log("shape-agent-refused", nil, "kept")))
+                else
+                    ngx.timer.at(0.05, log_when_told)
+                end
+            end
+            log_when_told()
+        ]]):format(topic, kafka.bootstrap, of_agent, of_agent),
     }
+    local function get(name)
+        return nginx:run("return ngx.shared.agent:get(...)", name)
+    end
     local agent
     harness.eventually(5, function()
-        agent = nginx:run("return ngx.shared.agent:get('pid')")
+        agent = get("pid")
         return agent
     end)
-    assert.is_true(nginx:run("return ngx.shared.agent:get('again')"))
-    assert.matches("^nil not running", nginx:run("return ngx.shared.agent:get('log')"))
+    assert.same({ true, true }, { get("init"), get("stats") })
+    assert.matches("metadata_broker_list is empty", get("refused"), 1, true)
     assert.equal(nginx.master, process.parent_of(agent))
     assert.equal(0, nginx:threads(agent))
     local workers = {}
@@ -187,6 +206,21 @@ it("a privileged agent has no producer, and its init() is content", function()
         end
     end
     check(nginx, topic, workers)
+
+    nginx:run("ngx.shared.agent:set('go', true)")
+    harness.eventually(10, function()
+        assert.same({ tostring(agent) }, kafka:payloads(of_agent))
+    end)
+    assert.is_true(get("log"))
+    assert.equal(1, nginx:threads(agent))
+    assert.equal(#workers + 1, #nginx:queue_files())
+    -- What is not delivered is not in the workers' way.
+    assert.matches("topic unknown", get("refusal"), 1, true)
+    harness.eventually(5, function()
+        local path = nginx.backpath:gsub("/$", "") .. "-agent/shape-agent-refused"
+        assert.matches("\tkept\n", process.read(path) or "")
+    end)
+    assert.same({}, nginx:backup("shape-agent-refused"))
     nginx:stop()
     check_end(nginx)
 end)

@@ -232,7 +232,11 @@ describe("without the shared dict", function()
     end)
 
     it("kfk_status = false is content", function()
-        local nginx = harness.nginx { http = NO_DICT, producer = { kfk_status = false } }
+        local nginx = harness.nginx {
+            http = NO_DICT,
+            -- Named, since the stage may lie in a temporary directory.
+            producer = { kfk_status = false, instance = "statistics" },
+        }
         nginx:stop()
         assert.is_nil(nginx:error_log():find("[warn]", 1, true))
     end)

@@ -3,6 +3,7 @@
 -- this runs when neither is set.
 
 local core = require "lkfk.core"
+local numbers = require "lkfk.numbers"
 
 local ngx = ngx
 local ERR = ngx.ERR
@@ -15,6 +16,7 @@ local floor = math.floor
 local pcall = pcall
 local select = select
 local setmetatable = setmetatable
+local text_of = numbers.text_of
 local tostring = tostring
 local type = type
 
@@ -38,13 +40,28 @@ Callbacks.__index = Callbacks
 local file_methods = {}
 
 
--- kfk.fp[topic]:write(...): as a file's, but by the driver. A null key is written as \N. When a
--- text is refused in a failed_cb, that one has not handled its message.
+-- The text of one argument of write(); a null key is written as \N.
+local function written(part)
+    if part == nil then
+        return "\\N"
+    end
+    if type(part) == "number" then
+        return text_of(part)
+    end
+    return tostring(part)
+end
+
+
+-- kfk.fp[topic]:write(...): as a file's, but by the driver. When a text is refused in a failed_cb,
+-- that one has not handled its message.
 function file_methods:write(...)
-    local parts = {}
+    local parts, err = {}
     for i = 1, select("#", ...) do
-        local part = select(i, ...)
-        parts[i] = part == nil and "\\N" or tostring(part)
+        parts[i], err = written((select(i, ...)))
+        if err then
+            self.callbacks.text_refused = true
+            return nil, "number " .. i .. " of what was to be written: " .. err
+        end
     end
     if not core.append(self.callbacks.id, self.topic, concat(parts)) then
         self.callbacks.text_refused = true
@@ -146,7 +163,8 @@ local function partition_of(self, key, count)
         return nil
     end
     if not valid_partition(partition, count) then
-        complain(self, "partitioner", "returned " .. tostring(partition) .. " for " .. count
+        local shown = type(partition) == "number" and text_of(partition) or tostring(partition)
+        complain(self, "partitioner", "returned " .. shown .. " for " .. count
                                       .. " partitions; the default partitioner is used")
         return nil
     end
@@ -169,7 +187,7 @@ end
 
 
 local function bytes_of(key, payload)
-    return #tostring(key or "") + #tostring(payload)
+    return (key and #key or 0) + #payload
 end
 
 
@@ -206,18 +224,19 @@ end
 
 -- What failed_cb made of the message in hand.
 local function settle_in_hand(self, handled)
-    local msg, id = self.in_hand.msg, self.in_hand.id
+    local in_hand = self.in_hand
     self.in_hand = nil
-    if id then
-        core.failure_done(self.id, id, handled)
+    if in_hand.id then
+        core.failure_done(self.id, in_hand.id, handled)
     elseif not handled then
-        core.back_up(self.id, msg.topic, msg.key, msg.str, now())
+        core.back_up(self.id, in_hand.topic, in_hand.key, in_hand.payload, now())
     end
 end
 
 
 local function hand_over(self, msg, id, this_run)
-    self.in_hand = { msg = msg, id = id }
+    -- The table is the callback's, which may change it.
+    self.in_hand = { id = id, topic = msg.topic, key = msg.key, payload = msg.str }
     local handled = call_failed_cb(self, msg)
     if self.current_run == this_run then
         settle_in_hand(self, handled)

@@ -162,10 +162,10 @@ end
 
 
 local function beat(premature, served)
-    if served.stats then
-        served.stats:publish()
-    end
     if premature then
+        if served.stats then
+            served.stats:publish(true)
+        end
         leave(served)
         return
     end
@@ -175,6 +175,10 @@ local function beat(premature, served)
     -- A callback that does not return is not waited for any more, some day.
     if served.callbacks:is_overdue() then
         timer_at(0, run_callbacks, served.callbacks)
+    end
+    -- The last thing, since it takes its time.
+    if served.stats then
+        served.stats:publish()
     end
 end
 

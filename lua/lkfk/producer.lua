@@ -4,6 +4,7 @@
 local callbacks = require "lkfk.callbacks"
 local cdefs = require "lkfk.cdefs"
 local events = require "lkfk.events"
+local numbers = require "lkfk.numbers"
 local stats = require "lkfk.stats"
 
 local core = cdefs.core
@@ -15,14 +16,16 @@ local get_phase = ngx.get_phase
 local now = ngx.now
 local sleep = ngx.sleep
 local update_time = ngx.update_time
-local tostring = tostring
+local isyieldable = coroutine.isyieldable
+local pcall = pcall
+local text_of = numbers.text_of
 local type = type
 
 local FLUSH_TIMEOUT = 5
 local FLUSH_LOOK_FIRST = 0.001
 local FLUSH_LOOK_LAST = 0.05
 
-local NOT_RUNNING = "not running: call init() in init_worker_by_lua"
+local CALL_INIT = "call init() in init_worker_by_lua"
 
 -- What failed_cb is told of, in the words of ngx_lua_lkfk.
 local FAILURES = {
@@ -31,14 +34,45 @@ local FAILURES = {
     [codes.TOPIC_UNKNOWN] = "topic unknown",
 }
 
--- Phases in which ngx.sleep() may be called.
-local YIELDS = {
-    rewrite = true, access = true, content = true, timer = true, preread = true,
-    server_rewrite = true, ssl_cert = true, ssl_session_fetch = true, ssl_client_hello = true,
-}
-
 
 local _M = {}
+
+
+-- Functions that start a producer with its first use, by its name.
+local kept = core.kept
+kept.starters = kept.starters or {}
+
+
+-- start_with_first_use(name, start): log() and flush() call start() once, before they give up.
+function _M.start_with_first_use(name, start)
+    kept.starters[name] = start
+end
+
+
+-- The producer of this name, started if that was left to its first use.
+local function find_or_start(name)
+    local id = core.find(name)
+    local start = kept.starters[name]
+    if id or not start then
+        return id
+    end
+    kept.starters[name] = nil
+    start()
+    return core.find(name)
+end
+
+
+local function not_running(name)
+    local err = core.init_error(name)
+    return nil, "not running: " .. (err and "init() failed: " .. err or CALL_INIT)
+end
+
+
+-- Sleeps -> false where nothing may: the runtime is asked, since its phases become more.
+local function may_sleep(seconds)
+    -- Below a C function ngx.sleep() fails late, and leaves a timer behind.
+    return (not isyieldable or isyieldable()) and (pcall(sleep, seconds))
+end
 
 
 -- new(name) -> { log, flush, stats } of the producer of that name; "" is the default one.
@@ -52,8 +86,8 @@ function _M.new(name)
     -- Topic name -> number, for all topics in use, and for those that log() need not think about.
     local known, topics = {}, {}
 
-    local function attach()
-        id = core.find(name)
+    local function attach(found)
+        id = found
         if not id then
             return false
         end
@@ -75,19 +109,26 @@ function _M.new(name)
     -- Everything that is not a plain call with a known topic, and everything when the user has
     -- callbacks.
     local function log_slowly(topic, key, payload)
-        if not id and not attach() then
-            return nil, NOT_RUNNING
+        if not id and not attach(find_or_start(name)) then
+            return not_running(name)
         end
         if type(topic) ~= "string" then
             return nil, "topic must be a string, got " .. type(topic)
         end
+        local err
         if type(payload) == "number" then
-            payload = tostring(payload)
+            payload, err = text_of(payload)
+            if err then
+                return nil, "payload: " .. err
+            end
         elseif type(payload) ~= "string" then
             return nil, "payload must be a string, got " .. type(payload)
         end
         if type(key) == "number" then
-            key = tostring(key)
+            key, err = text_of(key)
+            if err then
+                return nil, "key: " .. err
+            end
         elseif key ~= nil and type(key) ~= "string" then
             return nil, "key must be a string or nil, got " .. type(key)
         end
@@ -136,28 +177,26 @@ function _M.new(name)
         if type(timeout) ~= "number" or timeout ~= timeout or timeout < 0 then
             return nil, "flush() takes a number of seconds"
         end
-        if not id and not attach() then
-            return nil, NOT_RUNNING
+        if not id and not attach(find_or_start(name)) then
+            return not_running(name)
         end
         -- Asked before the driver is told to hurry, so that the answer does not hang on how fast it
         -- is.
         local nothing_waits = core.waiting(id) == 0
         local position = core.flush(id)
         if not position then
-            return nil, NOT_RUNNING
+            return nil, errors[codes.EXITING]
         end
         if nothing_waits then
             return true
-        end
-        local phase = get_phase()
-        if not YIELDS[phase] then
-            return nil, "flush() cannot wait in the phase " .. phase
         end
         update_time()
         local deadline = now() + timeout
         local pause = FLUSH_LOOK_FIRST
         repeat
-            sleep(pause)
+            if not may_sleep(pause) then
+                return nil, "flush() cannot wait in the phase " .. get_phase()
+            end
             if core.is_done(id, position) then
                 return true
             end
@@ -168,7 +207,7 @@ function _M.new(name)
 
     -- stats() -> table
     function functions.stats()
-        if not id and not attach() then
+        if not id and not attach(core.find(name)) then
             return {}
         end
         return stats.read(handle)

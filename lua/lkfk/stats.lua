@@ -5,26 +5,43 @@
 --   fail_msg_cnt        given up so far
 --   waitbuf             on their way to a broker
 --   <topic><partition>  waiting to be sent; -1 stands for messages whose partition is not known yet
--- Each worker remembers, under one key of its own, what it has put into the sums that go up and
--- down, so that its successor can take out what a killed worker left there.
+-- Each worker remembers, under keys of its own, what it has put into the sums that go up and down,
+-- so that its successor can take out what a killed worker left there. There may be many partitions,
+-- so they are published in groups, each with a key of its own, between which requests are served.
 
 local cdefs = require "lkfk.cdefs"
+local numbers = require "lkfk.numbers"
 
 local api, core = cdefs.api, cdefs.core
 local ngx = ngx
+local ERR = ngx.ERR
+local ngx_log = ngx.log
+local sleep = ngx.sleep
 local concat = table.concat
+local ipairs = ipairs
 local max = math.max
 local pairs = pairs
+local pcall = pcall
 local setmetatable = setmetatable
 local shared = ngx.shared
+local text_of = numbers.text_of
 local tonumber = tonumber
 local tostring = tostring
+local type = type
 
 -- No topic has a slash in its name, so none of these is a topic's.
 local OWN_KEY = "lkfk.worker/"
 local TAKEN_KEY = "lkfk.taken/"
 local LEFT_KEY = "lkfk.left/"
 local TAKEN_FOR = 10
+
+-- Partitions that are read, or changed in the dict, before others have their turn: some tenths of a
+-- millisecond. Finding one as it was takes less time.
+local SLICE = 100
+local LOOKS_PER_CHANGE = 10
+-- For how long they have it. With ngx.sleep(0) nginx would come back at once, without a look at
+-- its sockets.
+local PAUSE = 0.001
 
 -- Sums that only grow; and all that are there from the start.
 local COUNTERS = { "succ_msg_cnt", "fail_msg_cnt" }
@@ -61,23 +78,25 @@ local function add(dict, key, delta)
 end
 
 
--- The gauges as one string: "key=value;key=value".
-local function remember(self)
+-- The gauges of a group as one string: "key=value;key=value".
+local function remember(self, group)
     local parts = {}
-    for key, value in pairs(self.gauges) do
+    for _, name in ipairs(group.names) do
+        local value = group.values[name] or 0
         if value ~= 0 then
-            parts[#parts + 1] = key .. "=" .. value
+            parts[#parts + 1] = ("%s=%.0f"):format(name, value)
         end
     end
-    self.dict:set(self.own_key, concat(parts, ";"))
+    self.dict:set(group.own_key, concat(parts, ";"))
 end
 
 
 -- Takes out what workers left that are gone. Of several that start at once one does it.
 local function forget_dead_workers(dict)
     for _, key in pairs(dict:get_keys(0)) do
-        local pid = begins_with(key, OWN_KEY) and tonumber(key:sub(#OWN_KEY + 1))
-        if pid and not core.is_alive(pid) and dict:add(TAKEN_KEY .. pid, true, TAKEN_FOR) then
+        local group = begins_with(key, OWN_KEY) and key:sub(#OWN_KEY + 1)
+        local pid = group and tonumber(group:match("^%d+"))
+        if pid and not core.is_alive(pid) and dict:add(TAKEN_KEY .. group, true, TAKEN_FOR) then
             local left = tostring(dict:get(key))
             dict:delete(key)
             dict:delete(LEFT_KEY .. pid)
@@ -100,6 +119,12 @@ local function take_counters(dict, key)
 end
 
 
+-- What is published at once: names, what was found, and what of it is in the sums.
+local function new_group(own_key)
+    return { own_key = own_key, names = {}, found = {}, values = {} }
+end
+
+
 -- new(served) -> statistics | nil, err: err is a warning; without the shared dict there are none.
 function _M.new(served)
     local dict = shared.kfk
@@ -111,18 +136,18 @@ function _M.new(served)
         dict:incr(name, 0, 0)
     end
     local pid = ngx.worker.pid()
+    local sums = new_group(OWN_KEY .. pid)
+    sums.names = { "waitbuf", "msg_cnt" }
     return setmetatable({
-        id = served.id, handle = served.handle, dict = dict,
-        own_key = OWN_KEY .. pid, left_key = LEFT_KEY .. pid,
+        id = served.id, handle = served.handle, dict = dict, tag = served.tag,
+        own_key = OWN_KEY .. pid .. "/", left_key = LEFT_KEY .. pid,
         -- What is in the sums from this worker: gauges, which a successor takes out, and counters.
-        gauges = {}, counters = take_counters(dict, LEFT_KEY .. pid),
+        sums = sums, groups = {}, group_of = {},
+        counters = take_counters(dict, LEFT_KEY .. pid),
+        -- The call of publish() that counts, while it is at work, and whether the last one has
+        -- used up what it found.
+        publishing = nil, found_is_empty = true,
     }, Stats)
-end
-
-
-local function set_gauge(self, key, value)
-    add(self.dict, key, value - (self.gauges[key] or 0))
-    self.gauges[key] = value
 end
 
 
@@ -134,35 +159,129 @@ local function add_counters(self, values)
 end
 
 
--- publish(): brings this worker's part of the sums up to date.
-function Stats:publish()
-    local values = _M.read(self.handle)
-    add_counters(self, values)
-    set_gauge(self, "waitbuf", values.waitbuf)
-    -- With what is left of adopted queues, which queue_messages leaves out.
-    set_gauge(self, "msg_cnt", max(0, values.accepted_cnt + values.adopted_cnt
-                                      - values.succ_msg_cnt - values.fail_msg_cnt
-                                      - values.dropped_cnt))
-    local waiting = core.waiting_by_partition(self.id)
-    for key, value in pairs(waiting) do
-        set_gauge(self, key, value)
-    end
-    for key in pairs(self.gauges) do
-        if waiting[key] == nil and key ~= "msg_cnt" and key ~= "waitbuf" then
-            set_gauge(self, key, 0)
+-- Brings a group's part of the sums up to date with group.found -> how much work that was. All of
+-- it happens at once, so that a successor takes out what was put in.
+local function publish_group(self, group)
+    local changes = 0
+    for _, name in ipairs(group.names) do
+        local value, before = group.found[name] or 0, group.values[name] or 0
+        group.found[name] = nil
+        if value ~= before then
+            add(self.dict, name, value - before)
+            group.values[name] = value
+            changes = changes + 1
         end
     end
-    remember(self)
+    if changes > 0 then
+        remember(self, group)
+    end
+    return changes + #group.names / LOOKS_PER_CHANGE
 end
 
 
--- A worker that is gone has nothing that waits or is on its way.
-local function take_gauges_out(self)
-    for key, value in pairs(self.gauges) do
-        add(self.dict, key, -value)
+local function publish_sums(self)
+    local values = _M.read(self.handle)
+    add_counters(self, values)
+    self.sums.found = {
+        waitbuf = values.waitbuf,
+        -- With what is left of adopted queues, which queue_messages leaves out.
+        msg_cnt = max(0, values.accepted_cnt + values.adopted_cnt - values.succ_msg_cnt
+                         - values.fail_msg_cnt - values.dropped_cnt),
+    }
+    publish_group(self, self.sums)
+end
+
+
+-- The group of a name that is seen for the first time.
+local function join_group(self, name)
+    local group = self.groups[#self.groups]
+    if not group or #group.names == SLICE then
+        group = new_group(self.own_key .. #self.groups + 1)
+        self.groups[#self.groups + 1] = group
     end
-    self.gauges = {}
-    self.dict:delete(self.own_key)
+    group.names[#group.names + 1] = name
+    self.group_of[name] = group
+    return group
+end
+
+
+-- Calls go_on() after each slice, and ends where that is false.
+local function publish_partitions(self, go_on)
+    if not self.found_is_empty then
+        -- An earlier call has not come to its end.
+        for _, group in ipairs(self.groups) do
+            group.found = {}
+        end
+    end
+    self.found_is_empty = false
+    for rows in core.waiting_by_partition(self.id, SLICE) do
+        for i = 1, #rows, 2 do
+            local name = rows[i]
+            local found = (self.group_of[name] or join_group(self, name)).found
+            -- Topic "t1" with partition 1 and topic "t" with partition 11 have one name.
+            found[name] = (found[name] or 0) + rows[i + 1]
+        end
+        if not go_on() then
+            return
+        end
+    end
+    local work = 0
+    for _, group in ipairs(self.groups) do
+        work = work + publish_group(self, group)
+        if work >= SLICE then
+            work = 0
+            if not go_on() then
+                return
+            end
+        end
+    end
+    self.found_is_empty = true
+end
+
+
+-- publish([at_once]): brings this worker's part of the sums up to date, in slices between which
+-- others have their turn, or at once. One that is at work is not joined by another one, and is
+-- ended by one that does it at once.
+function Stats:publish(at_once)
+    if self.publishing and not at_once then
+        return
+    end
+    local this = {}
+    self.publishing = this
+    local ok, err = pcall(function()
+        publish_sums(self)
+        publish_partitions(self, function()
+            if not at_once then
+                sleep(PAUSE)
+            end
+            return self.publishing == this
+        end)
+    end)
+    if self.publishing == this then
+        self.publishing = nil
+    end
+    if not ok then
+        ngx_log(ERR, self.tag, "statistics: ", tostring(err))
+    end
+end
+
+
+local function take_group_out(self, group)
+    for name, value in pairs(group.values) do
+        add(self.dict, name, -value)
+    end
+    self.dict:delete(group.own_key)
+end
+
+
+-- A worker that is gone has nothing that waits or is in flight.
+local function take_gauges_out(self)
+    self.publishing = nil
+    take_group_out(self, self.sums)
+    for _, group in ipairs(self.groups) do
+        take_group_out(self, group)
+    end
+    self.sums.values, self.groups, self.group_of = {}, {}, {}
 end
 
 
@@ -188,7 +307,9 @@ function Stats:last_line()
     local parts = {}
     for _, key in pairs(dict:get_keys(0)) do
         if not (begins_with(key, OWN_KEY) or begins_with(key, TAKEN_KEY)) then
-            parts[#parts + 1] = key .. ":" .. dict:get(key)
+            local value = dict:get(key)
+            parts[#parts + 1] = key .. ":" .. (type(value) == "number" and text_of(value)
+                                               or tostring(value))
         end
     end
     return "[kafka] [statistics] " .. concat(parts, ",")

@@ -3,7 +3,7 @@
 
 use super::journal;
 use super::names::{self, Kind};
-use crate::sys::files;
+use crate::sys::{files, user};
 use rustix::fs::{self, AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::{Errno, retry_on_intr};
 use std::fs::{DirBuilder, File};
@@ -28,6 +28,20 @@ pub enum BackupError {
         path: PathBuf,
         /// The refusal.
         errno: Errno,
+    },
+    /// The directory itself is not this process's user's to use.
+    #[error("backpath: {user} cannot {what} {}: {errno}; {remedy}", path.display())]
+    Forbidden {
+        /// The user.
+        user: String,
+        /// What was tried.
+        what: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// The refusal.
+        errno: Errno,
+        /// What an operator can do.
+        remedy: String,
     },
     /// The path is something a backup must not be written to.
     #[error("{}: {reason}", path.display())]
@@ -67,10 +81,6 @@ impl Directory {
     /// Opens it, making it and its parents when missing (mode 0700), and looks whether a file can be made in it.
     /// Writes nothing to a directory that is there: its disk may hang, and who starts must not.
     pub fn open(path: &Path) -> Result<Directory, BackupError> {
-        let system = |what| {
-            let path = path.to_owned();
-            move |errno| BackupError::System { what, path, errno }
-        };
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
         let open = || fs::open(path, flags, Mode::empty());
         let opened = match open() {
@@ -80,9 +90,9 @@ impl Directory {
             }
             opened => opened,
         };
-        let fd = opened.map_err(system("backpath: cannot open"))?;
+        let fd = opened.map_err(refused("open", path))?;
         fs::accessat(&fd, ".", fs::Access::WRITE_OK | fs::Access::EXEC_OK, AtFlags::EACCESS)
-            .map_err(system("backpath: the worker's user cannot write to"))?;
+            .map_err(refused("write to", path))?;
         Ok(Directory { fd, path: path.to_owned() })
     }
 
@@ -143,15 +153,57 @@ impl Directory {
 
 /// Makes a directory (mode 0700) and its parents, unless they are there by now.
 fn make(path: &Path) -> Result<(), BackupError> {
-    let system = |what, errno| BackupError::System { what, path: path.to_owned(), errno };
     if let Some(parent) = path.parent() {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(parent);
-        made.map_err(|error| system("backpath: cannot make the parent of", files::errno(error)))?;
+        made.map_err(|error| refused("make the parent of", path)(files::errno(error)))?;
     }
     match fs::mkdir(path, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
-        Err(errno) => Err(system("backpath: the worker's user cannot make directory", errno)),
+        Err(errno) => Err(refused("make", path)(errno)),
     }
+}
+
+/// The system refused to make or use the directory itself.
+fn refused(what: &'static str, path: &Path) -> impl Fn(Errno) -> BackupError {
+    move |errno| BackupError::Forbidden {
+        user: user::name(),
+        what,
+        path: path.to_owned(),
+        errno,
+        remedy: remedy(path, errno, &user::name(), closed_directory(path)),
+    }
+}
+
+/// What helps, for a user and the directory above `path` that it may not enter, if there is one.
+fn remedy(path: &Path, errno: Errno, user: &str, closed: Option<&Path>) -> String {
+    let is_about_rights = [Errno::ACCESS, Errno::PERM].contains(&errno);
+    match closed {
+        Some(above) if is_about_rights => format!(
+            "this user may not enter {}: set backpath to a path elsewhere, or let it in (chmod o+x {})",
+            above.display(),
+            in_a_shell(above)
+        ),
+        None if is_about_rights => {
+            format!("as root, run: install -d -m 700 -o {user} {}", in_a_shell(path))
+        }
+        _ => "set backpath to a directory that this user can write to".to_owned(),
+    }
+}
+
+/// The first directory above `path` that this process's user may not enter.
+fn closed_directory(path: &Path) -> Option<&Path> {
+    let is_closed = |dir: &&Path| {
+        fs::accessat(fs::CWD, *dir, fs::Access::EXEC_OK, AtFlags::EACCESS) == Err(Errno::ACCESS)
+    };
+    // Below one that is closed nothing can be looked at: the outermost of them is meant.
+    path.ancestors().skip(1).filter(|dir| !dir.as_os_str().is_empty()).filter(is_closed).last()
+}
+
+/// A path as one word of a shell.
+fn in_a_shell(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%:,".contains(c);
+    if text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 fn entry_names(dir: &OwnedFd) -> Result<Vec<String>, Errno> {
@@ -197,5 +249,31 @@ impl Drop for Locked<'_> {
     fn drop(&mut self) {
         // The descriptor is open and locked, so unlocking it cannot fail.
         let _ = fs::flock(self.0, FlockOperation::Unlock);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flt_18_the_remedy_is_a_command_that_a_shell_takes() {
+        let plain = remedy(Path::new("/srv/nginx/backup"), Errno::ACCESS, "www-data", None);
+        assert_eq!(plain, "as root, run: install -d -m 700 -o www-data /srv/nginx/backup");
+        let odd = remedy(Path::new("/srv/it's here"), Errno::PERM, "65534", None);
+        assert_eq!(odd, r"as root, run: install -d -m 700 -o 65534 '/srv/it'\''s here'");
+    }
+
+    #[test]
+    fn flt_18_no_command_is_named_that_would_not_help() {
+        let (path, home) = (Path::new("/root/backup"), Path::new("/root"));
+        assert_eq!(
+            remedy(path, Errno::ACCESS, "nobody", Some(home)),
+            "this user may not enter /root: set backpath to a path elsewhere, or let it in (chmod o+x /root)"
+        );
+        for errno in [Errno::ROFS, Errno::NOSPC, Errno::NOTDIR] {
+            let text = remedy(path, errno, "nobody", Some(home));
+            assert_eq!(text, "set backpath to a directory that this user can write to", "{errno}");
+        }
     }
 }

@@ -48,7 +48,7 @@ pub unsafe extern "C" fn lkfk_next_line(
 /// Nothing.
 ///
 /// # Errors
-/// What stderr does not take is lost.
+/// What stderr does not take is lost, and so is a line of a level that nginx's error log leaves out.
 ///
 /// # Panics
 /// Never: a panic inside is caught.
@@ -59,7 +59,8 @@ pub unsafe extern "C" fn lkfk_write_line(text: *const c_char, len: usize, level:
     guard(|| {
         // SAFETY: the caller's promise, see above.
         let text = unsafe { std::slice::from_raw_parts(text.cast(), len) };
-        write_line(if level <= Level::Warn as i32 { "warn" } else { "notice" }, "", text);
+        let is_warning = level <= Level::Warn as i32;
+        write_line(if is_warning { Level::Warn } else { Level::Notice }, "", text);
         0
     });
 }

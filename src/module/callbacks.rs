@@ -4,10 +4,11 @@
 use super::with;
 use crate::backup::LineBatch;
 use crate::backup::format::Line;
+use crate::driver::lua::topics::Row;
 use crate::driver::lua::{Append, LuaPorts};
 use crate::producer::RecordId;
 use crate::topic_name;
-use mlua::{LightUserData, Lua, LuaString, MultiValue, Table};
+use mlua::{Function, LightUserData, Lua, LuaString, MultiValue, Table};
 
 pub(super) fn add_to(lua: &Lua, core: &Table) -> mlua::Result<()> {
     core.set("next_failure", lua.create_function(next_failure)?)?;
@@ -151,15 +152,29 @@ fn partition_count(_: &Lua, (id, topic): (LightUserData, usize)) -> mlua::Result
     Ok(with_lua(id, |lua| lua.topics.partition_count(topic)).flatten())
 }
 
-/// `core.waiting_by_partition(id) -> { ["<topic><partition>"] = messages }`
-fn waiting_by_partition(lua: &Lua, id: LightUserData) -> mlua::Result<Table> {
-    let table = lua.create_table()?;
-    let rows = with_lua(id, |lua| lua.topics.waiting()).unwrap_or_default();
+/// `core.waiting_by_partition(id, most) -> next`, a function for `for`: each time it gives `{ "<topic><partition>",
+/// messages, ... }` of the next `most` partitions. A name may be there more than once.
+fn waiting_by_partition(lua: &Lua, (id, most): (LightUserData, usize)) -> mlua::Result<Function> {
+    let mut rows = with_lua(id, |lua| lua.topics.waiting());
+    let mut at = 0_usize;
+    lua.create_function_mut(move |lua, ()| {
+        let left = rows.as_deref().and_then(|rows| rows.get(at..)).unwrap_or_default();
+        let next = &left[..left.len().min(most)];
+        at += next.len();
+        if next.is_empty() {
+            // Lua keeps this function for a while: the rows are let go of now.
+            rows = None;
+            return Ok(None);
+        }
+        names_and_counts(lua, next).map(Some)
+    })
+}
+
+fn names_and_counts(lua: &Lua, rows: &[Row]) -> mlua::Result<Table> {
+    let table = lua.create_table_with_capacity(2 * rows.len(), 0)?;
     for (topic, partition, count) in rows {
-        // "t1" with partition 1 and "t" with partition 11 have one name.
-        let name = format!("{topic}{partition}");
-        let count = count + table.get::<Option<u64>>(&*name)?.unwrap_or(0);
-        table.set(name, count)?;
+        table.raw_push(format!("{topic}{partition}"))?;
+        table.raw_push(*count)?;
     }
     Ok(table)
 }

@@ -8,7 +8,7 @@
 mod callbacks;
 mod value;
 
-use crate::config::KEYS;
+use crate::config::{Config, KEYS};
 use crate::worker::{self, Handle, Producer};
 use crate::{ffi, stats};
 use mlua::{Function, LightUserData, Lua, MultiValue, Table};
@@ -18,6 +18,9 @@ use std::time::Duration;
 
 /// Where a VM keeps what must outlive the Lua modules, which a framework may load anew: in its registry.
 const KEPT: &str = "lkfk";
+
+/// What is said of a list.
+const UNNAMED: &str = "the configuration must be a table with named keys";
 
 /// `require "lkfk"`: the same functions as `lkfk.kfk`.
 #[mlua::lua_module(name = "lkfk")]
@@ -65,6 +68,11 @@ fn lkfk_stats(lua: &Lua) -> mlua::Result<mlua::Value> {
     embedded(lua, "lkfk.stats", include_str!("../../lua/lkfk/stats.lua"))
 }
 
+#[mlua::lua_module(name = "lkfk_numbers")]
+fn lkfk_numbers(lua: &Lua) -> mlua::Result<mlua::Value> {
+    embedded(lua, "lkfk.numbers", include_str!("../../lua/lkfk/numbers.lua"))
+}
+
 fn embedded(lua: &Lua, name: &str, source: &str) -> mlua::Result<mlua::Value> {
     lua.load(source).set_name(format!("={name}")).call(name)
 }
@@ -80,6 +88,9 @@ fn lkfk_core(lua: &Lua) -> mlua::Result<Table> {
     core.set("kept", kept(lua)?)?;
     add_codes(lua, &core)?;
     core.set("init", lua.create_function(init)?)?;
+    core.set("check", lua.create_function(check)?)?;
+    core.set("set_init_error", lua.create_function(set_init_error)?)?;
+    core.set("init_error", lua.create_function(init_error)?)?;
     core.set("find", lua.create_function(find)?)?;
     core.set("serve", lua.create_function(serve)?)?;
     core.set("flush", lua.create_function(flush)?)?;
@@ -129,15 +140,33 @@ fn with<T>(id: LightUserData, f: impl FnOnce(&mut Producer) -> T) -> Option<T> {
 
 /// `core.init(conf, prefix) -> id | nil, err`: starts the default producer, or finds it running.
 fn init(lua: &Lua, (conf, prefix): (Table, String)) -> mlua::Result<MultiValue> {
-    let Some(entries) = value::entries(conf) else {
-        return failure(lua, "the configuration must be a table with named keys");
-    };
+    let Some(entries) = value::entries(conf) else { return failure(lua, UNNAMED) };
     match worker::init(&entries, &prefix) {
         Ok(started) => {
             Ok(MultiValue::from_vec(vec![mlua::Value::LightUserData(id_of(started.handle))]))
         }
         Err(error) => failure(lua, &error.to_string()),
     }
+}
+
+/// `core.check(conf, prefix) -> true | nil, err`: whether [`init`] would take this configuration. Starts nothing.
+fn check(lua: &Lua, (conf, prefix): (Table, String)) -> mlua::Result<MultiValue> {
+    let Some(entries) = value::entries(conf) else { return failure(lua, UNNAMED) };
+    match Config::parse(&entries, &prefix) {
+        Ok(_) => Ok(MultiValue::from_vec(vec![mlua::Value::Boolean(true)])),
+        Err(error) => failure(lua, &error.to_string()),
+    }
+}
+
+/// `core.set_init_error(name, err | nil)`: what the last `init()` of the producer of this name came to.
+fn set_init_error(_: &Lua, (name, error): (String, Option<String>)) -> mlua::Result<()> {
+    worker::set_init_error(&name, error);
+    Ok(())
+}
+
+/// `core.init_error(name) -> err | nil`, as it was set, also by another VM or by the process that forked this one.
+fn init_error(_: &Lua, name: String) -> mlua::Result<Option<String>> {
+    Ok(worker::init_error(&name))
 }
 
 /// What Lua calls a producer by.

@@ -27,6 +27,9 @@ const SECOND_OPINION_AFTER: Duration = Duration::from_secs(2);
 /// brokers out of reach. Those are tried meanwhile.
 const IN_VAIN: u32 = 10;
 
+/// How long no broker knows a topic before that is said, unless its messages would time out first.
+const UNKNOWN_FOR: Duration = Duration::from_secs(3);
+
 /// Brokers that a cluster may have.
 const MAX_BROKERS: usize = 4_096;
 
@@ -301,9 +304,12 @@ impl Producer {
     pub(super) fn update_topic(&mut self, now: Time, id: TopicId, told: &TopicMetadata) -> bool {
         let brokers = &self.brokers.known;
         let topic = &mut self.topics[id];
-        let known_error = topic.error;
         let change = topic.update(now, told, |node| brokers.get(&node).is_some_and(|s| s.current));
-        if told.error != ErrorCode::NONE && told.error != known_error {
+        if told.error == ErrorCode::NONE {
+            topic.told_error = ErrorCode::NONE;
+        }
+        if topic.is_news(now, told.error, UNKNOWN_FOR.min(self.rules.message_timeout / 2)) {
+            topic.told_error = told.error;
             self.out.notices.push_back(Notice::TopicError { topic: id, error: told.error });
         }
         if [ErrorCode::INVALID_TOPIC_EXCEPTION, ErrorCode::TOPIC_AUTHORIZATION_FAILED]

@@ -41,6 +41,8 @@ pub(super) struct Topic {
     pub error: ErrorCode,
     /// Since when all answers said that there is no such topic.
     unknown_since: Option<Time>,
+    /// The last error that was made known, until an answer has none.
+    pub told_error: ErrorCode,
     /// It is to be asked about.
     pub is_due: bool,
     pub scheduled: Scheduled,
@@ -69,6 +71,7 @@ impl Topic {
             answers_with_fewer: 0,
             error: ErrorCode::NONE,
             unknown_since: None,
+            told_error: ErrorCode::NONE,
             is_due: true,
             scheduled: Scheduled::default(),
         }
@@ -82,6 +85,13 @@ impl Topic {
     /// True when no broker knew the topic for `limit`: then there is no log either.
     pub fn is_gone(&self, now: Time, limit: Duration) -> bool {
         self.unknown_since.is_some_and(|since| since + limit <= now)
+    }
+
+    /// True for an error that is worth a line: a new one. A topic that a broker makes when it is first asked for is
+    /// unknown for a moment, which is none.
+    pub fn is_news(&self, now: Time, error: ErrorCode, patience: Duration) -> bool {
+        let passes = error == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION && !self.is_gone(now, patience);
+        error != ErrorCode::NONE && error != self.told_error && !passes
     }
 
     /// Takes over what a broker says of this topic. An answer without partitions, or with an error, leaves

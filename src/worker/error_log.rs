@@ -3,16 +3,22 @@
 
 #![allow(clippy::disallowed_methods, reason = "a log line carries the time")]
 
+use crate::driver::Level;
 use crate::local_time;
+use crate::nginx::error_log;
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Writes a line to stderr, in the form that nginx gives the lines of its error log.
-pub(crate) fn write_line(level: &str, tag: &str, text: &[u8]) {
+/// Writes a line to stderr, in the form that nginx gives the lines of its error log, if that one takes such lines.
+pub(crate) fn write_line(level: Level, tag: &str, text: &[u8]) {
+    if !error_log::takes(level as usize) {
+        return;
+    }
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut line = Vec::with_capacity(text.len() + 64);
     local_time::put(&mut line, since.as_millis() as i64, b'/');
-    line.extend(format!(" [{level}] {}#0: {tag}", std::process::id()).bytes());
+    let (level, pid) = (level.name(), std::process::id());
+    line.extend(format!(" [{level}] {pid}#0: {tag}").bytes());
     line.extend_from_slice(text);
     line.push(b'\n');
     // With stderr closed there is nobody left to tell.

@@ -4,6 +4,7 @@ use super::handle::Handle;
 use super::producer::Producer;
 use crate::config::{Config, ConfigError};
 use crate::driver::StartError;
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
@@ -43,12 +44,14 @@ pub struct Started {
 /// The producers, and what nginx has said of the end.
 pub(super) struct Registry {
     pub producers: Vec<Producer>,
+    /// Why a producer does not run, by its name: what its last start came to.
+    init_errors: BTreeMap<String, String>,
     /// Until when nginx lets a worker live that shuts down gracefully, once it does.
     pub shutdown_by: Option<Instant>,
 }
 
 static REGISTRY: Mutex<Registry> =
-    Mutex::new(Registry { producers: Vec::new(), shutdown_by: None });
+    Mutex::new(Registry { producers: Vec::new(), init_errors: BTreeMap::new(), shutdown_by: None });
 
 pub(super) fn registry() -> MutexGuard<'static, Registry> {
     // A panic while it was locked leaves a list of producers, of which each is whole.
@@ -86,6 +89,21 @@ impl Registry {
 pub fn find(name: &str) -> Option<&'static Handle> {
     let registry = registry();
     registry.named(name).filter(|producer| producer.is_here()).map(Producer::handle)
+}
+
+/// Remembers why the producer of this name could not be started; `None` when it was. Names are few: those of the
+/// configuration.
+pub fn set_init_error(name: &str, error: Option<String>) {
+    let mut registry = registry();
+    match error {
+        Some(error) => registry.init_errors.insert(name.to_owned(), error),
+        None => registry.init_errors.remove(name),
+    };
+}
+
+/// Why the producer of this name could not be started, in this process or in the one that forked it.
+pub fn init_error(name: &str) -> Option<String> {
+    registry().init_errors.get(name).cloned()
 }
 
 /// Calls `f` with the producer that `handle` names, unless it is closed or another process's: a forked child does not

@@ -82,7 +82,7 @@ extern "C" fn at_exit() {
 /// goes to the backup.
 fn stop_all() {
     let mut registry = registry();
-    let Registry { producers, shutdown_by } = &mut *registry;
+    let Registry { producers, shutdown_by, .. } = &mut *registry;
     let of_this_end = |producer: &&mut Producer| producer.is_here() && !producer.ends;
     let mut ending: Vec<&mut Producer> = producers.iter_mut().filter(of_this_end).collect();
     for producer in &mut ending {
@@ -119,7 +119,7 @@ fn begin(producer: &mut Producer, shutdown_by: Option<Instant>) {
 fn write_last_lines(producer: &Producer) {
     let tag = producer.tag();
     while let Some((level, text)) = producer.shared().log.take() {
-        write_line(level.name(), &tag, text.as_bytes());
+        write_line(level, &tag, text.as_bytes());
     }
 }
 

@@ -1,25 +1,32 @@
 //! What the event loop may know of topics: how many partitions they have, and how many messages wait for each.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 /// Topic ids that there may be: a slot has 16 bits for one.
 const TOPICS: usize = 1 << 16;
 
 /// Messages that wait: topic, partition (-1: no metadata yet), count.
-pub type Row = (String, i64, u64);
+pub type Row = (Arc<str>, i64, u64);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    rows: Arc<Vec<Row>>,
+    /// Those before, which Lua may still be reading: many are freed on the driver's thread.
+    before: Arc<Vec<Row>>,
+}
 
 /// The exchange.
 #[derive(Debug, Default)]
 pub struct Topics {
     /// Partition counts by the queue's topic ids, 0 when unknown. Not under a lock, since `log()` asks for them.
     partitions: OnceLock<Box<[AtomicU32]>>,
-    waiting: Mutex<Vec<Row>>,
+    waiting: Mutex<Waiting>,
     waiting_wanted: AtomicBool,
 }
 
 impl Topics {
-    fn rows(&self) -> MutexGuard<'_, Vec<Row>> {
+    fn rows(&self) -> MutexGuard<'_, Waiting> {
         // Replaced whole, so that a panic leaves nothing torn.
         self.waiting.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -32,9 +39,10 @@ impl Topics {
     }
 
     /// Event loop: the messages that waited when the driver last looked, which it does again after each call.
-    pub fn waiting(&self) -> Vec<Row> {
+    /// There may be many partitions: nothing of them is copied.
+    pub fn waiting(&self) -> Arc<Vec<Row>> {
         self.waiting_wanted.store(true, Ordering::Release);
-        self.rows().clone()
+        self.rows().rows.clone()
     }
 
     pub(in crate::driver) fn set_partition_counts(&self, counts: impl Iterator<Item = u32>) {
@@ -49,12 +57,20 @@ impl Topics {
         waiting: impl Iterator<Item = (&'a str, Option<u32>, usize)>,
     ) {
         if self.waiting_wanted.swap(false, Ordering::AcqRel) {
-            let rows = waiting.map(|(topic, partition, count)| {
-                (topic.to_owned(), partition.map_or(-1, i64::from), count as u64)
-            });
-            // Not under the lock: there may be many partitions.
-            let rows = rows.collect();
-            *self.rows() = rows;
+            let mut rows: Vec<Row> = Vec::new();
+            for (topic, partition, count) in waiting {
+                // A topic's partitions come one after the other, and share its name.
+                let before = rows.last().map(|(name, ..)| name).filter(|name| ***name == *topic);
+                let name = before.cloned().unwrap_or_else(|| topic.into());
+                rows.push((name, partition.map_or(-1, i64::from), count as u64));
+            }
+            let rows = Arc::new(rows);
+            // There may be many partitions: nothing is made or freed under the lock.
+            let mut waiting = self.rows();
+            let before = std::mem::replace(&mut waiting.rows, rows);
+            let unused = std::mem::replace(&mut waiting.before, before);
+            drop(waiting);
+            drop(unused);
         }
     }
 }

@@ -277,6 +277,44 @@ fn an_unknown_topic_fails_by_that_name_and_an_unauthorized_one_at_once() {
 }
 
 #[test]
+fn flt_19_a_topic_is_called_unknown_once_it_has_been_for_a_while() {
+    let (none, unknown) = (ErrorCode::NONE, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+    let answer = |stage: &mut Stage, conn, error| {
+        let leaders: &[_] = if error == none { &[Some(1)] } else { &[] };
+        stage.answer_metadata_with(conn, &[(1, "b1")], leaders, error, 0);
+        std::iter::from_fn(|| stage.producer.poll_notice()).collect::<Vec<_>>()
+    };
+    // A message waits for its topic; the first answer does not know it, and says nothing yet.
+    let start = || {
+        let mut stage = Stage::new(Rules { message_timeout: 60 * SECOND, ..fast() });
+        let topic = stage.producer.topic(stage.now, "t");
+        stage.log(topic, None);
+        let (conn, _) = stage.connect();
+        stage.connect_done(conn);
+        assert_eq!(answer(&mut stage, conn, unknown), []);
+        (stage, topic)
+    };
+    let asked_after = |stage: &mut Stage, pause: Duration, error| {
+        let conn = stage.refresh_after(pause);
+        answer(stage, conn, error)
+    };
+    // The broker makes it, and a moment later knows it.
+    let (mut stage, _) = start();
+    assert_eq!(asked_after(&mut stage, 2 * SECOND, unknown), []);
+    assert_eq!(asked_after(&mut stage, 2 * SECOND, none), []);
+
+    let (mut stage, topic) = start();
+    let news = |error| [Notice::TopicError { topic, error }];
+    assert_eq!(asked_after(&mut stage, 3 * SECOND, unknown), news(unknown));
+    assert_eq!(asked_after(&mut stage, 2 * SECOND, unknown), [], "it was said");
+    // Any other error is said at once.
+    let invalid = ErrorCode::INVALID_REPLICATION_FACTOR;
+    assert_eq!(asked_after(&mut stage, 2 * SECOND, invalid), news(invalid));
+    assert_eq!(asked_after(&mut stage, 2 * SECOND, unknown), [], "its time begins anew");
+    assert_eq!(asked_after(&mut stage, 3 * SECOND, unknown), news(unknown));
+}
+
+#[test]
 fn throttling_is_obeyed_and_capped() {
     let (mut stage, topic) = Stage::ready(fast(), 2);
     stage.log(topic, Some(b"a"));

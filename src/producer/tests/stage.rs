@@ -58,7 +58,12 @@ impl Stage {
 
     /// Lets the periodic refresh come, over a new connection if need be; returns where it is asked for.
     pub fn refresh(&mut self) -> ConnId {
-        self.pass(Duration::from_secs(60));
+        self.refresh_after(Duration::from_secs(60))
+    }
+
+    /// The same for one that is due sooner.
+    pub fn refresh_after(&mut self, pause: Duration) -> ConnId {
+        self.pass(pause);
         for _ in 0..3 {
             for action in self.actions() {
                 match action {
