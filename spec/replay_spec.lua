@@ -319,6 +319,22 @@ describe("lines of others", function()
         assert.is_nil(lfs.attributes(nginx.backpath .. "/" .. topic))
     end)
 
+    it("FLT-17: in files whose names are no topics stay where they are", function()
+        local known = kafka:topic("replay-known", 1)
+        local path = backup_of("replay-stray-other", 1)
+        for _, name in ipairs { "README.txt", "replay-stray-unknown", known } do
+            local file = assert(io.open(path .. "/" .. name, "w"))
+            file:write("2024-01-01 00:00:00\t", name, "\tk\t1\n")
+            file:close()
+        end
+        local nginx = start({ backpath = path, replay = "all" })
+        await(nginx, "replayed_cnt", 2)
+        ngx.sleep(2)
+        assert.same({ "README.txt", "replay-stray-unknown", "~journal", "~lock" }, names(path))
+        assert.same({ 1 }, numbers(known))
+        assert.is_nil(nginx:error_log():find("README.txt", 1, true))
+    end)
+
     it("that look like lkfk's and that no journal knows are told of, once for all", function()
         local path = backup_of("replay-unclaimed", 5)
         -- As on a file system whose inode numbers change at each mount.

@@ -160,7 +160,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Exchange<'_, R, W> {
 mod tests {
     use super::*;
     use crate::protocol::api_versions::NegotiationError;
-    use crate::protocol::primitives::{Put, Reader};
+    use crate::protocol::primitives::Reader;
+    use crate::protocol::put::Put;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     /// API, version and correlation id.

@@ -12,7 +12,8 @@ use super::exchange::{Exchange, instead_of_closed};
 use crate::config::{Credentials, FEWEST_ITERATIONS};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::header::ApiKey;
-use crate::protocol::primitives::{Form, Put};
+use crate::protocol::primitives::Form;
+use crate::protocol::put::Put;
 use crate::protocol::sasl::{
     SaslAuthenticateResponse, SaslHandshakeResponse, put_sasl_authenticate_request,
     put_sasl_handshake_request,

@@ -5,7 +5,7 @@ use super::frame_pool::FramePool;
 use super::*;
 use crate::protocol::api_versions::Versions;
 use crate::protocol::header::{ApiKey, MAX_FRAME};
-use crate::protocol::primitives::Put;
+use crate::protocol::put::Put;
 use std::sync::Arc;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};

@@ -118,8 +118,13 @@ impl Producer {
             due.partition(|index| topics[*index].partitions.is_empty());
         let mut room = PARTITIONS_AT_ONCE >> metadata.lost_answers.min(usize::BITS - 1);
         let mut page = Vec::new();
+        let mut may_be_made = None;
         for index in unknown.into_iter().chain(known) {
             let topic = &mut topics[index];
+            // One request either may make all of its topics, or none.
+            if *may_be_made.get_or_insert(topic.may_be_made) != topic.may_be_made {
+                continue;
+            }
             let expected = topic.expected_partitions();
             if expected > room && !page.is_empty() {
                 break;
@@ -308,7 +313,9 @@ impl Producer {
         if told.error == ErrorCode::NONE {
             topic.told_error = ErrorCode::NONE;
         }
-        if topic.is_news(now, told.error, UNKNOWN_FOR.min(self.rules.message_timeout / 2)) {
+        if topic.may_be_made
+            && topic.is_news(now, told.error, UNKNOWN_FOR.min(self.rules.message_timeout / 2))
+        {
             topic.told_error = told.error;
             self.out.notices.push_back(Notice::TopicError { topic: id, error: told.error });
         }

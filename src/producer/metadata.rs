@@ -45,6 +45,8 @@ pub(super) struct Topic {
     pub told_error: ErrorCode,
     /// It is to be asked about.
     pub is_due: bool,
+    /// Asking about it may make it, if broker and configuration allow that.
+    pub may_be_made: bool,
     pub scheduled: Scheduled,
 }
 
@@ -73,6 +75,7 @@ impl Topic {
             unknown_since: None,
             told_error: ErrorCode::NONE,
             is_due: true,
+            may_be_made: true,
             scheduled: Scheduled::default(),
         }
     }
@@ -213,7 +216,7 @@ pub(super) enum Refresh {
 pub(super) struct Asked {
     pub conn: ConnId,
     pub request: RequestId,
-    /// The topics that it is about.
+    /// The topics that it is about: all of them may be made by asking, or none.
     pub page: Vec<TopicId>,
     /// Another one is to follow.
     pub more: bool,

@@ -73,10 +73,25 @@ const OPEN_AMONG: usize = 256;
 impl Producer {
     /// Number of a topic; a new one is asked for with the next metadata.
     pub fn topic(&mut self, now: Time, name: &str) -> TopicId {
+        let id = match self.topics.by_name.get(name) {
+            Some(id) if self.topics[*id].may_be_made => return *id,
+            Some(id) => *id,
+            None => self.topics.add(name),
+        };
+        let topic = &mut self.topics[id];
+        (topic.may_be_made, topic.is_due) = (true, true);
+        self.want_due_metadata(now);
+        id
+    }
+
+    /// Number of a topic that is of use only if it exists: asking about it does not make it, and that nobody knows it
+    /// is worth no notice.
+    pub fn topic_if_it_exists(&mut self, now: Time, name: &str) -> TopicId {
         if let Some(id) = self.topics.by_name.get(name) {
             return *id;
         }
         let id = self.topics.add(name);
+        self.topics[id].may_be_made = false;
         self.want_due_metadata(now);
         id
     }
@@ -122,6 +137,14 @@ impl Producer {
         match &self.metadata.refresh {
             Refresh::Asked(asked) => asked.page.iter().map(|id| self.topic_name(*id)).collect(),
             Refresh::Idle | Refresh::Due => Vec::new(),
+        }
+    }
+
+    /// Whether asking about [these](Self::asked_topics) may make them.
+    pub fn may_make_asked_topics(&self) -> bool {
+        match &self.metadata.refresh {
+            Refresh::Asked(asked) => asked.page.iter().all(|id| self.topics[*id].may_be_made),
+            Refresh::Idle | Refresh::Due => true,
         }
     }
 

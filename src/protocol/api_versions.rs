@@ -14,7 +14,8 @@ use thiserror::Error;
 
 use super::error_code::ErrorCode;
 use super::header::ApiKey;
-use super::primitives::{DecodeError, Form, Put, Reader};
+use super::primitives::{DecodeError, Form, Reader};
+use super::put::Put;
 use super::{init_producer_id, metadata, produce, sasl};
 
 /// The versions that can be encoded and decoded here.

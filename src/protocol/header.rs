@@ -5,7 +5,8 @@
 //! exception are answers to ApiVersions, whose header is always v0, since the client cannot know
 //! yet which versions the broker speaks (KIP-511).
 
-use super::primitives::{DecodeError, Form, Put, Reader};
+use super::primitives::{DecodeError, Form, Reader};
+use super::put::Put;
 
 /// The largest answer that is read: 4 MiB, some 100,000 partitions of three replicas each. A frame that
 /// announces more ends the connection. With what it decodes to it takes less than 8 MiB.

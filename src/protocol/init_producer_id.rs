@@ -9,7 +9,8 @@ use std::ops::RangeInclusive;
 
 use super::error_code::ErrorCode;
 use super::header::ApiKey;
-use super::primitives::{DecodeError, Put, Reader};
+use super::primitives::{DecodeError, Reader};
+use super::put::Put;
 
 /// The versions that can be encoded and decoded here.
 pub const VERSIONS: RangeInclusive<i16> = 0..=5;

@@ -11,7 +11,7 @@
 //! The checksum, CRC-32 as in zlib, covers what follows it. Brokers write the offsets anew.
 //! (<https://kafka.apache.org/documentation/#messageset>)
 
-use super::primitives::Put;
+use super::put::Put;
 use super::record_batch::BatchSummary;
 use crate::record::Record;
 

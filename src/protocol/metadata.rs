@@ -9,7 +9,8 @@ use std::ops::RangeInclusive;
 
 use super::error_code::ErrorCode;
 use super::header::ApiKey;
-use super::primitives::{DecodeError, Form, Put, Reader};
+use super::primitives::{DecodeError, Form, Reader};
+use super::put::Put;
 use uuid::Uuid;
 
 /// The versions that can be encoded and decoded here.
@@ -18,6 +19,9 @@ pub const VERSIONS: RangeInclusive<i16> = 0..=13;
 /// From this version on it is the client that pauses; up to then the throttle time is the pause that
 /// the broker made before it answered (KIP-219).
 const THROTTLED_BY_CLIENT: i16 = 6;
+
+/// From this version on a client can say that asking about a topic is not to make it.
+pub const DECLINES_TO_MAKE_TOPICS: i16 = 4;
 
 /// Sizes of the smallest elements, in any version.
 pub(super) const SMALLEST_BROKER: usize = 10;
@@ -51,7 +55,7 @@ pub fn put_metadata_request(
         out.put_string(form, topic);
         out.put_no_tagged_fields(form);
     }
-    if version >= 4 {
+    if version >= DECLINES_TO_MAKE_TOPICS {
         out.put_bool(allow_auto_topic_creation);
     }
     if (8..=10).contains(&version) {

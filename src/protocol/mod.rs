@@ -30,6 +30,7 @@ pub mod message_set;
 pub mod metadata;
 pub mod primitives;
 pub mod produce;
+pub mod put;
 pub mod record_batch;
 pub mod release;
 pub mod sasl;

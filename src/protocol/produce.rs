@@ -10,7 +10,8 @@ use std::ops::RangeInclusive;
 use super::error_code::ErrorCode;
 use super::header::{ApiKey, finish_frame, put_request_header};
 use super::metadata::{BrokerMetadata, SMALLEST_BROKER};
-use super::primitives::{DecodeError, Form, Put, Reader, one_more};
+use super::primitives::{DecodeError, Form, Reader};
+use super::put::{Put, one_more};
 use crate::varint::{varint_len, write_varint};
 use uuid::Uuid;
 

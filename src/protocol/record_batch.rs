@@ -16,7 +16,7 @@
 //! This is the hot path: each record's bytes are copied once, the checksum is taken in one pass over
 //! the finished batch, and nothing is allocated per record.
 
-use super::primitives::Put;
+use super::put::Put;
 use crate::record::Record;
 use crate::varint::{varint_len, write_varint, zigzag};
 

@@ -9,7 +9,8 @@ use std::ops::RangeInclusive;
 
 use super::error_code::ErrorCode;
 use super::header::ApiKey;
-use super::primitives::{DecodeError, Form, Put, Reader};
+use super::primitives::{DecodeError, Form, Reader};
+use super::put::Put;
 
 /// The versions of SaslHandshake. v1 is followed by SaslAuthenticate, v0 by bare tokens.
 pub const HANDSHAKE_VERSIONS: RangeInclusive<i16> = 0..=1;

@@ -239,8 +239,9 @@ impl Connections {
     ) {
         let Some(connection) = self.open.get_mut(&conn) else { return };
         let topics = producer.asked_topics();
+        let may_make = producer.may_make_asked_topics();
         connection.send(request, |correlation_id, versions| {
-            encode::metadata(cx.config, versions, correlation_id, &topics)
+            encode::metadata(cx.config, versions, correlation_id, &topics, may_make)
         });
     }
 

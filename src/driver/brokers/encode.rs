@@ -10,7 +10,7 @@ use crate::protocol::api_versions::Versions;
 use crate::protocol::header::{ApiKey, MAX_FRAME, finish_frame, put_request_header};
 use crate::protocol::init_producer_id::put_init_producer_id_request;
 use crate::protocol::message_set::{MessageFormat, MessageSetEncoder};
-use crate::protocol::metadata::put_metadata_request;
+use crate::protocol::metadata::{self, put_metadata_request};
 use crate::protocol::produce::{self, ProduceEncoder, TopicRef};
 use crate::protocol::record_batch::{BATCH_OVERHEAD, BatchEncoder, ProducerStamp};
 
@@ -41,19 +41,24 @@ const fn largest_produce_answer(partitions: usize, records: usize) -> usize {
     if largest < MAX_FRAME { largest } else { MAX_FRAME }
 }
 
-/// A Metadata request and the answer it gets.
+/// A Metadata request and the answer it gets. Asking about the topics makes them only if that is wanted (`may_make`):
+/// brokers that cannot be told so are not asked about them, and then nobody knows them.
 pub(super) fn metadata(
     config: &Config,
     versions: Versions,
     correlation_id: i32,
     topics: &[&str],
+    may_make: bool,
 ) -> (Vec<u8>, Option<Expected>) {
     let version = versions.metadata;
     let mut frame = Vec::with_capacity(ENVELOPE);
     let client_id = &config.client_id;
     let start =
         put_request_header(&mut frame, ApiKey::Metadata, version, correlation_id, client_id);
-    put_metadata_request(&mut frame, version, topics, config.allow_auto_create_topics);
+    let may_ask = may_make || version >= metadata::DECLINES_TO_MAKE_TOPICS;
+    let topics = if may_ask { topics } else { &[] };
+    let may_make = may_make && config.allow_auto_create_topics;
+    put_metadata_request(&mut frame, version, topics, may_make);
     finish_frame(&mut frame, start);
     let (api, largest) = (ApiKey::Metadata, MAX_FRAME);
     (frame, Some(Expected { correlation_id, api, version, largest }))

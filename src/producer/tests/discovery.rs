@@ -274,3 +274,34 @@ fn brokers_that_are_connected_are_asked_in_turn() {
     let last: BTreeSet<_> = asked.iter().rev().take(3).collect();
     assert_eq!(last.len(), 3, "{asked:?}");
 }
+
+#[test]
+fn flt_17_a_name_that_may_be_no_topics_is_asked_about_apart_and_is_not_made() {
+    let mut stage = Stage::new(rules());
+    let boot = stage.connect().0;
+    stage.connect_done(boot);
+    stage.producer.topic(stage.now, "made");
+    stage.producer.topic_if_it_exists(stage.now, "README.txt");
+    let mut asked = Vec::new();
+    for _ in 0..200 {
+        for action in stage.actions() {
+            if let Action::Metadata { conn, .. } = action {
+                let may_make = stage.producer.may_make_asked_topics();
+                for name in stage.producer.asked_topics() {
+                    asked.push((name.to_owned(), may_make));
+                }
+                stage.answer_metadata(conn, &[(1, "b")], &[Some(1)]);
+            }
+        }
+        stage.pass(Duration::from_millis(50));
+    }
+    for (name, expected) in [("made", true), ("README.txt", false)] {
+        let about: Vec<_> = asked.iter().filter(|(asked, _)| asked == name).collect();
+        assert!(!about.is_empty() && about.iter().all(|(_, may_make)| *may_make == expected));
+    }
+    // Once somebody logs to it, it is a topic like any other.
+    stage.producer.topic(stage.now, "README.txt");
+    stage.pass(SECOND);
+    stage.actions();
+    assert!(stage.producer.may_make_asked_topics());
+}

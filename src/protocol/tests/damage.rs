@@ -114,7 +114,7 @@ fn an_answer_made_of_nothing_but_tiny_elements_is_refused() {
     // Topics of 3 bytes each that take 48 bytes each here.
     let topics = 300_000u32;
     let mut bytes = Vec::new();
-    crate::protocol::primitives::Put::put_unsigned_varint(&mut bytes, topics + 1);
+    crate::protocol::put::Put::put_unsigned_varint(&mut bytes, topics + 1);
     bytes.resize(bytes.len() + topics as usize * 3, 1);
     let error = ProduceResponse::decode(9, &mut Reader::new(&bytes)).unwrap_err();
     assert_eq!((error.what, error.fault), ("topics", DecodeFault::Memory));

@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 
-use crate::protocol::primitives::{DecodeFault, Form, Put, Reader};
+use crate::protocol::primitives::{DecodeFault, Form, Reader};
+use crate::protocol::put::Put;
 use crate::varint::varint_len;
 use uuid::Uuid;
 

@@ -20,8 +20,7 @@ use super::disk::Offloaded;
 use crate::backup::backlog::{Place, Which};
 use crate::backup::{Backlog, BackupError, Chunk, Waiting};
 use crate::config::{Config, Replay as Setting};
-use crate::producer::{NewRecord, Outcome, Producer, RecordId, Time};
-use crate::protocol::error_code::ErrorCode;
+use crate::producer::{NewRecord, Outcome, Producer, Reason, RecordId, Time, TopicId};
 use crate::record::Record;
 use crate::stats;
 use pace::Pace;
@@ -267,8 +266,8 @@ impl Replay {
         self.publish_waiting(cx.shared);
         // Whether they can be delivered is known once metadata was asked for.
         let mut all = true;
-        for topic in self.waiting.keys() {
-            let id = producer.topic(cx.now, topic);
+        for (name, waiting) in &self.waiting {
+            let id = topic_of(cx, producer, name, waiting);
             all &= producer.is_deliverable(cx.now, id);
         }
         if !all && cx.now >= self.refresh_at {
@@ -310,10 +309,10 @@ impl Replay {
 
     /// Has lines of the next topic read that can be delivered.
     fn begin_chunk(&mut self, cx: &Context<'_>, producer: &mut Producer) {
-        let names: Vec<&String> = self.waiting.keys().collect();
-        let turn = names.partition_point(|name| **name <= self.last_topic);
-        for name in names[turn..].iter().chain(&names[..turn]) {
-            let id = producer.topic(cx.now, name);
+        let waiting: Vec<(&String, &Waiting)> = self.waiting.iter().collect();
+        let turn = waiting.partition_point(|(name, _)| **name <= self.last_topic);
+        for (name, waiting) in waiting[turn..].iter().chain(&waiting[..turn]) {
+            let id = topic_of(cx, producer, name, waiting);
             let topic = self.topics.entry((*name).clone()).or_default();
             if topic.not_before > cx.now || !producer.is_deliverable(cx.now, id) {
                 continue;
@@ -358,7 +357,9 @@ impl Replay {
         };
         let text = format_args!("topic {name}: {} is sent again", chunk.file_name());
         cx.log(Level::Notice, "replay", &name, text);
-        let progress = ChunkProgress::new(producer.topic(cx.now, &name), chunk.len());
+        // It has been asked about before its lines were read.
+        let id = producer.topic_if_it_exists(cx.now, &name);
+        let progress = ChunkProgress::new(id, chunk.len());
         self.last_topic = name;
         let first = self.next_line;
         self.next_line += chunk.len() as u64;
@@ -466,7 +467,17 @@ impl Topic {
     }
 }
 
-fn tell_poison(cx: &Context<'_>, chunk: &Chunk, moved: usize, refusal: Option<ErrorCode>) {
+/// The producer's number for a topic whose lines wait. Where only strangers' lines do, the name of their file may be
+/// anybody's, and is no topic's unless the cluster, or the configuration, knows it as one.
+fn topic_of(cx: &Context<'_>, producer: &mut Producer, name: &str, waiting: &Waiting) -> TopicId {
+    if waiting.known || cx.config.topics.iter().any(|topic| topic == name) {
+        producer.topic(cx.now, name)
+    } else {
+        producer.topic_if_it_exists(cx.now, name)
+    }
+}
+
+fn tell_poison(cx: &Context<'_>, chunk: &Chunk, moved: usize, refusal: Option<Reason>) {
     let (topic, file) = (chunk.topic(), chunk.file_name());
     let refusal = refusal.map(|refusal| refusal.to_string());
     let reason = refusal.or_else(|| chunk.why_bad().map(|why| why.to_string()));
@@ -483,7 +494,6 @@ mod tests {
     use crate::backup::LineBatch;
     use crate::backup::format::Line;
     use crate::backup::{BackupDir, Limits};
-    use crate::producer::TopicId;
 
     #[test]
     fn a_producer_that_stops_is_not_kept_awake_by_what_it_will_not_begin() {

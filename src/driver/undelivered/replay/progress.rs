@@ -31,7 +31,7 @@ pub(super) struct ChunkProgress {
     /// Lines that the producer has.
     pub out: usize,
     /// Why Kafka will never take some.
-    pub refusal: Option<ErrorCode>,
+    pub refusal: Option<Reason>,
     /// Why some failed that Kafka may take later.
     pub failure: Option<Reason>,
 }
@@ -64,8 +64,8 @@ impl ChunkProgress {
         self.out = self.out.saturating_sub(1);
         match delivery {
             Delivery::Delivered { .. } => self.states[index] = State::Sent,
-            Delivery::Failed { reason: Reason::Broker(code), .. } if is_poison(code) => {
-                self.refusal = Some(code);
+            Delivery::Failed { reason, .. } if is_poison(reason) => {
+                self.refusal = Some(reason);
                 if alone {
                     self.states[index] = State::Refused;
                 } else if !self.one_by_one {
@@ -73,7 +73,7 @@ impl ChunkProgress {
                     self.alone.push_back(index);
                 } else {
                     // It was in one batch with new messages.
-                    self.fail(Reason::Broker(code));
+                    self.fail(reason);
                 }
             }
             Delivery::Failed { reason, .. } => self.fail(reason),
@@ -113,8 +113,9 @@ impl ChunkProgress {
     }
 }
 
-/// Errors that a message gets however often it is sent.
-fn is_poison(code: ErrorCode) -> bool {
+/// Reasons for which a message fails however often it is sent.
+fn is_poison(reason: Reason) -> bool {
+    let Reason::Broker(code) = reason else { return reason == Reason::HungUp };
     matches!(
         code,
         ErrorCode::MESSAGE_TOO_LARGE
@@ -154,6 +155,15 @@ mod tests {
         // Shared its batch with new messages: nobody knows whose fault it was.
         progress.complete(2, refused(ErrorCode::INVALID_RECORD), false);
         assert_eq!(progress.states, [State::Sent, State::Refused, State::Open]);
+        assert!(progress.is_over());
+    }
+
+    #[test]
+    fn flt_22_a_line_that_the_broker_hangs_up_on_by_itself_is_moved_aside() {
+        let mut progress = ChunkProgress::new(TopicId(0), 1);
+        handed_over(&mut progress);
+        progress.complete(0, Delivery::Failed { reason: Reason::HungUp, in_doubt: true }, true);
+        assert_eq!(progress.states, [State::Refused]);
         assert!(progress.is_over());
     }
 
