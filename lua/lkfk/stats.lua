@@ -19,6 +19,7 @@ local ngx_log = ngx.log
 local sleep = ngx.sleep
 local concat = table.concat
 local ipairs = ipairs
+local jit = require "jit"
 local max = math.max
 local pairs = pairs
 local pcall = pcall
@@ -153,7 +154,10 @@ end
 
 local function add_counters(self, values)
     for _, name in pairs(COUNTERS) do
-        add(self.dict, name, values[name] - (self.counters[name] or 0))
+        local delta = values[name] - (self.counters[name] or 0)
+        if delta ~= 0 then
+            self.dict:incr(name, delta, 0)
+        end
         self.counters[name] = values[name]
     end
 end
@@ -268,7 +272,9 @@ end
 
 local function take_group_out(self, group)
     for name, value in pairs(group.values) do
-        add(self.dict, name, -value)
+        if value ~= 0 then
+            self.dict:incr(name, -value, 0)
+        end
     end
     self.dict:delete(group.own_key)
 end
@@ -313,6 +319,17 @@ function Stats:last_line()
         end
     end
     return "[kafka] [statistics] " .. concat(parts, ",")
+end
+
+
+-- What runs while nginx closes the VM, in a finalizer, stays in the interpreter: LuaJIT neither
+-- compiles nor steps its collector there, and a trace that has to leave for either may come back
+-- without end.
+for _, at_exit in ipairs {
+    Stats.last_line, Stats.hand_over, take_gauges_out, take_group_out, add_counters, _M.read,
+    begins_with,
+} do
+    jit.off(at_exit)
 end
 
 
