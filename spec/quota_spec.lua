@@ -14,7 +14,7 @@ local function limit_producers(broker, rate)
 end
 
 
-it("#pending FLT-01: a burst beyond a producer's quota arrives once, with acks = 1", function()
+it("FLT-01: a burst beyond a producer's quota arrives once, with acks = 1", function()
     local broker = kafka:new("quota")
     local topic = broker:topic("quota", PARTITIONS)
     limit_producers(broker, 500000)

@@ -18,7 +18,7 @@ end
 
 
 for _, acks in ipairs { 1, -1 } do
-    it("#pending FLT-22: a burst larger than a request may be arrives, acks = " .. acks, function()
+    it("FLT-22: a burst larger than a request may be arrives, acks = " .. acks, function()
         local broker = kafka:new("small-requests", { "socket.request.max.bytes=" .. LIMIT })
         local topic = broker:topic("small-requests", 1)
         local nginx = harness.nginx {
