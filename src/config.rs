@@ -124,7 +124,7 @@ keys! {
     queue_buffering_max_messages: u64 = 50_000, "50000", 1..=100_000_000, "messages", [],
         "Messages that may wait in a worker's queue, in flight ones included. Above that log() returns nil, \"queue full\".";
     queue_buffering_max_kbytes: u64 = 32_768, "32768", 64..=2_097_152, "KiB", [],
-        "Bytes of a worker's queue file, with 64 bytes of overhead for each message. Allocated at start.";
+        "Bytes that a worker's queue may take, with at most 64 bytes of overhead for each message. Memory is asked for as messages wait, and given back after a peak; an idle queue takes less than 1 MiB.";
     queue_path: PathBuf = "/dev/shm".into(), "\"/dev/shm\"", ANY, "", [],
         "Directory below which the queue files lie, in a directory lkfk-UID of mode 0700. A relative path lies below nginx's prefix. When it has no room for them, backpath is used, with a warning.";
     batch_num_messages: usize = 500, "500", 1..=1_000_000, "messages", [],
