@@ -221,10 +221,12 @@ impl Producer {
                 best = Some(best.map_or(rank, |best: (u32, bool, u64, BrokerId)| best.min(rank)));
             }
         }
-        let room = self.brokers.connections.len() < self.rules.max_connections;
-        if let Some((.., node)) = best.filter(|_| room) {
-            self.metadata.connect_tried = Some(now);
-            self.connect(node);
+        if let Some((.., node)) = best {
+            // Where there is no room for one more connection, there may be some later.
+            if self.brokers.connections.len() < self.rules.max_connections {
+                self.metadata.connect_tried = Some(now);
+                self.connect(node);
+            }
             earliest = now + NEXT_BOOTSTRAP_AFTER;
         }
         self.timers.schedule(&mut self.metadata.scheduled, Timer::Metadata, earliest);

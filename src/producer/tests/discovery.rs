@@ -278,10 +278,10 @@ fn brokers_that_are_connected_are_asked_in_turn() {
 #[test]
 fn flt_17_a_name_that_may_be_no_topics_is_asked_about_apart_and_is_not_made() {
     let mut stage = Stage::new(rules());
-    let boot = stage.connect().0;
-    stage.connect_done(boot);
     stage.producer.topic(stage.now, "made");
     stage.producer.topic_if_it_exists(stage.now, "README.txt");
+    let boot = stage.connect().0;
+    stage.producer.handle_connected(stage.now, boot);
     let mut asked = Vec::new();
     for _ in 0..200 {
         for action in stage.actions() {
@@ -304,4 +304,19 @@ fn flt_17_a_name_that_may_be_no_topics_is_asked_about_apart_and_is_not_made() {
     stage.pass(SECOND);
     stage.actions();
     assert!(stage.producer.may_make_asked_topics());
+}
+
+#[test]
+fn flt_12_nobody_to_ask_and_no_room_for_a_connection_is_waited_out() {
+    let hosts = ["a", "b"].map(|host| HostPort { host: host.into(), port: 9092 });
+    let config = Config { metadata_broker_list: hosts.into(), ..Config::default() };
+    let mut stage = Stage::new(Rules { max_connections: 1, ..Rules::from(&config) });
+    stage.producer.topic(stage.now, "t");
+    // One of the two is connected to, without end; for the other there is no room.
+    stage.connect();
+    for _ in 0..20 {
+        stage.pass(SECOND);
+        assert!(stage.actions().is_empty());
+        assert!(stage.producer.next_deadline().is_none_or(|at| at > stage.now));
+    }
 }
