@@ -285,12 +285,16 @@ fn flt_17_a_name_that_may_be_no_topics_is_asked_about_apart_and_is_not_made() {
     let mut asked = Vec::new();
     for _ in 0..200 {
         for action in stage.actions() {
-            if let Action::Metadata { conn, .. } = action {
-                let may_make = stage.producer.may_make_asked_topics();
-                for name in stage.producer.asked_topics() {
-                    asked.push((name.to_owned(), may_make));
+            match action {
+                Action::Connect { conn, .. } => stage.producer.handle_connected(stage.now, conn),
+                Action::Metadata { conn, .. } => {
+                    let may_make = stage.producer.may_make_asked_topics();
+                    for name in stage.producer.asked_topics() {
+                        asked.push((name.to_owned(), may_make));
+                    }
+                    stage.answer_metadata(conn, &[(1, "b")], &[Some(1)]);
                 }
-                stage.answer_metadata(conn, &[(1, "b")], &[Some(1)]);
+                _ => {}
             }
         }
         stage.pass(Duration::from_millis(50));
