@@ -22,6 +22,7 @@ local function start_nginx(options)
         sasl_mechanisms = "SCRAM-SHA-256",
         sasl_username = USER,
         sasl_password = PASSWORD,
+        instance = "sasl",
         queue_buffering_max_ms = 5,
         message_timeout_ms = 30000,
     }
