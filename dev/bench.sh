@@ -269,4 +269,4 @@ for row in "${ROWS[@]}"; do
 done
 explain
 bursts
-if (( FAILED )); then die 'lkfk lost or doubled messages'; fi
+if (( FAILED )); then die 'lkfk lost or duplicated messages'; fi

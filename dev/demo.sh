@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Shows lkfk at work: a real Kafka, a real nginx, requests from wrk, each logged to Kafka from
 # log_by_lua, and what of it arrived; then the same while the worker and the broker are killed. KEEP=1
-# leaves all up until Ctrl-C. Fails when anything is lost, doubled or out of order.
+# leaves all up until Ctrl-C. Fails when anything is lost, duplicated or out of order.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/stage.sh"
 
@@ -113,7 +113,7 @@ serve() {
   row 'requests served' "$requests" "$rate a second, each logged from log_by_lua"
   row 'messages accepted by log()' "$accepted" ''
   row 'messages in Kafka' "$arrived" \
-    "$(( accepted - arrived + doubled )) lost, $doubled doubled, $disordered out of order"
+    "$(( accepted - arrived + doubled )) lost, $doubled duplicates, $disordered out of order"
   row '  by partition' '' "$spread"
   row 'batches' "$batches" \
     "of $(( arrived / (batches ? batches : 1) )) messages on average, $(stat batch_records_max) at most"
@@ -256,7 +256,7 @@ break_things() {
   eval "$(judge_orders)"
   row 'with kills, accepted' "$accepted" "replies that said yes, $refused that said no"
   row 'with kills, in Kafka' "$arrived" \
-    "$lost lost, $doubled doubled, $disordered out of order"
+    "$lost lost, $doubled duplicates, $disordered out of order"
   if (( unheard )); then
     row '  without a reply' "$unheard" 'of these: a kill or the end of the load came before it'
   fi
@@ -276,7 +276,7 @@ report() {
   printf '%s\n' "${REPORT[@]}" | sed 's/ *$//'
   printf '\n  the last one: %s\n\n' "$sample"
   if (( GOOD )); then
-    echo 'Every message that log() accepted is in Kafka once, and in order: nothing is missing, nothing doubled.'
+    echo 'Every message that log() accepted is in Kafka once, and in order: nothing is missing, and there are no duplicates.'
   else
     echo "${RED}Not every message is in Kafka once and in order.$PLAIN nginx says:"
     tail -n 10 "$PREFIX/error.log"

@@ -156,8 +156,8 @@ stop_nginx() {
   dev/nginx.sh stop "$BROKER"
 }
 
-# Sets CONNECTION to what nginx says of the first connection, and PRODUCE to its version. Log lines are
-# half a second behind.
+# Sets CONNECTION to what nginx says of the first connection, and PRODUCE to its version. Log lines come
+# a moment after what they tell of.
 find_connection() {
   local patience=60
   until CONNECTION=$(grep -m 1 ' connected (.*Produce v' "$PREFIX/error.log"); do
@@ -211,7 +211,7 @@ dev/install.sh
 stage_begin matrix
 if [[ -z ${LKFK_CPATH:-} ]]; then step 'lkfk.so' cargo build --release; fi
 step 'the model' cargo build --no-default-features --example sequence_rules
-export RULES=$ROOT/target/debug/examples/sequence_rules
+export RULES=${CARGO_TARGET_DIR:-$ROOT/target}/debug/examples/sequence_rules
 stage_library
 wanted=${*:-$(cut -d ' ' -f 1 <<<"$VERSIONS")}
 for version in $wanted; do

@@ -15,19 +15,6 @@ usage() {
   exit 2
 }
 
-# LKFK_NGINX, or what there is: Debian keeps it out of a user's PATH; OpenResty out of anybody's.
-find_nginx() {
-  local candidate
-  if [[ -n ${LKFK_NGINX:-} ]]; then
-    command -v "$LKFK_NGINX" || die "LKFK_NGINX: no program $LKFK_NGINX"
-    return
-  fi
-  for candidate in nginx openresty /usr/sbin/nginx /usr/local/openresty/nginx/sbin/nginx; do
-    if command -v "$candidate"; then return; fi
-  done
-  die 'no nginx found; dev/install.sh installs it'
-}
-
 # Lua is a module on Debian, built in with OpenResty. The kit must come first.
 load_modules() {
   local line modules file

@@ -19,7 +19,7 @@ PATIENCE=90
 build_memcheck() {
   command -v valgrind >/dev/null || die 'valgrind is missing; run: sudo apt-get install -y valgrind'
   cargo build --quiet
-  BUILT=$ROOT/target/debug/liblkfk.so
+  BUILT=${CARGO_TARGET_DIR:-$ROOT/target}/debug/liblkfk.so
 }
 
 build_address() {
@@ -33,23 +33,24 @@ build_address() {
 
 # wrap MODE: an nginx that runs under the tool.
 wrap() {
-  local nginx
-  nginx=$(command -v "${LKFK_NGINX:-/usr/sbin/nginx}" || command -v nginx) || die 'no nginx found'
   export LKFK_NGINX=$STAGE/nginx-$1
   {
-    echo '#!/bin/sh'
+    echo '#!/usr/bin/env bash'
     case $1 in
       memcheck)
         echo "exec valgrind --quiet --trace-children=yes --child-silent-after-fork=no \\"
         echo "  --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite \\"
         echo "  --num-callers=40 --smc-check=all-non-file --read-var-info=no \\"
-        echo "  --suppressions=$ROOT/dev/sanitize/nginx.supp --log-file=$REPORTS/report.%p \\"
-        echo "  $nginx \"\$@\""
+        printf '  --suppressions=%q --log-file=%q \\\n' "$ROOT/dev/sanitize/nginx.supp" "$REPORTS/report.%p"
+        printf '  %q "$@"\n' "$NGINX"
         ;;
       address)
-        echo "export ASAN_OPTIONS=log_path=$REPORTS/report:detect_leaks=1:exitcode=0:abort_on_error=0"
-        echo "export LSAN_OPTIONS=suppressions=$ROOT/dev/sanitize/leaks.supp:print_suppressions=0"
-        echo "LD_PRELOAD=$(libasan) exec $nginx \"\$@\""
+        # The tool itself splits its options at spaces and colons, except within quotation marks.
+        printf 'export ASAN_OPTIONS=%q\n' \
+          "log_path='$REPORTS/report':detect_leaks=1:exitcode=0:abort_on_error=0"
+        printf 'export LSAN_OPTIONS=%q\n' \
+          "suppressions='$ROOT/dev/sanitize/leaks.supp':print_suppressions=0"
+        printf 'LD_PRELOAD=%q exec %q "$@"\n' "$(libasan)" "$NGINX"
         ;;
     esac
   } >"$LKFK_NGINX"
@@ -223,6 +224,8 @@ check() {
 
 (( $# > 0 )) || set -- memcheck address
 dev/install.sh
+# The program itself: LKFK_NGINX names a wrapper of it from here on.
+NGINX=$(find_nginx)
 stage_begin sanitize
 dev/kafka.sh start sanitize "log.dirs=$LKFK_SHM/kafka"
 BOOTSTRAP=$(sed -n 's/^BOOTSTRAP=//p' "$STAGE/kafka/sanitize/env")

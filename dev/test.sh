@@ -84,6 +84,7 @@ dev/install.sh
 stage_begin test
 check 'cargo fmt' cargo fmt --check
 check 'cargo clippy' cargo clippy --all-targets -- -D warnings
+check 'cargo doc' env RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps
 check 'cargo fmt, chaos' cargo fmt --check "${CHAOS[0]}"
 check 'cargo clippy, chaos' cargo clippy --all-targets "${CHAOS[@]}" -- -D warnings
 check 'luacheck' luacheck --quiet --no-color lua spec dev
