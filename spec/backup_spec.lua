@@ -20,14 +20,6 @@ local function start_alone(conf)
 end
 
 
-local function log(nginx, topic, first, last)
-    nginx:run([[
-        local topic, first, last = ...
-        for i = first, last do assert(kfk.log(topic, nil, i)) end
-    ]], topic, first, last)
-end
-
-
 local function await_failed(nginx, count)
     harness.eventually(10, function()
         assert.equal(count, nginx:run("return kfk.stats().fail_msg_cnt"))
@@ -102,7 +94,7 @@ describe("a backup file", function()
                 queue_path = queue_path, backpath = backpath .. "made/here/",
             })]],
         }
-        log(nginx, "backup-modes", 1, 1)
+        nginx:log_numbers("backup-modes", 1, 1)
         await_failed(nginx, 1)
         local path = nginx.backpath .. "made/here"
         assert.equal("rwx------", lfs.attributes(path, "permissions"))
@@ -116,7 +108,7 @@ describe("a backup file", function()
     it("is said in nginx's log to be written, with the reason, once for many messages", function()
         local nginx = start_alone()
         for i = 1, 5 do
-            log(nginx, "backup-said", i, i)
+            nginx:log_numbers("backup-said", i, i)
             await_failed(nginx, i)
         end
         harness.eventually(5, function()
@@ -129,10 +121,10 @@ describe("a backup file", function()
 
     it("that was moved away is made anew", function()
         local nginx = start_alone()
-        log(nginx, "backup-moved", 1, 1)
+        nginx:log_numbers("backup-moved", 1, 1)
         await_failed(nginx, 1)
         assert(os.rename(nginx.backpath .. "/backup-moved", nginx.backpath .. "/backup-moved.1"))
-        log(nginx, "backup-moved", 2, 2)
+        nginx:log_numbers("backup-moved", 2, 2)
         await_failed(nginx, 2)
         assert.equal("1", nginx:backup("backup-moved.1")[1].payload)
         local lines = nginx:backup("backup-moved")
@@ -146,13 +138,13 @@ it("between Kafka and the backup nothing is lost or doubled while the broker is 
     local nginx = harness.nginx {
         producer = { queue_buffering_max_ms = 5, message_timeout_ms = 1500, replay = false },
     }
-    log(nginx, topic, 1, 500)
+    nginx:log_numbers(topic, 1, 500)
     assert.is_true(nginx:run("return kfk.flush(10)"))
     kafka:kill()
-    log(nginx, topic, 501, 1500)
+    nginx:log_numbers(topic, 501, 1500)
     await_failed(nginx, 1000)
     kafka:start()
-    log(nginx, topic, 1501, 2000)
+    nginx:log_numbers(topic, 1501, 2000)
     assert.is_true(nginx:run("return kfk.flush(10)"))
 
     local times = {}
@@ -189,13 +181,13 @@ describe("while a backup file cannot be written", function()
 
     it("its messages wait in the queue, the log says so once, and are written later", function()
         block("backup-blocked")
-        log(nginx, "backup-blocked", 1, 10)
+        nginx:log_numbers("backup-blocked", 1, 10)
         harness.eventually(10, function()
             assert.equal(10, nginx:run("return kfk.stats().spill_waiting"))
         end)
         -- It is tried again and again.
         ngx.sleep(2.5)
-        local stats = nginx:run("return kfk.stats()")
+        local stats = nginx:stats()
         assert.same({ 10, 10, 0 }, {
             stats.queue_messages, stats.spill_waiting, stats.fail_msg_cnt,
         })
@@ -221,11 +213,11 @@ describe("while a backup file cannot be written", function()
 
     it("other topics' messages do not wait with them", function()
         block("backup-blocked")
-        log(nginx, "backup-blocked", 1, 1)
+        nginx:log_numbers("backup-blocked", 1, 1)
         harness.eventually(5, function()
             assert.equal(1, nginx:run("return kfk.stats().spill_waiting"))
         end)
-        log(nginx, "backup-free", 1, 1)
+        nginx:log_numbers("backup-free", 1, 1)
         harness.eventually(5, function()
             assert.equal(1, #nginx:backup("backup-free"))
         end)
@@ -251,7 +243,7 @@ describe("DSK-01: where a write ends with", function()
 
     before_each(function()
         nginx = start_alone()
-        log(nginx, "backup-fault", 1, 10)
+        nginx:log_numbers("backup-fault", 1, 10)
         await_failed(nginx, 10)
     end)
 
@@ -268,7 +260,7 @@ describe("DSK-01: where a write ends with", function()
 
     it("EIO, it is said and tried again", function()
         local said = fail_writes(nginx, "backup-fault", "EIO:when=1..2")
-        log(nginx, "backup-fault", 11, 20)
+        nginx:log_numbers("backup-fault", 11, 20)
         all_are_there(said, "EIO", 2)
         harness.eventually(2, function()
             assert.matches("backup%-fault: Input/output error", nginx:error_log())
@@ -277,7 +269,7 @@ describe("DSK-01: where a write ends with", function()
 
     it("EINTR, it is tried again at once", function()
         local said = fail_writes(nginx, "backup-fault", "EINTR:when=1..2")
-        log(nginx, "backup-fault", 11, 20)
+        nginx:log_numbers("backup-fault", 11, 20)
         all_are_there(said, "EINTR", 2)
         assert.is_nil(nginx:error_log():match("[^\n]*cannot append[^\n]*"))
     end)

@@ -2,6 +2,7 @@
 -- messages end in the backup.
 
 local harness = require "spec.harness"
+local process = require "spec.harness.process"
 
 local kafka = harness.kafka
 local DEAD = "127.0.0.1:1"
@@ -41,10 +42,7 @@ end
 
 
 local function peak_kbytes(pid)
-    local file = assert(io.open("/proc/" .. pid .. "/status"))
-    local text = file:read("*a")
-    file:close()
-    return tonumber(text:match("VmHWM:%s+(%d+)"))
+    return tonumber(process.read("/proc/" .. pid .. "/status"):match("VmHWM:%s+(%d+)"))
 end
 
 
@@ -94,7 +92,7 @@ describe("a producer whose only broker is", function()
             assert.matches("broker " .. address, lines[1], 1, true)
             assert.matches(cause, lines[1])
 
-            local stats = nginx:run("return kfk.stats()")
+            local stats = nginx:stats()
             assert.equal(0, stats.driver_restarts)
             -- It is tried again, not all the time.
             assert.is_true(stats.connections_broken >= 2 and stats.connections_broken < 30,

@@ -30,11 +30,6 @@ local function log(nginx, topic, count, payload)
 end
 
 
-local function stats(nginx)
-    return nginx:run("return kfk.stats()")
-end
-
-
 describe("a batch", function()
     it("is sent as soon as it holds batch_num_messages", function()
         local topic = kafka:topic("batch-count", 1)
@@ -43,7 +38,7 @@ describe("a batch", function()
         harness.eventually(5, function()
             assert.equal(20, #kafka:records(topic))
         end)
-        local seen = stats(nginx)
+        local seen = nginx:stats()
         assert.same({ 2, 10, 20, 5 }, {
             seen.batches_sent, seen.batch_records_max, seen.succ_msg_cnt, seen.queue_messages,
         })
@@ -51,7 +46,7 @@ describe("a batch", function()
         harness.eventually(5, function()
             assert.equal(30, #kafka:records(topic))
         end)
-        assert.equal(3, stats(nginx).batches_sent)
+        assert.equal(3, nginx:stats().batches_sent)
     end)
 
     it("is sent before it would exceed batch_size", function()
@@ -62,7 +57,7 @@ describe("a batch", function()
         harness.eventually(5, function()
             assert.equal(6, #kafka:records(topic))
         end)
-        local seen = stats(nginx)
+        local seen = nginx:stats()
         assert.same({ 3, 2, 1 }, {
             seen.batches_sent, seen.batch_records_max, seen.queue_messages,
         })
@@ -77,10 +72,10 @@ describe("a batch", function()
             ngx.sleep(0.1)
         end
         harness.eventually(10, function()
-            return stats(nginx).succ_msg_cnt > 0
+            return nginx:stats().succ_msg_cnt > 0
         end)
         assert.is_true(clock() - began > 1.4)
-        local seen = stats(nginx)
+        local seen = nginx:stats()
         assert.same({ 1, 5 }, { seen.batches_sent, seen.succ_msg_cnt })
         assert.equal(5, #kafka:records(topic))
     end)
@@ -89,11 +84,11 @@ describe("a batch", function()
         local topic = kafka:topic("batch-no-linger", 1)
         local nginx = start { queue_buffering_max_ms = 0, topics = { topic } }
         harness.eventually(5, function()
-            return stats(nginx).metadata_requests_sent > 0
+            return nginx:stats().metadata_requests_sent > 0
         end)
         log(nginx, topic, 1)
         harness.eventually(1, function()
-            assert.equal(1, stats(nginx).succ_msg_cnt)
+            assert.equal(1, nginx:stats().succ_msg_cnt)
         end)
         assert.equal(1, #kafka:records(topic))
     end)
@@ -107,7 +102,7 @@ describe("a batch", function()
             assert(kfk.flush(10))
         ]], topic)
         assert.equal(100, #kafka:records(topic))
-        local seen = stats(nginx)
+        local seen = nginx:stats()
         assert.equal(4, seen.batches_sent)
         assert.is_true(seen.requests_sent <= seen.batches_sent)
     end)

@@ -2,6 +2,7 @@
 
 local lfs = require "lfs"
 local harness = require "spec.harness"
+local process = require "spec.harness.process"
 
 local kafka = harness.kafka
 local DEAD = { "127.0.0.1:1" }
@@ -85,10 +86,8 @@ end
 
 -- How often nginx's thread of a worker has gone to sleep by itself so far.
 local function sleeps(pid)
-    local file = assert(io.open("/proc/" .. pid .. "/status"))
-    local text = file:read("*a")
-    file:close()
-    return tonumber(text:match("\nvoluntary_ctxt_switches:%s*(%d+)"))
+    local status = process.read("/proc/" .. pid .. "/status")
+    return tonumber(status:match("\nvoluntary_ctxt_switches:%s*(%d+)"))
 end
 
 

@@ -43,14 +43,9 @@ local function seen(nginx)
 end
 
 
-local function stats(nginx)
-    return nginx:run("return kfk.stats()")
-end
-
-
 local function await_failed(nginx, count, seconds)
     harness.eventually(seconds or 10, function()
-        local now = stats(nginx)
+        local now = nginx:stats()
         assert.same({ count, 0 }, { now.fail_msg_cnt, now.queue_messages })
     end)
 end
@@ -236,7 +231,7 @@ describe("failed_cb", function()
         nginx:run("require('seen').port = ...", nginx.port)
         log(nginx, "cb-yields-unknown", 1, 20)
         harness.eventually(10, function()
-            assert.equal(20, stats(nginx).succ_msg_cnt)
+            assert.equal(20, nginx:stats().succ_msg_cnt)
         end)
         local found = seen(nginx)
         found.port = nil

@@ -16,7 +16,7 @@ it("NET-08: what comes after a broker closed an idle connection is delivered, on
         },
     }
     local function stats()
-        return nginx:run("return kfk.stats()")
+        return nginx:stats()
     end
     for round = 1, 3 do
         assert.is_true(nginx:run([[

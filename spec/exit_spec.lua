@@ -11,23 +11,6 @@ local function start(options)
 end
 
 
-local function log(nginx, topic, first, last)
-    nginx:run([[
-        local topic, first, last = ...
-        for i = first, last do assert(kfk.log(topic, nil, i)) end
-    ]], topic, first, last)
-end
-
-
-local function count_to(n)
-    local list = {}
-    for i = 1, n do
-        list[i] = i
-    end
-    return list
-end
-
-
 -- The payloads that are in Kafka or in the backup, as sorted numbers.
 local function kept(nginx, topic)
     local list = {}
@@ -65,10 +48,10 @@ describe("a graceful stop", function()
     it("delivers everything first, whatever the linger", function()
         local topic = kafka:topic("exit-quit", 2)
         local nginx = start { producer = { queue_buffering_max_ms = 50000 } }
-        log(nginx, topic, 1, 5000)
+        nginx:log_numbers(topic, 1, 5000)
         nginx:stop()
         assert.equal(5000, #kafka:records(topic))
-        assert.same(count_to(5000), kept(nginx, topic))
+        assert.same(harness.count_to(5000), kept(nginx, topic))
         ended_cleanly(nginx)
     end)
 
@@ -109,7 +92,7 @@ describe("a graceful stop", function()
         nginx:stop(10)
         local _, status = ngx.thread.wait(cut)
         assert.is_nil(status)
-        assert.same(count_to(2), kept(nginx, topic))
+        assert.same(harness.count_to(2), kept(nginx, topic))
         assert.equal(2, #kafka:records(topic))
         ended_cleanly(nginx)
     end)
@@ -119,7 +102,7 @@ describe("a graceful stop", function()
         local nginx = start {
             producer = { queue_buffering_max_ms = 50000, request_required_acks = -1 },
         }
-        log(nginx, topic, 1, 500)
+        nginx:log_numbers(topic, 1, 500)
         nginx:stop()
         local payloads = kafka:payloads(topic)
         assert.equal(500, #payloads)
@@ -147,7 +130,7 @@ describe("a graceful stop", function()
         local topic = kafka:topic("exit-slow", 1)
         local nginx = start { producer = { queue_buffering_max_ms = 5, exit_timeout_ms = 8000 } }
         kafka:pause()
-        log(nginx, topic, 1, 100)
+        nginx:log_numbers(topic, 1, 100)
         local worker = nginx:pids()[1]
         local before = cpu_seconds(worker)
         local stopping = ngx.thread.spawn(nginx.stop, nginx)
@@ -168,7 +151,7 @@ describe("a graceful stop", function()
         }
         assert.is_true(nginx:run("return kfk.flush(10)"))
         kafka:pause()
-        log(nginx, topic, 1, 100)
+        nginx:log_numbers(topic, 1, 100)
         local stopping = ngx.thread.spawn(nginx.stop, nginx)
         -- Three times as long as exit_timeout_ms.
         ngx.sleep(3)
@@ -186,7 +169,7 @@ describe("a graceful stop", function()
             producer = { queue_buffering_max_ms = 5, exit_timeout_ms = 100 },
         }
         kafka:pause()
-        log(nginx, topic, 1, 100)
+        nginx:log_numbers(topic, 1, 100)
         local master = nginx.master
         local stopping = ngx.thread.spawn(nginx.stop, nginx, 6)
         ngx.sleep(1)
@@ -200,7 +183,7 @@ describe("a graceful stop", function()
         local topic = kafka:topic("exit-deaf", 1)
         local nginx = start { producer = { queue_buffering_max_ms = 5, exit_timeout_ms = 300 } }
         kafka:pause()
-        log(nginx, topic, 1, 100)
+        nginx:log_numbers(topic, 1, 100)
         nginx:stop(2)
         assert.equal(100, #nginx:backup(topic))
         ended_cleanly(nginx)
@@ -216,11 +199,9 @@ describe("a fast stop", function()
             producer = { queue_buffering_max_ms = 5 },
         }
         kafka:pause()
-        log(nginx, topic, 1, 100)
+        nginx:log_numbers(topic, 1, 100)
         nginx:signal("TERM")
-        harness.eventually(3, function()
-            assert.is_false(harness.alive(nginx.master))
-        end)
+        nginx:await_end(3)
         assert.equal(100, #nginx:backup(topic))
         ended_cleanly(nginx)
     end)
@@ -232,14 +213,12 @@ describe("a fast stop", function()
             producer = { queue_buffering_max_ms = 5, exit_timeout_ms = 500 },
         }
         kafka:pause()
-        log(nginx, topic, 1, 100)
+        nginx:log_numbers(topic, 1, 100)
         nginx:signal("QUIT")
         ngx.sleep(1)
         assert.is_true(harness.alive(nginx.master))
         nginx:signal("TERM")
-        harness.eventually(3, function()
-            assert.is_false(harness.alive(nginx.master))
-        end)
+        nginx:await_end(3)
         assert.equal(100, #nginx:backup(topic))
         ended_cleanly(nginx)
     end)
@@ -247,27 +226,23 @@ describe("a fast stop", function()
     it("delivers everything when the broker answers", function()
         local topic = kafka:topic("exit-term", 2)
         local nginx = start { producer = { queue_buffering_max_ms = 50000 } }
-        log(nginx, topic, 1, 5000)
+        nginx:log_numbers(topic, 1, 5000)
         nginx:signal("TERM")
-        harness.eventually(3, function()
-            assert.is_false(harness.alive(nginx.master))
-        end)
+        nginx:await_end(3)
         assert.equal(5000, #kafka:records(topic))
-        assert.same(count_to(5000), kept(nginx, topic))
+        assert.same(harness.count_to(5000), kept(nginx, topic))
         ended_cleanly(nginx)
     end)
 
     it("leaves the rest in the backup when it does not, and says how much", function()
         local topic = kafka:topic("exit-rest", 1)
         local nginx = start { producer = { queue_buffering_max_ms = 5 } }
-        log(nginx, topic, 1, 100)
+        nginx:log_numbers(topic, 1, 100)
         assert.is_true(nginx:run("return kfk.flush(10)"))
         kafka:pause()
-        log(nginx, topic, 101, 1100)
+        nginx:log_numbers(topic, 101, 1100)
         nginx:signal("TERM")
-        harness.eventually(3, function()
-            assert.is_false(harness.alive(nginx.master))
-        end)
+        nginx:await_end(3)
         local lines = nginx:backup(topic)
         assert.equal(1000, #lines)
         for i, line in ipairs(lines) do
@@ -287,15 +262,13 @@ describe("a fast stop", function()
                 request_required_acks = -1, queue_buffering_max_ms = 5, batch_num_messages = 100,
             },
         }
-        log(nginx, topic, 1, 100)
+        nginx:log_numbers(topic, 1, 100)
         assert.is_true(nginx:run("return kfk.flush(10)"))
         kafka:pause()
-        log(nginx, topic, 101, 1100)
+        nginx:log_numbers(topic, 101, 1100)
         nginx:run("ngx.sleep(0.2)")
         nginx:signal("TERM")
-        harness.eventually(3, function()
-            assert.is_false(harness.alive(nginx.master))
-        end)
+        nginx:await_end(3)
         -- Five batches of each partition are on their way.
         local open = tonumber(nginx:error_log():match("exit: (%d+) messages were sent and not"))
         assert.is_true(open >= 100 and open <= 1000, open)
@@ -309,8 +282,8 @@ describe("a fast stop", function()
         harness.eventually(20, function()
             assert.equal(1100, #kafka:records(topic))
         end)
-        assert.same(count_to(1100), kept(nginx, topic))
         harness.eventually(5, function()
+            assert.same(harness.count_to(1100), kept(nginx, topic))
             assert.same({}, nginx:queue_files(nginx.backpath))
         end)
         nginx:stop()
@@ -367,7 +340,7 @@ describe("a reload", function()
             assert.equal(1, nginx:threads(pid))
         end
         nginx:stop()
-        assert.same(count_to(last), kept(nginx, topic))
+        assert.same(harness.count_to(last), kept(nginx, topic))
         ended_cleanly(nginx)
         assert.is_nil(nginx:error_log():match("[^\n]*%[error%][^\n]*"))
     end)
@@ -406,14 +379,14 @@ it("what a killed worker took, its successor delivers", function()
     local topic = kafka:topic("exit-killed", 1)
     local nginx = start { producer = { queue_buffering_max_ms = 3000 } }
     -- None is on its way yet, so none can be doubled.
-    log(nginx, topic, 1, 400)
+    nginx:log_numbers(topic, 1, 400)
     local victim = nginx:kill_worker()
     harness.eventually(10, function()
         assert.equal(1, #nginx:queue_files())
     end)
     assert.is_true(nginx:run("return kfk.flush(10)"))
     assert.equal(400, #kafka:records(topic))
-    assert.same(count_to(400), kept(nginx, topic))
+    assert.same(harness.count_to(400), kept(nginx, topic))
     harness.eventually(5, function()
         assert.matches("adopted the queue of worker " .. victim, nginx:error_log(), 1, true)
     end)

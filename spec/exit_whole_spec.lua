@@ -1,4 +1,5 @@
--- An end looks after all that a worker holds, and all workers that are on their way out hear of it.
+-- A worker that ends delivers or saves everything it holds, queues that it adopted included; every
+-- worker that is exiting hears of a fast stop.
 
 local harness = require "spec.harness"
 
@@ -6,23 +7,6 @@ local kafka = harness.kafka
 local DEAD = { "127.0.0.1:1" }
 -- Longer than any test.
 local LONG = 100000
-
-
-local function log(nginx, topic, first, last)
-    nginx:run([[
-        local topic, first, last = ...
-        for i = first, last do assert(kfk.log(topic, nil, i)) end
-    ]], topic, first, last)
-end
-
-
-local function count_to(n)
-    local list = {}
-    for i = 1, n do
-        list[i] = i
-    end
-    return list
-end
 
 
 -- The payloads of these records or lines, as sorted numbers.
@@ -58,11 +42,7 @@ end
 
 
 local function await_end(nginx)
-    local master = nginx.master
-    harness.eventually(10, function()
-        assert.is_false(harness.alive(master))
-    end)
-    nginx.master = nil
+    nginx:await_end()
     assert.is_nil(nginx:error_log():match("[^\n]*exited on signal[^\n]*"))
 end
 
@@ -73,11 +53,11 @@ describe("a graceful stop of a worker that adopted a queue", function()
         local nginx = harness.nginx {
             producer = { metadata_broker_list = DEAD, message_timeout_ms = LONG },
         }
-        log(nginx, topic, 1, 100)
+        nginx:log_numbers(topic, 1, 100)
         kill_and_adopt(nginx)
-        log(nginx, topic, 101, 150)
+        nginx:log_numbers(topic, 101, 150)
         nginx:stop()
-        assert.same(count_to(150), numbers(nginx:backup(topic)))
+        assert.same(harness.count_to(150), numbers(nginx:backup(topic)))
         assert.same({}, nginx:queue_files())
         assert.same({}, nginx:queue_files(nginx.backpath))
         assert.equal(150, told(nginx))
@@ -91,13 +71,13 @@ describe("a graceful stop of a worker that adopted a queue", function()
                 message_timeout_ms = LONG,
             },
         }
-        log(nginx, topic, 1, 100)
+        nginx:log_numbers(topic, 1, 100)
         assert.is_true(nginx:run("return kfk.flush(10)"))
         kafka:pause()
-        log(nginx, topic, 101, 1100)
+        nginx:log_numbers(topic, 101, 1100)
         nginx:run("ngx.sleep(0.2)")
         kill_and_adopt(nginx)
-        log(nginx, topic, 1101, 1150)
+        nginx:log_numbers(topic, 1101, 1150)
         nginx:stop()
         assert.same({}, nginx:queue_files())
         assert.is_true(#nginx:queue_files(nginx.backpath) > 0)
@@ -105,9 +85,11 @@ describe("a graceful stop of a worker that adopted a queue", function()
         kafka:resume()
         nginx:start()
         harness.eventually(20, function()
-            assert.same(count_to(1150), numbers(kafka:records(topic)))
+            assert.same(harness.count_to(1150), numbers(kafka:records(topic)))
         end)
-        assert.same({}, nginx:backup(topic))
+        harness.eventually(5, function()
+            assert.same({}, nginx:backup(topic))
+        end)
     end)
 end)
 

@@ -18,9 +18,21 @@
 
 local process = require "spec.harness.process"
 
+
+-- count_to(n) -> { 1, 2, ..., n }.
+local function count_to(n)
+    local list = {}
+    for i = 1, n do
+        list[i] = i
+    end
+    return list
+end
+
+
 return {
     -- For specs.
     alive = process.alive,
+    count_to = count_to,
     eventually = process.eventually,
     kafka = require "spec.harness.kafka",
     load = require "spec.harness.load",

@@ -29,11 +29,6 @@ local function log(nginx, topic, first, last)
 end
 
 
-local function stats(nginx)
-    return nginx:run("return kfk.stats()")
-end
-
-
 -- Key -> partition, for all records of a topic.
 local function partitions(topic)
     local found = {}
@@ -75,10 +70,10 @@ it("queue_buffering_max_ms", function()
     log(short, topic, 1, 3)
     log(long, topic, 4, 6)
     harness.eventually(10, function()
-        assert.equal(3, stats(short).succ_msg_cnt)
+        assert.equal(3, short:stats().succ_msg_cnt)
     end)
     ngx.sleep(1)
-    local seen = stats(long)
+    local seen = long:stats()
     assert.same({ 0, 3 }, { seen.succ_msg_cnt, seen.queue_messages })
     assert.equal(3, #kafka:records(topic))
     assert.is_true(long:run("return kfk.flush(10)"))
@@ -124,11 +119,11 @@ it("batch_num_messages", function()
     log(few, topic, 1, 16)
     log(many, topic, 17, 32)
     harness.eventually(10, function()
-        local seen = stats(few)
+        local seen = few:stats()
         assert.same({ 14, 2, 7 }, { seen.succ_msg_cnt, seen.batches_sent, seen.batch_records_max })
     end)
     ngx.sleep(0.5)
-    assert.equal(0, stats(many).batches_sent)
+    assert.equal(0, many:stats().batches_sent)
     assert.is_true(many:run("return kfk.flush(10)"))
-    assert.same({ 1, 16 }, { stats(many).batches_sent, stats(many).batch_records_max })
+    assert.same({ 1, 16 }, { many:stats().batches_sent, many:stats().batch_records_max })
 end)

@@ -30,14 +30,9 @@ local function log(nginx, topic, first, last)
 end
 
 
-local function stats(nginx)
-    return nginx:run("return kfk.stats()")
-end
-
-
 local function await_failed(nginx, count)
     harness.eventually(10, function()
-        assert.equal(count, stats(nginx).fail_msg_cnt)
+        assert.equal(count, nginx:stats().fail_msg_cnt)
     end)
 end
 
@@ -145,7 +140,7 @@ describe("request_required_acks", function()
         local delivered = { [0] = 2, 1, [-1] = 1 }
         for acks, nginx in pairs(nginxes) do
             harness.eventually(5, function()
-                local seen = stats(nginx)
+                local seen = nginx:stats()
                 assert.same({ delivered[acks], 2 - delivered[acks] },
                             { seen.succ_msg_cnt, seen.waitbuf })
             end)
@@ -181,14 +176,14 @@ it("request_timeout_ms", function()
         log(nginx, topic, 2, 2)
     end
     harness.eventually(10, function()
-        return stats(nginxes.short).connections_broken > 0
+        return nginxes.short:stats().connections_broken > 0
     end)
     ngx.sleep(1)
-    assert.same({ 0, 1 }, { stats(nginxes.long).connections_broken, stats(nginxes.long).waitbuf })
+    assert.same({ 0, 1 }, { nginxes.long:stats().connections_broken, nginxes.long:stats().waitbuf })
     kafka:resume()
     for _, nginx in pairs(nginxes) do
         assert.is_true(nginx:run("return kfk.flush(10)"))
-        assert.equal(2, stats(nginx).succ_msg_cnt)
+        assert.equal(2, nginx:stats().succ_msg_cnt)
     end
     assert.matches("%[warn%][^\n]*broker " .. kafka.bootstrap .. ": no answer within "
                    .. "request_timeout_ms, connection closed", nginxes.short:error_log())
@@ -202,7 +197,7 @@ it("message_timeout_ms", function()
     log(long, "keys-message-timeout", 1, 10)
     await_failed(short, 10)
     ngx.sleep(1)
-    assert.same({ 0, 10 }, { stats(long).fail_msg_cnt, stats(long).queue_messages })
+    assert.same({ 0, 10 }, { long:stats().fail_msg_cnt, long:stats().queue_messages })
 end)
 
 

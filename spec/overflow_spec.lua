@@ -39,11 +39,6 @@ local function log(nginx, topic, first, last)
 end
 
 
-local function stats(nginx)
-    return nginx:run("return kfk.stats()")
-end
-
-
 -- How often each number is in Kafka.
 local function arrived(topic)
     local times = {}
@@ -58,10 +53,10 @@ end
 -- Kills the broker and waits until the nginx knows: what is sent in between is in doubt, and keeps
 -- its place at the head of the queue until message_timeout_ms.
 local function kill_broker(nginx)
-    local before = stats(nginx).connections_broken
+    local before = nginx:stats().connections_broken
     kafka:kill()
     harness.eventually(10, function()
-        assert.is_true(stats(nginx).connections_broken > before)
+        assert.is_true(nginx:stats().connections_broken > before)
     end)
 end
 
@@ -82,7 +77,7 @@ it("RNG-08: with the broker gone the oldest messages move to the backup, and all
     assert.is_nil(why)
     assert.equal(4900, #taken)
     assert_serves(nginx)
-    local seen = stats(nginx)
+    local seen = nginx:stats()
     assert.is_true(seen.evicted_cnt > 3000, seen.evicted_cnt)
     assert.equal(seen.evicted_cnt, seen.fail_msg_cnt)
     assert.equal(0, seen.rejected_cnt)
@@ -94,7 +89,7 @@ it("RNG-08: with the broker gone the oldest messages move to the backup, and all
     end)
     kafka:start()
     harness.eventually(30, function()
-        local now = stats(nginx)
+        local now = nginx:stats()
         assert.same({ now.evicted_cnt, 0 }, { now.replayed_cnt, now.queue_messages })
     end)
     local times = arrived(topic)
@@ -112,9 +107,9 @@ it("messages of a topic that can be reached stay when another's are moved", func
         assert.is_nil(select(2, log(nginx, topic, lot * 100 + 1, lot * 100 + 100)))
     end
     harness.eventually(10, function()
-        assert.equal(2000, stats(nginx).succ_msg_cnt)
+        assert.equal(2000, nginx:stats().succ_msg_cnt)
     end)
-    assert.is_true(stats(nginx).evicted_cnt > 500)
+    assert.is_true(nginx:stats().evicted_cnt > 500)
     assert.same({}, nginx:backup(topic))
     assert.is_true(#nginx:backup("overflow-unknown") > 500)
 end)
@@ -133,7 +128,7 @@ describe("when the backup takes no more, overflow =", function()
         harness.eventually(5, function()
             assert.matches("backup_total_bytes (300000) are in use", nginx:error_log(), 1, true)
         end)
-        assert.is_true(stats(nginx).backup_refused_cnt > 0)
+        assert.is_true(nginx:stats().backup_refused_cnt > 0)
         return nginx, taken, why
     end
 
@@ -142,11 +137,11 @@ describe("when the backup takes no more, overflow =", function()
         local nginx, taken, why = fill(topic, {})
         assert.matches("queue full: queue_buffering_max_kbytes are in use", why, 1, true)
         assert.is_true(#taken < 1500, #taken)
-        local seen = stats(nginx)
+        local seen = nginx:stats()
         assert.same({ 4990 - #taken, 0 }, { seen.rejected_cnt, seen.dropped_cnt })
         kafka:start()
         harness.eventually(40, function()
-            local now = stats(nginx)
+            local now = nginx:stats()
             assert.same({ now.fail_msg_cnt, 0 }, { now.replayed_cnt, now.queue_messages })
         end)
         local times, count = arrived(topic), 0
@@ -166,10 +161,10 @@ describe("when the backup takes no more, overflow =", function()
         assert.equal(4990, #taken)
         kafka:start()
         harness.eventually(40, function()
-            local now = stats(nginx)
+            local now = nginx:stats()
             assert.same({ now.fail_msg_cnt, 0 }, { now.replayed_cnt, now.queue_messages })
         end)
-        local dropped = stats(nginx).dropped_cnt
+        local dropped = nginx:stats().dropped_cnt
         assert.is_true(dropped > 2000, dropped)
         local times, count = arrived(topic), 0
         for _, number in ipairs(taken) do

@@ -40,15 +40,6 @@ local function payloads(topic, size)
 end
 
 
-local function count_to(n)
-    local list = {}
-    for i = 1, n do
-        list[i] = i
-    end
-    return list
-end
-
-
 -- Fills the queue while the broker is paused -> messages taken, the error.
 local function fill(nginx, topic, count, size)
     kafka:pause()
@@ -74,7 +65,7 @@ describe("a queue that is full by", function()
 
         kafka:resume()
         assert.is_true(nginx:run("return kfk.flush(20)"))
-        assert.same(count_to(100), payloads(topic, 10))
+        assert.same(harness.count_to(100), payloads(topic, 10))
 
         assert.equal(50, (log_until_refused(nginx, topic, 50, 10)))
         assert.is_true(nginx:run("return kfk.flush(10)"))
@@ -91,7 +82,7 @@ describe("a queue that is full by", function()
 
         kafka:resume()
         assert.is_true(nginx:run("return kfk.flush(20)"))
-        assert.same(count_to(taken), payloads(topic, 1000))
+        assert.same(harness.count_to(taken), payloads(topic, 1000))
 
         assert.equal(20, (log_until_refused(nginx, topic, 20, 1000)))
         assert.is_true(nginx:run("return kfk.flush(10)"))
@@ -125,5 +116,5 @@ it("a full queue takes messages again as fast as Kafka does, and loses none it t
     for i, record in ipairs(kafka:records(topic)) do
         seen[i] = tonumber(record.payload)
     end
-    assert.same(count_to(taken), seen)
+    assert.same(harness.count_to(taken), seen)
 end)

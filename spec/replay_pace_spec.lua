@@ -14,11 +14,6 @@ local function start(conf)
 end
 
 
-local function stats(nginx)
-    return nginx:run("return kfk.stats()")
-end
-
-
 local function seconds()
     ngx.update_time()
     return ngx.now()
@@ -38,7 +33,7 @@ local function backup_of(topic, count)
         ]], topic, first, math.min(first + 9999, count))
     end
     harness.eventually(30, function()
-        assert.equal(count, stats(nginx).fail_msg_cnt)
+        assert.equal(count, nginx:stats().fail_msg_cnt)
     end)
     nginx:stop()
     return nginx.backpath
@@ -52,7 +47,7 @@ describe("replay_rate = \"auto\"", function()
         local began = seconds()
         -- At 1,000 a second, as it once was, this took 100 s.
         harness.eventually(50, function()
-            assert.equal(BACKLOG, stats(nginx).replayed_cnt)
+            assert.equal(BACKLOG, nginx:stats().replayed_cnt)
         end)
         io.stdout:write(("        %d lines in %.1f s\n"):format(BACKLOG, seconds() - began))
     end)
@@ -76,11 +71,11 @@ describe("replay_rate = \"auto\"", function()
             end))
         ]], topic)
         harness.eventually(15, function()
-            assert.is_true(stats(nginx).replayed_cnt > 0 and stats(nginx).succ_msg_cnt > 4000)
+            assert.is_true(nginx:stats().replayed_cnt > 0 and nginx:stats().succ_msg_cnt > 4000)
         end)
-        local before, began = stats(nginx), seconds()
+        local before, began = nginx:stats(), seconds()
         ngx.sleep(8)
-        local now = stats(nginx)
+        local now = nginx:stats()
         local new = now.succ_msg_cnt - before.succ_msg_cnt
         local replayed = now.replayed_cnt - before.replayed_cnt
         local text = "        %d new and %d replayed in %.1f s\n"

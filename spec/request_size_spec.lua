@@ -8,15 +8,6 @@ local LIMIT = 262144
 local MESSAGES = 400
 
 
-local function count_to(n)
-    local list = {}
-    for i = 1, n do
-        list[i] = i
-    end
-    return list
-end
-
-
 for _, acks in ipairs { 1, -1 } do
     it("FLT-22: a burst larger than a request may be arrives, acks = " .. acks, function()
         local broker = kafka:new("small-requests", { "socket.request.max.bytes=" .. LIMIT })
@@ -31,7 +22,7 @@ for _, acks in ipairs { 1, -1 } do
             for i = 1, count do assert(kfk.log(topic, nil, i .. (" "):rep(1000))) end
         ]], topic, MESSAGES)
         harness.eventually(10, function()
-            local stats = nginx:run("return kfk.stats()")
+            local stats = nginx:stats()
             assert.same({ MESSAGES, 0 }, { stats.succ_msg_cnt, stats.queue_messages })
         end)
         local list = {}
@@ -39,10 +30,10 @@ for _, acks in ipairs { 1, -1 } do
             list[i] = tonumber(record.payload)
         end
         table.sort(list)
-        assert.same(count_to(MESSAGES), list)
+        assert.same(harness.count_to(MESSAGES), list)
         assert.same({}, nginx:backup(topic))
         assert.same({}, nginx:backup(topic .. "~bad"))
-        -- Log lines come twice a second.
+        -- Within that a second line would come.
         ngx.sleep(1)
         local _, lines = nginx:error_log():gsub("socket%.request%.max%.bytes", "")
         assert.equal(1, lines)

@@ -52,7 +52,7 @@ it("RES-01: without a descriptor for a connection messages wait, and arrive once
         assert.equal(MESSAGES, #broker:records(topic))
     end)
     assert.equal(pid, nginx:pids()[1])
-    assert.equal(0, nginx:run("return kfk.stats()").driver_restarts)
+    assert.equal(0, nginx:stats().driver_restarts)
 end)
 
 

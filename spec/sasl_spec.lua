@@ -75,10 +75,10 @@ it("AUT-03: with a wrong password messages wait, and arrive once it is right", f
     harness.eventually(10, function()
         assert.equal(3, #nginx:backup(topic))
     end)
-    local broken = nginx:run("return kfk.stats()").connections_broken
+    local broken = nginx:stats().connections_broken
     ngx.sleep(2)
     -- No storm that would lock the user out.
-    assert.is_true(nginx:run("return kfk.stats()").connections_broken - broken <= 1)
+    assert.is_true(nginx:stats().connections_broken - broken <= 1)
 
     change_password("open-barley")
     finally(function()
@@ -132,7 +132,7 @@ for _, acks in ipairs { 1, -1 } do
         for i, payload in ipairs(broker:payloads(topic)) do
             assert.equal(tostring(i), payload)
         end
-        local stats = nginx:run("return kfk.stats()")
+        local stats = nginx:stats()
         assert.equal(0, stats.connections_broken)
         -- One to the broker that was given, and one to that which it named.
         assert.is_true(stats.connections_opened <= 2, stats.connections_opened)
@@ -180,7 +180,7 @@ describe("brokers that are not asked for their versions are spoken to", function
             harness.eventually(10, function()
                 assert.equal(count, #broker:payloads(topic))
             end)
-            assert.equal(0, nginx:run("return kfk.stats()").connections_broken)
+            assert.equal(0, nginx:stats().connections_broken)
         end)
     end
 end)

@@ -68,10 +68,7 @@ describe("statistics of " .. TOPICS .. " partitions", function()
 
     it("FLT-15: are published whole when the worker ends", function()
         nginx:signal("TERM")
-        harness.eventually(10, function()
-            assert.is_false(harness.alive(nginx.master))
-        end)
-        nginx.master = nil
+        nginx:await_end(10)
         local line = nginx:error_log():match("%[statistics%] ([^\n]*)") .. ","
         local zeros = 0
         for value in line:gmatch("slices%-%d+%-1:([^,]+),") do

@@ -250,9 +250,7 @@ describe("at exit each worker logs a line of statistics, the last one the end's,
             local nginx = start({ queue_buffering_max_ms = 5 }, TEN_EACH:format(topic))
             await(nginx, ALL_DONE)
             nginx:signal(name)
-            harness.eventually(5, function()
-                assert.is_false(harness.alive(nginx.master))
-            end)
+            nginx:await_end(5)
             local lines = {}
             local pattern = "%[warn%] [^\n]*%[kafka%] %[statistics%] ([^\n]*)"
             for line in nginx:error_log():gmatch(pattern) do

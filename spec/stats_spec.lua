@@ -5,11 +5,6 @@ local harness = require "spec.harness"
 local kafka = harness.kafka
 
 
-local function stats(nginx)
-    return nginx:run("return kfk.stats()")
-end
-
-
 -- Name and kind of every row of the table in src/stats.rs.
 local function rows()
     local file = assert(io.open(os.getenv("LKFK_ROOT") .. "/src/stats.rs"))
@@ -25,11 +20,11 @@ end
 
 describe("stats()", function()
     it("is empty before init()", function()
-        assert.same({}, stats(harness.nginx()))
+        assert.same({}, harness.nginx():stats())
     end)
 
     it("has a number for each row of src/stats.rs, and nothing else", function()
-        local seen = stats(harness.nginx { producer = {} })
+        local seen = harness.nginx({ producer = {} }):stats()
         local names, expected = {}, rows()
         for name, value in pairs(seen) do
             assert.equal("number", type(value))
@@ -54,7 +49,7 @@ describe("stats()", function()
         }
         local function balance(taken, delivered, failed, waiting)
             harness.eventually(10, function()
-                local seen = stats(nginx)
+                local seen = nginx:stats()
                 assert.same({ taken, delivered, failed, waiting }, {
                     seen.accepted_cnt, seen.succ_msg_cnt, seen.fail_msg_cnt, seen.queue_messages,
                 })
@@ -65,7 +60,7 @@ describe("stats()", function()
             for i = 1, count do assert(kfk.log(topic, i, "payload")) end
         ]]
         balance(0, 0, 0, 0)
-        assert.equal(0, stats(nginx).queue_bytes)
+        assert.equal(0, nginx:stats().queue_bytes)
 
         nginx:run(log, topic, 70)
         balance(70, 70, 0, 0)
@@ -80,14 +75,14 @@ describe("stats()", function()
         balance(111, 70, 30, 11)
         local seen
         harness.eventually(5, function()
-            seen = stats(nginx)
+            seen = nginx:stats()
             assert.equal(11, seen.waitbuf)
         end)
         -- Space is counted by segment.
         assert.is_true(seen.queue_bytes >= 11 * 64 and seen.queue_bytes <= 512 * 1024)
         kafka:resume()
         balance(111, 81, 30, 0)
-        seen = stats(nginx)
+        seen = nginx:stats()
         assert.same({ 0, 0, 0, 0, 0 }, {
             seen.queue_bytes, seen.waitbuf, seen.spill_waiting, seen.rejected_cnt,
             seen.driver_restarts,
@@ -110,7 +105,7 @@ describe("stats()", function()
             return refused
         ]])
         assert.equal(3, refused)
-        assert.same({ 3, 0 }, { stats(nginx).rejected_cnt, stats(nginx).accepted_cnt })
+        assert.same({ 3, 0 }, { nginx:stats().rejected_cnt, nginx:stats().accepted_cnt })
         kafka:pause()
         refused = nginx:run([[
             local refused = 0
@@ -120,7 +115,7 @@ describe("stats()", function()
             return refused
         ]])
         assert.equal(15, refused)
-        assert.same({ 18, 10 }, { stats(nginx).rejected_cnt, stats(nginx).accepted_cnt })
+        assert.same({ 18, 10 }, { nginx:stats().rejected_cnt, nginx:stats().accepted_cnt })
     end)
 
     it("counts requests and connections", function()
@@ -132,7 +127,7 @@ describe("stats()", function()
             assert.is_true(nginx:run("return kfk.log(...)", topic, nil, ("x"):rep(100 * i)))
             assert.is_true(nginx:run("return kfk.flush(10)"))
         end
-        local seen = stats(nginx)
+        local seen = nginx:stats()
         assert.same({ 3, 3, 1, 0 }, {
             seen.requests_sent, seen.batches_sent, seen.batch_records_max, seen.batches_retried,
         })

@@ -39,7 +39,7 @@ it("NGX-06: a frozen worker's queue is not taken, and it goes on where it was", 
     end
     ngx.sleep(0.5)
     for _ = 1, 10 do
-        local seen = nginx:run("return kfk.stats()")
+        local seen = nginx:stats()
         assert.same({ 0, 0 }, { seen.adopted_cnt, seen.driver_restarts })
     end
     assert.is_nil(nginx:error_log():find("adopted", 1, true))

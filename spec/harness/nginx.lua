@@ -212,14 +212,20 @@ function Nginx:await_master()
 end
 
 
--- quit(): gracefully, when it was started by a command.
-function Nginx:quit()
-    self:signal("QUIT")
+-- await_end([seconds]): waits for the end of its master, which a signal has begun.
+function Nginx:await_end(seconds)
     local pid = self.master
-    eventually(10, function()
+    eventually(seconds or 10, function()
         return not alive(pid)
     end)
     self.master = nil
+end
+
+
+-- quit(): gracefully, when it was started by a command.
+function Nginx:quit()
+    self:signal("QUIT")
+    self:await_end()
 end
 
 
@@ -279,6 +285,21 @@ function Nginx:run(code, ...)
         return ...
     end
     return judge(result())
+end
+
+
+-- log_numbers(topic, first, last): the worker that answers logs a message for each number.
+function Nginx:log_numbers(topic, first, last)
+    self:run([[
+        local topic, first, last = ...
+        for i = first, last do assert(kfk.log(topic, nil, i)) end
+    ]], topic, first, last)
+end
+
+
+-- stats() -> what kfk.stats() returns in the worker that answers.
+function Nginx:stats()
+    return self:run("return kfk.stats()")
 end
 
 
