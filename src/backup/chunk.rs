@@ -1,4 +1,4 @@
-//! Some lines of a backup file in memory, on their way to be sent again.
+//! A chunk: some lines of a backup file in memory, while they are being sent again.
 
 use super::format::{BadLine, Line};
 use super::journal::Progress;
@@ -69,6 +69,6 @@ impl Chunk {
     /// Name of a message's line, for [`Backlog::read`](super::Backlog::read).
     pub fn place(&self, index: usize) -> Option<Place> {
         let message = self.messages.get(index)?;
-        Some(Place { inode: self.inode, offset: message.line.from })
+        Some(Place { inode: self.inode, offset: message.line.from, check: message.check })
     }
 }

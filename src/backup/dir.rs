@@ -266,10 +266,10 @@ mod tests {
 
     #[test]
     fn flt_18_no_command_is_named_that_would_not_help() {
-        let (path, home) = (Path::new("/root/backup"), Path::new("/root"));
+        let (path, home) = (Path::new("/srv/closed/backup"), Path::new("/srv/closed"));
         assert_eq!(
             remedy(path, Errno::ACCESS, "nobody", Some(home)),
-            "this user may not enter /root: set backpath to a path elsewhere, or let it in (chmod o+x /root)"
+            "this user may not enter /srv/closed: set backpath to a path elsewhere, or let it in (chmod o+x /srv/closed)"
         );
         for errno in [Errno::ROFS, Errno::NOSPC, Errno::NOTDIR] {
             let text = remedy(path, errno, "nobody", Some(home));

@@ -62,7 +62,7 @@ fn put_nullable(out: &mut Vec<u8>, text: Option<&[u8]>) {
     }
 }
 
-/// What stands for null. Text that reads so has its backslash doubled.
+/// What stands for null. Text that has these bytes is written with its backslash escaped.
 const NULL: &[u8] = b"\\N";
 
 /// The letter that stands for a byte after a backslash.

@@ -63,7 +63,7 @@ pub(super) struct Entry {
     /// `log()` had refused the message, so it is not replayed with `replay = true`.
     pub refused: bool,
     /// CRC-32C of the fields above and the line.
-    check: u32,
+    pub check: u32,
 }
 
 impl Entry {

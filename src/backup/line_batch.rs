@@ -1,4 +1,4 @@
-//! Lines on their way to a backup file.
+//! Lines that are about to be appended to a backup file.
 
 use super::format::{self, Line};
 

@@ -50,6 +50,15 @@ pub(super) fn repair(
     Ok(end)
 }
 
+/// Whether the last line of a file of `size` bytes has no line feed.
+pub(super) fn ends_within_a_line(file: &File, size: u64) -> Result<bool, Errno> {
+    let mut last = [b'\n'];
+    if size > 0 {
+        read_at(file, &mut last, size - 1)?;
+    }
+    Ok(last != *b"\n")
+}
+
 /// Whether there is a line feed from `from` on.
 fn has_line_feed(file: &File, from: u64, size: u64) -> Result<bool, Errno> {
     let mut piece = vec![0; PIECE.min((size - from) as usize)];
@@ -67,7 +76,8 @@ fn has_line_feed(file: &File, from: u64, size: u64) -> Result<bool, Errno> {
     Ok(false)
 }
 
-/// Copies a stretch of a file to the end of its topic's `~bad` file, and ends it with a line feed.
+/// Copies a stretch of a file to the end of its topic's `~bad` file, as lines of their own: what stands there already
+/// may have no line feed at its end, since a copy that was killed left a part of a line, or an editor none.
 pub(super) fn set_aside(
     dir: &Directory,
     name: &str,
@@ -86,6 +96,9 @@ pub(super) fn set_aside(
     let mut at = from;
     let mut last = b'\n';
     let mut copy = || -> Result<(), Errno> {
+        if ends_within_a_line(&to, before)? {
+            (&to).write_all(b"\n").map_err(errno)?;
+        }
         while at < from + len {
             let want = (from + len - at).min(piece.len() as u64) as usize;
             let read = read_at(file, &mut piece[..want], at)?;

@@ -21,6 +21,8 @@ pub(super) const LINES: usize = 4096;
 pub(super) struct Message {
     /// Where its line stands in the file.
     pub(super) line: Stretch,
+    /// See [`Place::check`].
+    pub(super) check: u32,
     /// What it says, in the chunk's bytes.
     pub(super) fields: Fields,
 }
@@ -32,11 +34,14 @@ pub(super) struct Stretch {
     pub(super) len: u64,
 }
 
-/// Names a line.
+/// Names a line by where it stands and what it says: another line may stand there once the file was cut, or once its
+/// inode number was used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Place {
     pub(super) inode: u64,
     pub(super) offset: u64,
+    /// Of a line of lkfk's the checksum of its entry, else that of its bytes.
+    pub(super) check: u32,
 }
 
 /// What is replayed.
@@ -121,7 +126,7 @@ impl Collected {
             Ok((topic, _)) if topic != how.topic => return false,
             Ok((_, mut fields)) => {
                 fields.logged_ms = how.logged_ms.unwrap_or(fields.logged_ms);
-                self.messages.push(Message { line: stretch, fields });
+                self.messages.push(Message { line: stretch, check: how.check, fields });
             }
             Err(why) => self.put_bad(stretch, why),
         }
@@ -136,6 +141,8 @@ struct Reading<'a> {
     longest: usize,
     /// When the message was logged, where the journal has it to the millisecond.
     logged_ms: Option<i64>,
+    /// See [`Place::check`].
+    check: u32,
 }
 
 impl Scan<'_> {
@@ -191,9 +198,8 @@ impl Scan<'_> {
     fn take_entry(&mut self, entry: &journal::Entry) -> Result<bool, Errno> {
         let (end, own) = (entry.end(), !entry.refused);
         let done = if own { end <= self.progress.own } else { end <= self.progress.others };
-        let place = Place { inode: self.inode, offset: entry.offset };
         let wanted = own || self.which == Which::All;
-        if done || !wanted || self.settled.contains(&place) {
+        if done || !wanted {
             self.pass(end, own);
             return Ok(true);
         }
@@ -205,11 +211,14 @@ impl Scan<'_> {
             return Ok(true);
         }
         let line = self.window.get(entry.offset, entry.len as usize)?;
+        let place = Place { inode: self.inode, offset: entry.offset, check: entry.check };
         let same_topic = match line.strip_suffix(b"\n").filter(|_| entry.matches(line)) {
+            Some(_) if self.settled.contains(&place) => true,
             Some(line) => {
                 let (topic, longest) = (self.topic, self.longest);
                 let logged_ms = Some(entry.logged_ms);
-                let how = Reading { topic, writing: Writing::Escaped, longest, logged_ms };
+                let check = entry.check;
+                let how = Reading { topic, writing: Writing::Escaped, longest, logged_ms, check };
                 self.collected.read(stretch, line, &how)
             }
             None => {
@@ -257,13 +266,14 @@ impl Scan<'_> {
             return Ok(Some(true));
         };
         let stretch = stretch(len + 1);
-        let place = Place { inode: self.inode, offset: self.at };
+        let check = crc32c::crc32c(&bytes[..len]);
+        let place = Place { inode: self.inode, offset: self.at, check };
         if self.settled.contains(&place) {
             // Sent, and remembered by who asks.
         } else if self.progress.inside_bad {
             self.collected.put_bad(stretch, BadLine::TooLarge);
         } else {
-            let how = Reading { topic, writing, longest, logged_ms: None };
+            let how = Reading { topic, writing, longest, logged_ms: None, check };
             if !self.collected.read(stretch, &bytes[..len], &how) {
                 return Ok(Some(false));
             }

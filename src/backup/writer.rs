@@ -5,7 +5,7 @@
 //!   file's: it may have been rotated, moved away or removed meanwhile. When the disk takes only a part of
 //!   the chunk, file and journal are cut back to where they were.
 //! - No file is open between two chunks, so that the space of one that is removed is free at once.
-//! - What a killed writer left half done is [repaired](super::repair) before anything is appended, so that no line
+//! - What a killed writer left half done is repaired (`repair.rs`) before anything is appended, so that no line
 //!   ever begins in the middle of another. Half a line of somebody else's is ended with a line feed.
 //! - A file is rotated by renaming it under its lock, to a name that did not exist.
 
@@ -13,13 +13,13 @@ use super::dir::{BackupError, Directory, Locked};
 use super::journal::{ENTRY_LEN, Entry, Journal, LONGEST_LINE};
 use super::line_batch::LineBatch;
 use super::names::{self, Kind};
-use super::repair::{cut_back, repair};
-use crate::sys::files::{errno, read_at};
+use super::repair::{cut_back, ends_within_a_line, repair};
+use crate::sys::files::errno;
 use crate::{rename, topic_name};
 use rustix::fs::{self, FileType};
 use rustix::io::Errno;
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 /// What is appended between two counts of all files is at most this part of the directory's limit.
@@ -187,13 +187,8 @@ fn write_whole(
     journal: &mut Journal,
     text: &Text<'_>,
 ) -> Result<(), BackupError> {
-    let mut begin = size;
-    let mut last = [b'\n'];
-    if size > 0 {
-        read_at(file, &mut last, size - 1).map_err(dir.error("cannot read", name))?;
-    }
-    let half_line = last != *b"\n";
-    begin += u64::from(half_line);
+    let half_line = ends_within_a_line(file, size).map_err(dir.error("cannot read", name))?;
+    let begin = size + u64::from(half_line);
     let count = journal.len().map_err(dir.error("cannot read the journal of", name))?;
     if let Text::Own(lines) = text {
         let error = dir.error("cannot append to the journal of", name);
@@ -206,16 +201,16 @@ fn write_whole(
         let _ =
             rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }
-    let mut to = file;
-    let end_line = if half_line { to.write_all(b"\n") } else { Ok(()) };
-    if let Err(error) = end_line.and_then(|()| to.write_all(text.bytes())) {
-        let errno = cut_back(file, size, errno(error));
+    let mut written = 0;
+    let end_line = if half_line { write_all(file, b"\n", &mut written) } else { Ok(()) };
+    if let Err(errno) = end_line.and_then(|()| write_all(file, text.bytes(), &mut written)) {
+        let errno = take_back(file, written, errno);
         // What stays claimed is taken back by the next writer.
         let _ = journal.truncate(count);
         return Err(dir.error("cannot append to", name)(errno));
     }
     crate::crash_points::crash_point("chunk written");
-    // A script, or the original module in a worker that is on its way out, may have appended without the
+    // A script, or the original module in a worker that is exiting, may have appended without the
     // lock: then the lines stand further down than their entries say.
     if let Text::Own(lines) = text {
         let end = fs::tell(file).map_err(dir.error("cannot tell the end of", name))?;
@@ -227,6 +222,37 @@ fn write_whole(
         }
     }
     Ok(())
+}
+
+/// Appends `bytes`, and adds to `written` how many of them the file took.
+fn write_all(mut file: &File, mut bytes: &[u8], written: &mut u64) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        match file.write(bytes) {
+            Ok(0) => return Err(Errno::NOSPC),
+            Ok(count) => {
+                *written += count as u64;
+                bytes = &bytes[count..];
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(errno(error)),
+        }
+    }
+    Ok(())
+}
+
+/// Cuts off the last `written` bytes, which are ours, after an append failed for the reason `errno`; returns what is
+/// worse. What others appended meanwhile without the lock stays, before ours or behind them.
+fn take_back(file: &File, written: u64, errno: Errno) -> Errno {
+    if written == 0 {
+        return errno;
+    }
+    match (fs::tell(file), fs::fstat(file)) {
+        (Ok(end), Ok(stat)) if stat.st_size as u64 == end => {
+            cut_back(file, end.saturating_sub(written), errno)
+        }
+        (Ok(_), Ok(_)) => errno,
+        (Err(worse), _) | (_, Err(worse)) => worse,
+    }
 }
 
 fn entries_of(lines: &LineBatch, begin: u64) -> impl Iterator<Item = Entry> + '_ {
@@ -259,6 +285,26 @@ mod tests {
         let written = write_whole(&dir, "t", 6, &full, &mut journal, &Text::Own(&lines));
         assert!(written.is_err());
         assert_eq!(fs::fstat(&full).unwrap().st_size, 6);
+        assert_eq!(journal.len(), Ok(0));
+    }
+
+    #[test]
+    fn what_a_script_appended_without_the_lock_stays_when_a_write_fails() {
+        let full = fs::memfd_create("full", fs::MemfdFlags::ALLOW_SEALING).unwrap();
+        let full = File::from(full);
+        let scratch = Scratch::new("unlocked-full");
+        let dir = Directory::open(&scratch.0).unwrap();
+        let mut journal = Journal::open_or_make(&dir.fd, &full).unwrap();
+        // After the size was looked at, and before the write.
+        rustix::io::write(&full, b"a script's line\n").unwrap();
+        full.set_len(20).unwrap();
+        fs::fcntl_add_seals(&full, fs::SealFlags::GROW).unwrap();
+        let lines = lines("t", 1..=2);
+        let written = write_whole(&dir, "t", 0, &full, &mut journal, &Text::Own(&lines));
+        assert!(written.is_err());
+        let mut text = [0; 16];
+        assert_eq!(rustix::io::pread(&full, &mut text, 0), Ok(16));
+        assert_eq!(&text, b"a script's line\n");
         assert_eq!(journal.len(), Ok(0));
     }
 

@@ -204,6 +204,65 @@ fn what_failed_stays_and_what_was_settled_behind_it_is_not_sent_again() {
 }
 
 #[test]
+fn a_line_that_stands_where_a_settled_one_stood_is_sent() {
+    let scratch = Scratch::new("settled-cut");
+    for which in [Which::Own, Which::All] {
+        let mut dir = scratch.dir(1 << 20);
+        dir.append("t", &lines("t", 10..20)).unwrap();
+        let mut backlog = scratch.backlog(which);
+        let chunk = backlog.read("t", &HashSet::new()).unwrap().unwrap();
+        backlog.commit(&chunk, Some(0), &[]).unwrap();
+        let settled: HashSet<Place> = (1..10).map(|index| chunk.place(index).unwrap()).collect();
+        drop(chunk);
+        let cut = std::fs::File::options().write(true).open(scratch.0.join("t")).unwrap();
+        cut.set_len(0).unwrap();
+        dir.append("t", &lines("t", 20..30)).unwrap();
+        let chunk = backlog.read("t", &settled).unwrap().unwrap();
+        assert_eq!(payloads(&chunk), numbers(20..30));
+        backlog.commit(&chunk, None, &[]).unwrap();
+    }
+    // Nor is a stranger's line.
+    let others = |from: u64| -> String {
+        (from..from + 5).map(|n| format!("2016-03-01 10:20:30\tt\tk\t{n}\n")).collect()
+    };
+    std::fs::write(scratch.0.join("t"), others(10)).unwrap();
+    let mut backlog = scratch.backlog(Which::All);
+    let chunk = backlog.read("t", &HashSet::new()).unwrap().unwrap();
+    let settled: HashSet<Place> = (0..5).map(|index| chunk.place(index).unwrap()).collect();
+    drop(chunk);
+    assert!(backlog.read("t", &settled).unwrap().unwrap().is_empty());
+    std::fs::write(scratch.0.join("t"), others(20)).unwrap();
+    let chunk = backlog.read("t", &settled).unwrap().unwrap();
+    assert_eq!(payloads(&chunk), numbers(20..25));
+}
+
+#[test]
+fn what_is_moved_aside_does_not_go_on_a_line_that_a_killed_worker_left_unfinished() {
+    let scratch = Scratch::new("unfinished-bad");
+    std::fs::write(scratch.0.join("t~bad"), "half a li").unwrap();
+    scratch.dir(1 << 20).append("t", &lines("t", 1..=2)).unwrap();
+    let mut backlog = scratch.backlog(Which::Own);
+    let chunk = backlog.read("t", &HashSet::new()).unwrap().unwrap();
+    assert_eq!(backlog.commit(&chunk, None, &[0]).unwrap(), 1);
+    let bad = scratch.text("t~bad");
+    let (half, line) = bad.split_once('\n').unwrap();
+    assert_eq!(half, "half a li");
+    assert!(line.ends_with("\t1\n") && line.matches('\n').count() == 1, "{line}");
+}
+
+#[test]
+fn a_redo_file_that_cannot_be_looked_at_does_not_hold_up_its_topic_s_others() {
+    let scratch = Scratch::new("redo-trouble");
+    scratch.dir(1 << 20).append("t", &lines("t", 1..=2)).unwrap();
+    std::fs::write(scratch.0.join("t~redo"), b"").unwrap();
+    std::fs::hard_link(scratch.0.join("t~redo"), scratch.0.join("~second")).unwrap();
+    let mut backlog = scratch.backlog(Which::Own);
+    assert!(backlog.waiting(0).unwrap().keys().eq(["t"]));
+    assert_eq!(backlog.troubles().len(), 1);
+    assert_eq!(drain(&mut backlog, "t"), numbers(1..=2));
+}
+
+#[test]
 fn dsk_06_lines_that_are_none_are_moved_aside_and_the_rest_goes_on() {
     let scratch = Scratch::new("poison");
     let good = |n: u64| format!("2016-03-01 10:20:30\tt\tk\t{n}\n");
