@@ -2,14 +2,14 @@
 //! everything back: no panic, no read outside the file, and an end.
 //!
 //! The input is the number of records that the file begins with and how many of them are done, and
-//! then edits: where (a place in the first 64 KiB, or in as much from where the records are), how many
-//! bytes, the bytes. Run with `cargo +nightly fuzz run queue_open`.
+//! then edits: where (a place in 64 KiB from the file's start, from the segment map, from the done bits, which the batch
+//! log follows, or from where the records are), how many bytes, the bytes. Run with `cargo +nightly fuzz run queue_open`.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use lkfk::protocol::record_batch::ProducerStamp;
-use lkfk::queue::layout::{Areas, NO_PARTITION};
+use lkfk::queue::layout::{Areas, DONE_OFFSET, MAP_OFFSET, NO_PARTITION};
 use lkfk::queue::{Flags, Owner, Queue, QueueDir, Reader, Writer, recovery};
 use lkfk::record::{Headers, HeadersBuf, Record};
 use std::os::unix::fs::FileExt;
@@ -74,9 +74,10 @@ fuzz_target!(|input: &[u8]| {
     let mut edits = edits;
     while let [high, low, len, rest @ ..] = edits {
         let place = u64::from(u16::from_be_bytes([*high, *low]));
-        // The topmost bit of the length says which part of the file.
-        let from = if *len < 128 { 0 } else { Areas::of(DATA).data as u64 };
-        let (bytes, rest) = rest.split_at(usize::from(*len % 128).min(rest.len()));
+        // The topmost bits of the length say which part of the file.
+        let parts = [0, MAP_OFFSET, DONE_OFFSET, Areas::of(DATA).data];
+        let from = parts[usize::from(*len / 64)] as u64;
+        let (bytes, rest) = rest.split_at(usize::from(*len % 64).min(rest.len()));
         file.write_all_at(bytes, from + place).expect("room for an edit");
         edits = rest;
     }

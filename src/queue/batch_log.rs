@@ -119,7 +119,8 @@ impl Entry {
         let is_part = u16::from_ne_bytes([head[46], head[47]]) != 0;
         let entry = Entry { serial, partition, stamp, is_part, positions };
         let is_whole = entry.positions.len() == u32_at(40)? as usize;
-        let is_possible = stamp.base_sequence >= 0
+        let is_possible = serial <= u64::MAX / 2
+            && stamp.base_sequence >= 0
             && Stamp::of_record(stamp, entry.partition, 0, 1).is_possible();
         (is_whole && is_possible).then_some(entry)
     }
@@ -246,25 +247,37 @@ impl BatchLog {
         stamps
     }
 
-    /// Keeps the entries of the batches that are open, and withdraws all others that an earlier reader left.
+    /// Keeps the entries of the batches that are open, and withdraws all others that an earlier reader left. What was
+    /// left of a batch when it was cut in two, and is known by the entry of the whole alone, gets one of its own before.
     pub fn keep_open(&mut self, records: &mut Space, open: &[OpenBatch]) {
-        let open: HashMap<u64, &OpenBatch> =
+        let by_first: HashMap<u64, &OpenBatch> =
             open.iter().map(|batch| (batch.positions[0], batch)).collect();
         let inherited = std::mem::take(&mut self.inherited);
         // The newest entry of a batch is the one that counted.
         let newest: HashMap<u64, u64> =
             inherited.iter().map(|(_, entry)| (entry.positions[0], entry.serial)).collect();
-        // The older ones first: as long as a newer one is there, no older one comes back.
-        for (blocks, entry) in inherited {
+        let (kept, stale): (Vec<_>, Vec<_>) = inherited.into_iter().partition(|(_, entry)| {
             let first = entry.positions[0];
-            let is_open = open.get(&first).is_some_and(|batch| {
+            let is_open = by_first.get(&first).is_some_and(|batch| {
                 batch.positions == entry.positions && batch.stamp == entry.stamp
             });
-            if is_open && newest.get(&first) == Some(&entry.serial) {
-                self.remember(records, blocks, &entry);
-            } else {
-                self.withdraw(blocks);
+            is_open && newest.get(&first) == Some(&entry.serial)
+        });
+        for (blocks, entry) in kept {
+            self.remember(records, blocks, &entry);
+        }
+        // A file of version 2 has no log: its stamps stand in the slots.
+        let has_log = self.most > 0;
+        for batch in open.iter().filter(|_| has_log) {
+            if !self.live.contains_key(&batch.positions[0]) {
+                let OpenBatch { partition, stamp, is_part, ref positions, .. } = *batch;
+                // Without room it is on record once it is about to be sent.
+                let _ = self.put(records, partition, stamp, is_part, positions);
             }
+        }
+        // The older ones first: as long as a newer one is there, no older one comes back.
+        for (blocks, _) in stale {
+            self.withdraw(blocks);
         }
     }
 

@@ -3,10 +3,10 @@
 //! way.
 
 use super::error::{QueueError, system};
-use rustix::fs::{self, AtFlags, Mode, OFlags};
+use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// A directory of queue files that only this user can enter.
@@ -51,13 +51,5 @@ impl QueueDir {
 
     pub(super) fn fd(&self) -> &OwnedFd {
         &self.fd
-    }
-
-    /// Whether `file` has this name here.
-    pub(super) fn names(&self, file: impl AsFd, name: &str) -> bool {
-        let named = fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW);
-        let open = fs::fstat(file);
-        matches!((named, open), (Ok(named), Ok(open))
-            if named.st_ino == open.st_ino && named.st_dev == open.st_dev)
     }
 }

@@ -17,12 +17,10 @@ pub enum QueueError {
         errno: Errno,
     },
     /// No room for the file.
-    #[error("{}: no room for a queue of {bytes} bytes ({errno}); lower queue_buffering_max_kbytes or set queue_path", path.display())]
+    #[error("{}: no room for a queue file ({errno}); make room there, or set queue_path", path.display())]
     NoRoom {
         /// The directory.
         path: PathBuf,
-        /// Bytes asked for.
-        bytes: u64,
         /// ENOSPC, EFBIG or the like.
         errno: Errno,
     },

@@ -8,6 +8,7 @@ use super::mapping::{Format, Mapping};
 use super::owner::Owner;
 use super::segments::Division;
 use crate::rename;
+use crate::sys::files;
 use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{self, Resource};
@@ -78,7 +79,7 @@ impl Queue {
                 let _ = fs::unlinkat(dir.fd(), &name, AtFlags::empty());
                 Err(match error {
                     QueueError::System { errno, .. } if is_no_room(errno) => {
-                        QueueError::NoRoom { path: dir.path().to_owned(), bytes, errno }
+                        QueueError::NoRoom { path: dir.path().to_owned(), errno }
                     }
                     other => other,
                 })
@@ -133,7 +134,7 @@ impl Queue {
 
     /// True while the file has the name by which it was opened.
     pub fn is_named(&self) -> bool {
-        self.dir.names(self.map.file(), &self.name)
+        files::is_named(self.dir.fd(), self.map.file(), &self.name)
     }
 
     /// Gives the file a name under which nobody adopts it, for a person to look at.

@@ -139,16 +139,16 @@ pub const NO_PARTITION: i32 = -1;
 /// The writer has a partitioner of its own but did not know the number of partitions yet: ask it.
 pub const ASK_PARTITION: i32 = -2;
 
-/// How a record is to be treated on its way.
+/// How a record is to be treated until it is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Flags(pub(super) u16);
 
 impl Flags {
     /// As usual.
     pub const NONE: Flags = Flags(0);
-    /// It is sent without linger.
+    /// It is to be sent without linger. The file keeps this; the driver does not act on it yet.
     pub const NO_LINGER: Flags = Flags(1);
-    /// Somebody waits for the answer.
+    /// Somebody waits for the answer. The file keeps this; the driver does not act on it yet.
     pub const AWAITED: Flags = Flags(2);
     /// All of them.
     pub(super) const ALL: Flags = Flags(3);

@@ -27,8 +27,8 @@
 //! 4096     topic table: [u16 length, name]*, append only; a topic's id is its place in the table
 //! 266240   segment map: u16 for each segment between head and tail: its place, or that it is done with
 //! 397312   done bits: for each place one bit per 32 bytes of data, set when the record that begins there is done
-//! + D/256  batch log: which batches were sent (see [`batch_log`])
-//! + D/8    data: segments of equal length, a power of two; in them slots, each a multiple of 32 bytes:
+//! then     batch log, from 397312 + D/256 on: D/8 bytes, 64 KiB at least: which batches were sent (see [`batch_log`])
+//! then     data: segments of equal length, a power of two; in them slots, each a multiple of 32 bytes:
 //!          32 bytes of header, then key, headers, payload. With headers, or a time of its own, 16 bytes more.
 //! ```
 //! Positions count bytes since the file was made and never repeat. Segment number n holds positions from

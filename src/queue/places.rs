@@ -113,8 +113,15 @@ impl Places {
 
     /// The lowest place that is ready, or else the lowest that is free.
     pub fn lowest(&self, want: Want) -> Option<u32> {
-        let lowest_of = |kind| self.all().find(|(_, state)| *state == kind).map(|(place, _)| place);
-        lowest_of(READY).or_else(|| lowest_of(EMPTY).filter(|_| want == Want::Free))
+        let mut lowest_empty = None;
+        for (place, state) in self.all() {
+            match state {
+                READY => return Some(place),
+                EMPTY if want == Want::Free && lowest_empty.is_none() => lowest_empty = Some(place),
+                _ => {}
+            }
+        }
+        lowest_empty
     }
 
     /// The lowest place from which on `count` places in a row are free.
@@ -164,28 +171,23 @@ impl Places {
 
     // ------------------------------------------------------------------------------ provisioner's side
 
-    /// The lowest place without memory, to be filled; nobody takes it before [`filled`](Self::filled).
+    /// The lowest place without memory, to be filled; nobody takes it before it is [settled](Self::settle).
     pub fn begin_fill(&self) -> Option<u32> {
         let mut empty = self.all().filter(|(_, state)| *state == EMPTY).map(|(place, _)| place);
         empty.find(|place| self.change(*place, EMPTY, BUSY))
     }
 
-    /// A place has memory now, or could not get any.
-    pub fn filled(&self, place: u32, has_memory: bool) {
+    /// The provisioner has done with a place, which has memory now or has none.
+    pub fn settle(&self, place: u32, has_memory: bool) {
         self.change(place, BUSY, if has_memory { READY } else { EMPTY });
     }
 
-    /// The highest place that is free and has memory, to be emptied; nobody takes it before
-    /// [`emptied`](Self::emptied).
+    /// The highest place that is free and has memory, to be emptied; nobody takes it before it is
+    /// [settled](Self::settle).
     pub fn begin_empty(&self) -> Option<u32> {
         let mut ready =
             self.all().rev().filter(|(_, state)| *state == READY).map(|(place, _)| place);
         ready.find(|place| self.change(*place, READY, BUSY))
-    }
-
-    /// A place has no memory any more, or kept it.
-    pub fn emptied(&self, place: u32, has_memory: bool) {
-        self.filled(place, has_memory);
     }
 
     /// Keeps all of `places` from being taken, if none of them has memory, while `what` is done.

@@ -2,7 +2,7 @@
 //! fault and calls no kernel, and gives it back after a peak.
 //!
 //! There is always a spare of free places with memory: one segment of the largest size, and an eighth of what is in
-//! use, up to four. What is free beyond that is given back once it was not needed for ten to twenty seconds, so that a
+//! use, together no more than four such segments. What is free beyond that is given back once it was not needed for ten to twenty seconds, so that a
 //! steady load, however it swings within that time, allocates nothing and gives nothing back.
 
 use super::file::Queue;
@@ -86,7 +86,7 @@ impl Provisioner {
         }
         let given_back = self.give_back();
         let is_starved = now_ms < self.retry_at_ms;
-        let is_settled = self.excess == 0 && counts.ready + allocated >= wanted || is_starved;
+        let is_settled = self.excess == 0 && counts.ready + allocated >= wanted;
         self.seen = is_settled.then_some(changes);
         Provision { allocated, given_back, is_starved }
     }
@@ -114,7 +114,7 @@ impl Provisioner {
             if allocated {
                 self.map.populate_place(place);
             }
-            places.filled(place, allocated);
+            places.settle(place, allocated);
             if !allocated {
                 self.retry_at_ms = now_ms + PAUSE_MS;
                 return filled;
@@ -144,7 +144,7 @@ impl Provisioner {
             };
             // A file system that cannot do this keeps it.
             let is_given_back = self.map.give_back_place(place).is_ok();
-            places.emptied(place, !is_given_back);
+            places.settle(place, !is_given_back);
             if !is_given_back {
                 self.excess = 0;
                 return given_back;

@@ -3,7 +3,7 @@
 //!
 //! It looks at a slot when it hands the record out, and whenever its bytes are asked for. What becomes of a record
 //! afterwards, that it is sent and that it is done, is written elsewhere, close together: see
-//! [`batch_log`](super::batch_log) and [`space`](super::space).
+//! `batch_log.rs` and `space.rs`.
 
 mod sent;
 

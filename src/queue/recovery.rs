@@ -11,9 +11,9 @@ use super::layout::{self, Identity, v2};
 use super::mapping::{Format, Mapping};
 use super::owner::Owner;
 use super::segments::{Division, MAP_ENTRIES};
-use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags, Stat};
+use crate::sys::files;
+use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -60,13 +60,10 @@ pub fn adopt(dir: Arc<QueueDir>, name: &str, owner: Owner<'_>) -> Result<Queue, 
     }
     lock(&dir, &file, name)?;
     let stat = fs::fstat(&file).map_err(system("cannot stat", &path))?;
-    check_file(&stat).map_err(refuse)?;
-    if !dir.names(&file, name) {
+    files::check_own(&stat).map_err(refuse)?;
+    if !files::is_named(dir.fd(), &file, name) {
         // Its adopter finished and removed it, or put it aside, between our look at the directory and the lock.
         return Err(QueueError::InUse { path });
-    }
-    if stat.st_nlink > 1 {
-        return Err(refuse("has a second name (hard link)"));
     }
     let identity = identity(&file).ok_or_else(|| refuse("of a size no queue file has"))?;
     let format = format(&identity).map_err(refuse)?;
@@ -80,8 +77,7 @@ pub fn adopt(dir: Arc<QueueDir>, name: &str, owner: Owner<'_>) -> Result<Queue, 
         // Where memory cannot be asked for it cannot be missing either, as far as we know.
         Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
         Err(errno) if is_no_room(errno) => {
-            let bytes = stat.st_size as u64;
-            return Err(QueueError::NoRoom { path: dir.path().to_owned(), bytes, errno });
+            return Err(QueueError::NoRoom { path: dir.path().to_owned(), errno });
         }
         Err(errno) => return Err(system("cannot allocate", &path)(errno)),
     }
@@ -106,16 +102,6 @@ fn lock(dir: &QueueDir, file: &OwnedFd, name: &str) -> Result<(), QueueError> {
         Err(Errno::WOULDBLOCK) => Err(QueueError::InUse { path }),
         Err(errno) => Err(system("cannot lock", &path)(errno)),
     }
-}
-
-fn check_file(stat: &Stat) -> Result<(), &'static str> {
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err("not a regular file");
-    }
-    if stat.st_uid != process::geteuid().as_raw() {
-        return Err("belongs to another user");
-    }
-    Ok(())
 }
 
 /// A copy of the identity block, which nobody changes between our checks; `None` when the file is shorter.
@@ -165,11 +151,14 @@ fn division(identity: &Identity, format: Format, len: u64) -> Result<Division, &
 
 fn check_cursors(map: &Mapping) -> Result<(), &'static str> {
     let (head, tail) = (map.cursors().head(), map.cursors().tail());
+    let (written, done) = (map.cursors().written(), map.cursors().done());
     let division = map.division();
     let apart = division.number(tail).saturating_sub(division.number(head));
     let granule = map.format().granule();
     let is_possible = head <= tail
         && tail <= LAST_POSITION
+        && written <= LAST_POSITION
+        && done <= LAST_POSITION
         && apart < MAP_ENTRIES as u64
         && head.is_multiple_of(granule)
         && tail.is_multiple_of(granule);

@@ -9,6 +9,7 @@
 use super::mapping::{Format, Mapping};
 use super::segments::{Division, Entry};
 use std::collections::VecDeque;
+use std::sync::atomic::{Ordering, compiler_fence};
 
 /// One bit for each granule of a segment.
 type Bits = Box<[u64]>;
@@ -228,6 +229,8 @@ impl Space {
             let resume = *end - after;
             let resume = if resume < self.division.segment_len() { resume } else { 0 };
             map.set_entry(number, Entry::Gone(resume));
+            // Whoever finds the file after a kill finds the first store where it finds the others.
+            compiler_fence(Ordering::SeqCst);
             if map.format() == Format::V3 {
                 // Whoever is killed here leaves bits of a segment that is gone, which nobody reads.
                 map.clear_done(place);

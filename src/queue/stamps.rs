@@ -28,7 +28,7 @@ pub struct Stamp {
     pub epoch: i16,
     /// The record's number in its partition.
     pub sequence: i32,
-    /// Records in the batch on its first record, and [`PART`]; 0 on the others.
+    /// Records in the batch on its first record, and `PART`; 0 on the others.
     pub batch_records: u32,
     /// The partition it was sent to.
     pub partition: u32,

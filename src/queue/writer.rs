@@ -1,5 +1,5 @@
 //! The writing end: runs on nginx's thread, inside `log()`. It never waits, and as long as the driver keeps up it never
-//! calls the kernel or meets a page that is not mapped: the [provisioner](super::provisioner) sees to that. The one
+//! calls the kernel or meets a page that is not mapped: the [provisioner] sees to that. The one
 //! thing it may ask of its caller is to signal the driver.
 
 use super::barrier::Barrier;
@@ -221,8 +221,10 @@ impl Writer {
             return false;
         }
         let found = self.take_room(length) || self.is_starved && self.take_room(length);
-        let ready = self.map.places().counts().ready;
-        self.needs_places |= provisioner::is_short(division, ready);
+        if found {
+            let ready = self.map.places().counts().ready;
+            self.needs_places |= provisioner::is_short(division, ready);
+        }
         found
     }
 

@@ -22,8 +22,8 @@ impl Reader {
 
     /// Writes down that the records at `positions`, in the order of their sequence numbers, are about to be sent as
     /// one batch. A batch that is repeated keeps what is on record: it may be in the log, so nobody must ever find it
-    /// without. A part of one that may be in the log as a whole is [another matter](Self::stamp_as). After an error nothing has changed, and the batch must not be sent: once others are done there is
-    /// room again.
+    /// without. For a part of one that may be in the log as a whole there is [`stamp_as`](Self::stamp_as). After an
+    /// error nothing has changed, and the batch must not be sent: once others are done there is room again.
     pub fn stamp(
         &mut self,
         partition: u32,

@@ -407,22 +407,6 @@ fn a_name_that_exists_is_not_taken_over() {
 }
 
 #[test]
-fn a_queue_larger_than_its_file_system_is_refused_and_leaves_nothing() {
-    let scratch = Scratch::new();
-    let dir = scratch.dir();
-    let stat = rustix::fs::statvfs("/dev/shm").unwrap();
-    if stat.f_blocks * stat.f_frsize >= layout::MAX_DATA_LEN {
-        // Only a small file system can be too small for the largest queue; then ask a limit instead.
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize);
-        assert!(limit.current.is_none_or(|limit| limit > layout::MIN_DATA_LEN));
-        return;
-    }
-    let shm = Arc::new(QueueDir::open(std::path::Path::new("/dev/shm")).unwrap());
-    assert!(Queue::create(shm, OWNER, "too-large-a-test", layout::MAX_DATA_LEN, 0).is_err());
-    assert!(recovery::list(&dir, "q").unwrap().is_empty());
-}
-
-#[test]
 fn two_threads_pass_records_without_loss_or_reordering() {
     let scratch = Scratch::new();
     let queue = scratch.queue();

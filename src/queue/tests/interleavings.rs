@@ -181,14 +181,14 @@ impl Mapped {
     fn fill(&self) {
         if let Some(place) = self.places.begin_fill() {
             self.set_memory(place, Some(0));
-            self.places.filled(place, true);
+            self.places.settle(place, true);
         }
     }
 
     fn empty(&self) {
         if let Some(place) = self.places.begin_empty() {
             self.set_memory(place, None);
-            self.places.emptied(place, false);
+            self.places.settle(place, false);
         }
     }
 }

@@ -269,6 +269,12 @@ fn a_full_file_system_is_a_full_queue_and_goes_on_when_there_is_memory_again() {
     let first = fill(&mut writer);
     assert!((300..1_000).contains(&first), "{first}");
     assert!(provisioner.turn(1).is_starved);
+    // Nobody takes a place or gives one back, and once there is memory it is asked for after a short pause.
+    assert!(provisioner.turn(150).is_starved, "and asked for");
+    assert!(memory.mount(libc::MS_REMOUNT, c"size=2m"));
+    assert!(provisioner.turn(300).allocated > 0);
+    fill(&mut writer);
+    provisioner.turn(450);
     // Nothing else has room there any more, not even a queue.
     assert!(matches!(memory.queue("2").err(), Some(QueueError::NoRoom { .. })));
     let mut taken = drain(&mut reader).unwrap();

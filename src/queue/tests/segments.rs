@@ -55,7 +55,7 @@ proptest! {
                     prop_assert_eq!(places.begin_fill(), lowest);
                     if let Some(place) = lowest {
                         prop_assert_eq!(places.take(place), None);
-                        places.filled(place, amount % 2 == 0);
+                        places.settle(place, amount % 2 == 0);
                         ready.extend((amount % 2 == 0).then_some(place));
                     }
                 }
@@ -64,7 +64,7 @@ proptest! {
                     prop_assert_eq!(places.begin_empty(), highest);
                     if let Some(place) = highest {
                         prop_assert_eq!(places.take(place), None);
-                        places.emptied(place, false);
+                        places.settle(place, false);
                         ready.retain(|ready| *ready != place);
                     }
                 }

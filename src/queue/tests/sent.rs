@@ -120,6 +120,28 @@ fn a_part_of_a_batch_on_record_leaves_the_rest_on_record_as_a_part() {
 }
 
 #[test]
+fn the_rest_of_a_batch_that_was_being_cut_stays_on_record_however_often_its_adopters_die() {
+    const BLOCK: usize = 64;
+    let mut file = File::new(5);
+    file.stamp(0, 5, 40);
+    let whole = file.log()[..4].to_vec();
+    let first = file.positions[..2].to_vec();
+    let stamp = ProducerStamp { base_sequence: 40, ..STAMP };
+    file.owner().stamp_as(3, stamp, true, first).unwrap();
+    // Killed once the part was committed: the rest was not, and the whole not withdrawn.
+    let log = file.log();
+    assert_eq!(log[..4], [0; 4]);
+    log[..4].copy_from_slice(&whole);
+    log[2 * BLOCK..2 * BLOCK + 4].fill(0);
+    for _ in 0..3 {
+        let open = file.adopt().take_open_batches();
+        assert_eq!(file.indices(&open), [vec![0, 1], vec![2, 3, 4]]);
+        assert_eq!(open[1].stamp, ProducerStamp { base_sequence: 42, ..STAMP });
+        assert!(open.iter().all(|batch| batch.is_part));
+    }
+}
+
+#[test]
 fn done_marks_in_an_open_batch_are_undone_and_those_of_a_delivered_one_stay() {
     let mut file = File::new(6);
     file.stamp(0, 2, 0);
