@@ -48,6 +48,11 @@ impl ConnectionPermits {
         self.most
     }
 
+    /// The most that this producer has, when no other has one.
+    pub fn most_of_one(&self) -> usize {
+        (self.most * TIMES_FREE).div_ceil(TIMES_FREE + 1)
+    }
+
     /// Leave to have one connection more, if there is.
     pub(super) fn take(&self) -> Option<ConnectionPermit> {
         let own = self.own.load(Ordering::Relaxed);
@@ -81,7 +86,7 @@ mod tests {
         static ALL: AtomicUsize = AtomicUsize::new(0);
         let producers: Vec<_> = (0..20).map(|_| ConnectionPermits::sharing(256, &ALL)).collect();
         let greedy = take_all(&producers[0]);
-        assert_eq!(greedy.len(), 224);
+        assert_eq!((greedy.len(), producers[0].most_of_one()), (224, 224));
         let others: Vec<_> = producers[1..].iter().map(take_all).collect();
         // Each of those is as greedy: what they leave is an eighth of what was left to them.
         assert_eq!([others[0].len(), others[1].len()], [28, 4]);
@@ -95,6 +100,10 @@ mod tests {
     #[test]
     fn a_worker_with_hardly_any_descriptors_has_one_connection() {
         static ALL: AtomicUsize = AtomicUsize::new(0);
+        for most in 1..20 {
+            let permits = ConnectionPermits::sharing(most, &ALL);
+            assert_eq!(take_all(&permits).len(), permits.most_of_one());
+        }
         assert_eq!(take_all(&ConnectionPermits::sharing(1, &ALL)).len(), 1);
     }
 }

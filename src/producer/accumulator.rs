@@ -55,7 +55,7 @@ impl Partition {
         let fits = |batch: &Batch| {
             !batch.closed
                 && (batch.queue() == Some(record.id.queue()) || is_seeded(Bug::MixQueues))
-                && BATCH_OVERHEAD + batch.bytes + record.bytes as usize <= rules.batch_bytes
+                && batch.encoded_bytes() + record.bytes as usize <= rules.batch_bytes
         };
         let mut closed_one = false;
         if !self.queue.back().is_some_and(fits) {
@@ -67,9 +67,7 @@ impl Partition {
         }
         let back = self.queue.back_mut().expect("pushed above when there was none");
         back.push(record);
-        if back.records.len() >= rules.batch_records
-            || BATCH_OVERHEAD + back.bytes >= rules.batch_bytes
-        {
+        if back.records.len() >= rules.batch_records || back.encoded_bytes() >= rules.batch_bytes {
             back.closed = true;
             closed_one = true;
         }
@@ -240,7 +238,7 @@ impl Partition {
 
     /// Encoded size of the batch to be sent next.
     pub fn front_bytes(&self) -> usize {
-        self.next_place().map_or(0, |place| BATCH_OVERHEAD + self.queue[place].bytes)
+        self.next_place().map_or(0, |place| self.queue[place].encoded_bytes())
     }
 
     /// True when a batch does not expire: it may be in the log, and the broker would say so.

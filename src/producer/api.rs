@@ -155,6 +155,12 @@ pub enum Reason {
 /// Something worth a log line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
+    /// There are as many connections as there may be, and none is idle: brokers wait for one. Said once until there are
+    /// fewer.
+    NoRoom {
+        /// How many that are.
+        most: usize,
+    },
     /// A broker's metadata says this of a topic.
     TopicError {
         /// The topic.

@@ -2,7 +2,7 @@
 
 use super::ids::RecordId;
 use super::timer::Time;
-use crate::protocol::record_batch::ProducerStamp;
+use crate::protocol::record_batch::{BATCH_OVERHEAD, ProducerStamp};
 use crate::protocol::sequence;
 use crate::seeded_bug::{Bug, is_seeded};
 
@@ -67,6 +67,11 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Upper bound of the encoded size.
+    pub fn encoded_bytes(&self) -> usize {
+        BATCH_OVERHEAD + self.bytes
+    }
+
     /// One of records that a dead worker sent under these numbers, as a whole or as a part; no answer is known.
     pub(super) fn repeated(
         stamp: ProducerStamp,

@@ -5,7 +5,6 @@ use super::ids::{BrokerId, ConnId, RequestId, TopicId};
 use super::request_limit::RequestLimit;
 use super::timer::{Scheduled, Time};
 use crate::config::HostPort;
-use crate::protocol::record_batch::BATCH_OVERHEAD;
 use crate::seeded_bug::{Bug, is_seeded};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
@@ -57,7 +56,7 @@ impl InFlight {
 
 /// Upper bound of the encoded size of a request's batches.
 pub(super) fn request_bytes(batches: &[InFlightBatch]) -> usize {
-    batches.iter().map(|sent| BATCH_OVERHEAD + sent.batch.bytes).sum()
+    batches.iter().map(|sent| sent.batch.encoded_bytes()).sum()
 }
 
 /// When a broker may be connected to again. It goes by what connections were good for, and not by whether one was made.
@@ -149,8 +148,8 @@ impl Broker {
     }
 
     /// Requests that may be in flight at a time, of the `max` that the configuration allows.
-    pub fn window(&self, max: usize) -> usize {
-        let one_at_a_time = self.throttle.one_at_a_time || self.request_limit.is_open();
+    pub fn window(&self, now: Time, max: usize) -> usize {
+        let one_at_a_time = self.throttle.one_at_a_time || self.request_limit.is_open(now);
         if one_at_a_time { 1 } else { max }
     }
 
@@ -167,6 +166,8 @@ pub(super) struct Brokers {
     pub connections: HashMap<ConnId, BrokerId>,
     /// Those that may have something to do.
     pub listed: VecDeque<BrokerId>,
+    /// It was said that no connection is left.
+    pub is_full: bool,
 }
 
 impl Brokers {
@@ -179,6 +180,7 @@ impl Brokers {
                 .collect(),
             connections: HashMap::new(),
             listed: VecDeque::new(),
+            is_full: false,
         }
     }
 

@@ -212,6 +212,10 @@ impl Producer {
         let mut best = None;
         let mut earliest = Time::NEVER;
         for (id, broker) in &self.brokers.known {
+            // One that reads nothing for a while is asked after that.
+            if broker.current && broker.is_up() && broker.throttle.until > now {
+                earliest = earliest.min(broker.throttle.until);
+            }
             if !broker.current || broker.conn_state != ConnState::Closed {
                 continue;
             }
@@ -339,7 +343,7 @@ impl Producer {
             }
             return false;
         }
-        // Not only those that moved: one whose leader's sink was gone for a while may be ready since then.
+        // Not only those that moved: one whose leader was gone for a while may be ready since then.
         for index in 0..self.topics[id].partitions.len() {
             let partition = &self.topics[id].partitions[index];
             if !partition.is_empty() {

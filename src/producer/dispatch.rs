@@ -29,6 +29,8 @@ pub(super) enum Ending {
     Broken,
     /// The broker does not let us in.
     Refused,
+    /// It was not begun: there may be no more connections than there are. That says nothing of the broker.
+    NoRoom,
 }
 
 impl Producer {
@@ -47,7 +49,7 @@ impl Producer {
         }
     }
 
-    /// Does one thing for a sink; false when there is nothing to do for now.
+    /// Does one thing for a broker; false when there is nothing to do for now.
     pub(super) fn drive_broker(&mut self, now: Time, node: BrokerId) -> bool {
         self.prune(node);
         let Some(broker) = self.brokers.known.get_mut(&node) else { return false };
@@ -76,7 +78,7 @@ impl Producer {
                     self.brokers.known.remove(&node);
                     return false;
                 }
-                if broker.in_flight.len() >= broker.window(self.rules.max_in_flight) {
+                if broker.in_flight.len() >= broker.window(now, self.rules.max_in_flight) {
                     return false;
                 }
                 if broker.throttle.until > now {
@@ -93,8 +95,18 @@ impl Producer {
     /// sake of the broker for which most waits.
     pub(super) fn make_room(&mut self, now: Time, node: BrokerId) -> bool {
         if self.brokers.connections.len() < self.rules.max_connections {
+            self.brokers.is_full = false;
             return true;
         }
+        let has_room = self.close_idle_for(now, node);
+        if !has_room && !std::mem::replace(&mut self.brokers.is_full, true) {
+            self.out.notices.push_back(Notice::NoRoom { most: self.rules.max_connections });
+        }
+        has_room
+    }
+
+    /// Closes an idle connection if no broker that waits for one has more to send than `node`. False when there is none.
+    pub(super) fn close_idle_for(&mut self, now: Time, node: BrokerId) -> bool {
         if !self.brokers.is_busiest(now, node) {
             return false;
         }
@@ -103,7 +115,7 @@ impl Producer {
         true
     }
 
-    /// Takes partitions from the front of a sink's list that moved away since they were put there.
+    /// Takes partitions from the front of a broker's list that moved away since they were put there.
     pub(super) fn prune(&mut self, node: BrokerId) {
         let Some(broker) = self.brokers.known.get_mut(&node) else { return };
         while let Some((id, index)) = broker.ready.front() {
@@ -115,13 +127,14 @@ impl Producer {
         }
     }
 
-    /// Fills a request from the sink's list; false when nothing on it is still to be sent from here.
+    /// Fills a request from the broker's list; false when nothing on it is still to be sent from here.
     pub(super) fn build_request(&mut self, now: Time, node: BrokerId, conn: ConnId) -> bool {
         let mut batches = Vec::new();
         let mut again = Vec::new();
         let mut bytes = 0;
         let Some(broker) = self.brokers.known.get_mut(&node) else { return false };
-        let limit = broker.request_limit.bytes(now);
+        let together = broker.request_limit.bytes(now);
+        let limit = broker.request_limit.found();
         // What is too large even alone goes alone, so that its end is nothing else's.
         if broker.in_flight.iter().any(|sent| sent.bytes() > limit) {
             return false;
@@ -146,7 +159,7 @@ impl Producer {
             partition.cut_front(limit);
             let front = partition.front_bytes();
             let is_too_large = front > limit && !broker.in_flight.is_empty();
-            if !batches.is_empty() && bytes + front > limit || is_too_large {
+            if !batches.is_empty() && bytes + front > together || is_too_large {
                 break;
             }
             broker.ready.pop_front();
@@ -235,7 +248,7 @@ impl Producer {
     /// Takes back what was in flight on a connection that is gone. Unless that was wanted the next connect is put
     /// off.
     pub(super) fn drop_connection(&mut self, now: Time, conn: ConnId, ending: Ending) {
-        let failed = ending != Ending::Wanted;
+        let failed = matches!(ending, Ending::TimedOut | Ending::Broken | Ending::Refused);
         let Some(node) = self.brokers.connections.remove(&conn) else { return };
         self.forget_asked_metadata(conn, failed);
         let last_hope = self.is_last_hope(now, node);
@@ -262,6 +275,8 @@ impl Producer {
             );
             let times = if ending == Ending::Refused { AFTER_REFUSAL } else { 1 };
             broker.backoff.connect_after = now + pause.saturating_mul(times);
+        } else if ending == Ending::NoRoom {
+            broker.backoff.connect_after = now + self.rules.reconnect_backoff;
         }
         for sent in lost {
             if is_seeded(Bug::LoseOnDisconnect) {
@@ -280,6 +295,11 @@ impl Producer {
         if failed {
             // Whoever led there may have moved.
             self.want_metadata(now);
+        }
+        if ending == Ending::NoRoom {
+            // There is no more room for a connection to ask for metadata.
+            let at = now + self.rules.reconnect_backoff;
+            return self.timers.schedule(&mut self.metadata.scheduled, Timer::Metadata, at);
         }
         self.reschedule_metadata(now);
     }
@@ -337,7 +357,7 @@ impl Producer {
         })
     }
 
-    /// Looks after a sink's deadlines.
+    /// Looks after a broker's deadlines.
     pub(super) fn reschedule_broker(&mut self, now: Time, node: BrokerId) {
         let Some(broker) = self.brokers.known.get_mut(&node) else { return };
         let oldest = broker.in_flight.front().map_or(Time::NEVER, |sent| sent.deadline);

@@ -225,6 +225,16 @@ impl Producer {
         self.drop_connection(now, conn, Ending::Refused);
     }
 
+    /// A connection was not made, since this producer, or all of the process together, has as many as there may be. It is
+    /// tried again after a pause; where the broker has most to send an idle connection makes room for it.
+    pub fn handle_no_room(&mut self, now: Time, conn: ConnId) {
+        let node = self.brokers.connections.get(&conn).copied();
+        self.drop_connection(now, conn, Ending::NoRoom);
+        if let Some(node) = node {
+            self.close_idle_for(now, node);
+        }
+    }
+
     /// Requests with `acks = 0` have no answer: they are done once they are written.
     pub fn handle_written(&mut self, now: Time, conn: ConnId, request: RequestId) {
         if self.rules.acks != 0 {

@@ -4,10 +4,11 @@
 //! A connection that ends under a request says little, for brokers die and networks fail. That it is the size is taken
 //! for true when the connection ended [`HANG_UPS`] times in a row under large requests and none that is as large was
 //! answered in between; smaller ones may have been. Then requests are at most half as large as the smallest of those, or
-//! as large as what was answered. Each further time halves that. To be wrong costs smaller requests for a while, and
-//! nothing else: after [`HOLDS_FOR`] larger ones are tried again.
+//! as large as what was answered. Each further time halves that, and where as much was answered before it takes as many
+//! times in a row again. To be wrong costs smaller requests for a while, and nothing else: after [`HOLDS_FOR`] larger ones
+//! are tried again.
 //!
-//! # What is cut smaller, and why nothing is doubled by that
+//! # What is cut smaller, and why nothing is duplicated by that
 //! A request consists of batches of several partitions, so that mostly fewer of them are enough. A batch that is too
 //! large by itself is cut in two, the first of which fits:
 //! - One that cannot be in the log (it was never sent, or was refused) is cut freely; with numbers, its parts share them.
@@ -70,10 +71,12 @@ pub(super) struct RequestLimit {
     too_large: Option<usize>,
     /// Largest one that was answered since then.
     answered: usize,
+    /// The broker hung up on no more than it had answered: it is not the size, or the limit is another one now.
+    is_doubtful: bool,
 }
 
 impl RequestLimit {
-    /// Bytes of batches that may go into a request.
+    /// Bytes of batches that are put together into a request.
     pub fn bytes(&mut self, now: Time) -> usize {
         if let Some(bytes) = self.bytes
             && self.holds_until <= now
@@ -87,6 +90,12 @@ impl RequestLimit {
         self.bytes.unwrap_or(REQUEST_BYTES)
     }
 
+    /// The largest request that is known to be taken; everything while nothing speaks for a limit. To be asked for after
+    /// [`bytes`](Self::bytes), which lets a limit go that is old.
+    pub fn found(&self) -> usize {
+        self.bytes.unwrap_or(usize::MAX)
+    }
+
     /// The connection ended under requests of which the largest had so many bytes. True when a limit was found where
     /// none was known.
     pub fn hung_up(&mut self, now: Time, bytes: usize) -> bool {
@@ -97,18 +106,20 @@ impl RequestLimit {
             *self = RequestLimit::default();
         }
         if bytes <= self.answered {
-            // As much was answered before: it is not the size, or the limit is another one now.
             (self.hang_ups, self.too_large, self.answered) = (0, None, 0);
+            self.is_doubtful = true;
         }
         self.last_hang_up = now;
         self.hang_ups += 1;
         let too_large = self.too_large.map_or(bytes, |smallest| smallest.min(bytes));
         self.too_large = Some(too_large);
-        if self.bytes.is_none() && self.hang_ups < HANG_UPS {
+        if (self.bytes.is_none() || self.is_doubtful) && self.hang_ups < HANG_UPS {
             return false;
         }
+        self.is_doubtful = false;
         self.holds_until = now + HOLDS_FOR;
-        let smaller = (too_large / 2).max(self.answered).max(SMALLEST_LIMIT);
+        // No more than without a limit: what is larger is a single batch.
+        let smaller = (too_large / 2).max(self.answered).clamp(SMALLEST_LIMIT, REQUEST_BYTES);
         self.bytes.replace(smaller).is_none()
     }
 
@@ -117,11 +128,14 @@ impl RequestLimit {
         match self.too_large {
             // It was not the size.
             Some(too_large) if bytes >= too_large => {
-                let (bytes, holds_until) = (self.bytes, self.holds_until);
-                *self = RequestLimit { bytes, holds_until, ..RequestLimit::default() };
+                let (limit, holds_until) = (self.bytes, self.holds_until);
+                // What a limit is judged by is kept as long as that.
+                let answered = if limit.is_some() { bytes.max(self.answered) } else { 0 };
+                *self =
+                    RequestLimit { bytes: limit, holds_until, answered, ..RequestLimit::default() };
             }
-            Some(_) => self.answered = self.answered.max(bytes),
-            None => {}
+            None if self.bytes.is_none() => {}
+            _ => self.answered = self.answered.max(bytes),
         }
     }
 
@@ -131,8 +145,8 @@ impl RequestLimit {
     }
 
     /// True while it is open why the broker hung up: one request at a time tells most.
-    pub fn is_open(&self) -> bool {
-        self.bytes.is_none() && self.hang_ups > 0
+    pub fn is_open(&self, now: Time) -> bool {
+        self.bytes.is_none() && self.hang_ups > 0 && now < self.last_hang_up + FORGOTTEN_AFTER
     }
 }
 
@@ -170,7 +184,31 @@ mod tests {
         assert_eq!(limit.bytes(Time(3)), 300_000);
         limit.answered(300_000);
         assert!(!limit.hung_up(Time(3), 280_000));
+        assert_eq!(limit.bytes(Time(3)), 300_000, "as much was answered");
+        assert!(!limit.hung_up(Time(3), 280_000));
         assert_eq!(limit.bytes(Time(3)), 140_000);
+    }
+
+    #[test]
+    fn connections_that_end_now_and_then_do_not_halve_a_limit_each_time() {
+        let mut limit = RequestLimit::default();
+        limit.hung_up(Time(0), 700_000);
+        limit.hung_up(Time(1), 700_000);
+        limit.answered(340_000);
+        for minute in 1..9 {
+            limit.hung_up(Time(1) + 60 * minute * SECOND, 200_000);
+            limit.answered(340_000);
+        }
+        assert_eq!(limit.bytes(Time(1) + 500 * SECOND), 350_000);
+    }
+
+    #[test]
+    fn a_limit_is_never_above_what_is_put_together_without_one() {
+        let mut limit = RequestLimit::default();
+        assert_eq!(limit.found(), usize::MAX);
+        limit.hung_up(Time(0), 5_000_000);
+        assert!(limit.hung_up(Time(1), 5_000_000));
+        assert_eq!((limit.bytes(Time(1)), limit.found()), (REQUEST_BYTES, REQUEST_BYTES));
     }
 
     #[test]
@@ -179,11 +217,13 @@ mod tests {
         for n in 0..10 {
             assert!(!limit.hung_up(Time(n), 500_000));
             limit.answered(500_000);
-            assert!(!limit.is_open());
+            assert!(!limit.is_open(Time(n)));
         }
         for n in 1..10 {
-            assert!(!limit.hung_up(Time(0) + FORGOTTEN_AFTER * n, 500_000));
-            assert!(limit.is_open());
+            let now = Time(0) + FORGOTTEN_AFTER * n;
+            assert!(!limit.hung_up(now, 500_000));
+            assert!(limit.is_open(now));
+            assert!(!limit.is_open(now + FORGOTTEN_AFTER));
         }
         let mut limit = RequestLimit::default();
         for n in 0..10 {

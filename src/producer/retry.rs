@@ -81,7 +81,7 @@ pub(super) fn decide(
     }
     let refresh = error.refresh_metadata();
     let counted = !refresh;
-    // With a number it comes to no harm, and to give it up costs its partition a restart.
+    // With a number it comes to no harm, and to fail it costs its partition a restart.
     if counted && attempts >= rules.max_retries && !stamped {
         return Decision::Fail { in_doubt };
     }

@@ -3,9 +3,6 @@
 use crate::config::{Config, HostPort};
 use std::time::Duration;
 
-/// Connections at a time where the caller does not say less.
-const MAX_CONNECTIONS: usize = 256;
-
 /// Whether batches carry sequence numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Idempotence {
@@ -50,7 +47,8 @@ pub struct Rules {
     pub reconnect_backoff: Duration,
     /// `reconnect_backoff_max_ms`.
     pub reconnect_backoff_max: Duration,
-    /// Connections that are open, or being made, at a time.
+    /// Connections that are open, or being made, at a time. That is no matter of the configuration: who makes them says
+    /// how many there may be.
     pub max_connections: usize,
     /// `conn_retry_limit`.
     pub conn_retry_limit: u32,
@@ -82,7 +80,7 @@ impl From<&Config> for Rules {
             max_in_flight: config.max_in_flight_requests_per_connection,
             reconnect_backoff: ms(config.reconnect_backoff_ms),
             reconnect_backoff_max: ms(config.reconnect_backoff_max_ms),
-            max_connections: MAX_CONNECTIONS,
+            max_connections: usize::MAX,
             conn_retry_limit: config.conn_retry_limit,
             conn_rest: Duration::from_secs(config.conn_retry_timeout),
         }

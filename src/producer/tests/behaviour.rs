@@ -478,3 +478,20 @@ fn a_partition_whose_closed_batch_was_evicted_is_sent_when_the_next_one_has_ling
     stage.pass(2 * SECOND);
     assert_eq!(sent_at(&mut stage), Some(vec![left]));
 }
+
+#[test]
+fn a_batch_may_be_larger_than_what_is_put_together_into_a_request() {
+    let rules = Rules { batch_records: 100, batch_bytes: 4_000_000, ..fast() };
+    let (mut stage, topic) = Stage::ready(rules, 1);
+    for number in 0..30 {
+        let (id, born) = (RecordId(number), stage.now);
+        let record = Record { id, key_hash: None, partition: Some(0), bytes: 100_000, born };
+        stage.producer.handle_record(stage.now, NewRecord { topic, record });
+    }
+    stage.producer.handle_flush(stage.now);
+    let (conn, _) = stage.connect();
+    stage.producer.handle_connected(stage.now, conn);
+    let requests = stage.requests();
+    assert_eq!(requests.len(), 1);
+    assert_eq!(requests[0].2[0].2.len(), 30, "nobody has hung up");
+}

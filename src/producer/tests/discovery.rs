@@ -324,3 +324,48 @@ fn flt_12_nobody_to_ask_and_no_room_for_a_connection_is_waited_out() {
         assert!(stage.producer.next_deadline().is_none_or(|at| at > stage.now));
     }
 }
+
+#[test]
+fn a_connection_for_which_there_is_no_room_says_nothing_of_its_broker() {
+    let (mut stage, topic) = Stage::ready(Rules { conn_retry_limit: 2, ..fast() }, 1);
+    stage.log(topic, None);
+    let (mut conn, _) = stage.connect();
+    for _ in 0..5 {
+        stage.producer.handle_no_room(stage.now, conn);
+        assert!(stage.actions().is_empty(), "there is a pause");
+        stage.pass(stage.producer.rules.reconnect_backoff);
+        conn = stage.connect().0;
+    }
+    assert!(stage.producer.poll_notice().is_none(), "the broker does not rest");
+    assert_eq!(stage.producer.counts.broken_connections, 0);
+    stage.producer.handle_connected(stage.now, conn);
+    assert!(!stage.requests().is_empty());
+}
+
+#[test]
+fn a_broker_that_pauses_after_it_named_no_broker_is_asked_once_the_pause_is_over() {
+    let hosts = vec![HostPort { host: "a".into(), port: 9092 }];
+    let mut stage = Stage::new(Rules { bootstrap: hosts, ..fast() });
+    let topic = stage.producer.topic(stage.now, "t");
+    stage.log(topic, None);
+    let (boot, _) = stage.connect();
+    stage.connect_done(boot);
+    let Refresh::Asked(asked) = &stage.producer.metadata.refresh else { panic!("asked") };
+    let request = asked.request;
+    let response = MetadataResponse {
+        error: ErrorCode::NONE,
+        throttle_ms: 30_000,
+        brokers: Vec::new(),
+        cluster_id: None,
+        controller_id: -1,
+        topics: Vec::new(),
+    };
+    stage.producer.handle_metadata(stage.now, boot, request, &response);
+    let mut asked = Vec::new();
+    for _ in 0..35 {
+        assert!(asked.is_empty() || stage.now >= Time(1_000_000) + 30 * SECOND);
+        stage.pass(SECOND);
+        asked.extend(stage.metadata_asked());
+    }
+    assert_eq!(asked.first(), Some(&boot));
+}
