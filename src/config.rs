@@ -104,7 +104,7 @@ keys! {
     request_required_acks: i16 = 1, "1", choices::Acks, "", ["acks"],
         "Who must have a message before it counts as sent: 1 the partition's leader, -1 (or \"all\") all in-sync replicas, 0 nobody: then a message counts as sent once it is written to the socket, and what a broker loses is lost.";
     enable_idempotence: Option<bool> = None, "true with request_required_acks = -1, if the brokers allow it", ANY, "", [],
-        "Numbers the messages, so that brokers drop what reaches them twice: no doubles and no other order after lost answers, moved leaders, a reload or kill -9 of a worker. Needs request_required_acks = -1 and Kafka 0.11. true: nothing is sent to brokers that do not allow it.";
+        "Numbers the messages, so that brokers drop what reaches them twice: no duplicates and no other order after lost answers, moved leaders, a reload or kill -9 of a worker. Needs request_required_acks = -1 and Kafka 0.11. true: nothing is sent to brokers that do not allow it.";
     request_timeout_ms: u64 = 5_000, "5000", 1..=900_000, "ms", [],
         "How long a broker may take to answer; also sent to it as the limit for the replicas. When it is over the connection is closed and the request repeated.";
     message_timeout_ms: u64 = 5_000, "5000", 1..=2_147_483_647, "ms", ["delivery_timeout_ms"],
@@ -126,7 +126,7 @@ keys! {
     queue_buffering_max_kbytes: u64 = 32_768, "32768", 64..=2_097_152, "KiB", [],
         "Bytes that a worker's queue may take, with at most 64 bytes of overhead for each message. Memory is asked for as messages wait, and given back after a peak; an idle queue takes less than 1 MiB.";
     queue_path: PathBuf = "/dev/shm".into(), "\"/dev/shm\"", ANY, "", [],
-        "Directory below which the queue files lie, in a directory lkfk-UID of mode 0700. A relative path lies below nginx's prefix. When it has no room for them, backpath is used, with a warning.";
+        "Directory below which the queue files lie, in a directory lkfk-UID of mode 0700. A relative path lies below nginx's prefix. Where no file can be made in it, backpath is used, with a warning; where its file system is full, so is the queue.";
     batch_num_messages: usize = 500, "500", 1..=1_000_000, "messages", [],
         "Messages after which a batch is closed. (The list in ngx_lua_lkfk's README says 5.)";
     batch_size: usize = 1_000_000, "1000000", 1_024..=1_000_000_000, "bytes", [],
@@ -134,7 +134,7 @@ keys! {
     message_max_bytes: usize = 1_000_000, "1000000", 1_000..=268_435_456, "bytes", ["max_request_size"],
         "Largest message, key included, that log() takes. At most a quarter of the queue. The broker has a limit of its own (message.max.bytes).";
     max_in_flight_requests_per_connection: usize = 5, "5", 1..=1_000, "requests", ["max_in_flight"],
-        "Requests to one broker that may wait for their answers. Of one partition only one batch is ever on the way, so that its order is kept; with enable_idempotence up to five.";
+        "Requests to one broker that may wait for their answers. Of one partition only one batch is ever in flight, so that its order is kept; with enable_idempotence up to five.";
     send_key: bool = true, "true", ANY, "", [],
         "Sends the key to Kafka. The original used it to choose the partition only; false restores that.";
     failed_cb: Callback = Callback(false), "writes to the backup file", choices::Signature("kfk, msg"), "", [],
@@ -184,7 +184,7 @@ keys! {
     api_version_request: bool = true, "true", ANY, "", [],
         "Asks each broker which versions it speaks, and finds out by itself those that are too old for the question (0.8 and 0.9). False: none is asked, and all are spoken to as broker_version_fallback says.";
     broker_version_fallback: Release = Release::V0_9, "\"0.9.0\"", ANY, "", [],
-        "With api_version_request = false: the release of Kafka that all brokers are spoken to as. One that is too new for a broker may double messages without end: give the cluster's oldest.";
+        "With api_version_request = false: the release of Kafka that all brokers are spoken to as. One that is too new for a broker may duplicate messages without end: give the cluster's oldest.";
     api_version_fallback_ms: u64 = 1_200_000, "1200000", 0..=604_800_000, "ms", [],
         "How long a broker that was found to be 0.8 or 0.9 is not asked for its versions again. Each new connection makes sure that it still is.";
     exit_timeout_ms: u64 = 1_000, "1000", 0..=300_000, "ms", [],

@@ -54,7 +54,7 @@ stats! {
     resent_in_doubt_cnt: Counter, "messages", "Sent again although they may be in Kafka, because the broker had forgotten who sent them.";
     adopted_cnt: Counter, "messages", "Taken over from workers that were killed.";
     rejected_cnt: Counter, "messages", "Refused by log(): queue full, too large, bad topic.";
-    waitbuf: Gauge, "messages", "On their way to a broker.";
+    waitbuf: Gauge, "messages", "In flight: sent, or being sent, and not answered yet.";
     queue_messages: Gauge, "messages", "In the queue: taken, and neither acknowledged nor in a backup file.";
     queue_bytes: Gauge, "bytes", "Space of the queue in use, in whole segments up to the newest message.";
     queue_segments_by_log: Counter, "segments", "Segments of the queue for which log() itself had to ask the system for memory, because a burst outran the driver thread.";

@@ -170,6 +170,9 @@ fn dsk_08_a_worker_ends_in_time_while_the_backup_hangs_and_leaves_its_queue() {
     let begun = Instant::now();
     assert!(!scene.driver.stop(Duration::from_millis(20), || None));
     assert!(begun.elapsed() < PATIENCE);
+    let lines: Vec<_> = std::iter::from_fn(|| scene.driver.shared().log.take()).collect();
+    let says_where = |line: &str| line.contains("did not end in time") && line.contains(".queue");
+    assert!(lines.iter().any(|(_, line)| says_where(line)), "{lines:?}");
     let queues = scene.directory.join("queue");
     let queues = std::fs::read_dir(queues).unwrap().next().unwrap().unwrap().path();
     assert_eq!(std::fs::read_dir(&queues).unwrap().count(), 1);

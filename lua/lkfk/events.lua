@@ -17,6 +17,7 @@ local ngx = ngx
 local exiting = ngx.worker.exiting
 local ngx_log = ngx.log
 local ERR = ngx.ERR
+local NOTICE = ngx.NOTICE
 local now = ngx.now
 local sleep = ngx.sleep
 local tcp = ngx.socket.tcp
@@ -92,15 +93,17 @@ local function look_for(seconds)
 end
 
 
--- connect(id) -> socket | nil
+-- connect(id) -> socket | nil, err
 local function connect(id)
-    local path = core.bell(id)
+    local path, err = core.bell(id)
     if not path then
-        return nil
+        return nil, err
     end
     local socket = tcp()
     socket:settimeouts(SOON, SOON, FOREVER)
-    return socket:connect("unix:" .. path) and socket
+    local ok
+    ok, err = socket:connect("unix:" .. path)
+    return ok and socket, err
 end
 
 
@@ -123,10 +126,15 @@ end
 local function listen(id)
     local pause = RETRY_FIRST
     repeat
-        local socket = connect(id)
+        local socket, err = connect(id)
         if socket then
             pause = RETRY_FIRST
             hear(id, socket)
+        elseif not exiting() and err ~= kept.bell_error then
+            -- Told once, not at each attempt.
+            kept.bell_error = err
+            ngx_log(NOTICE, "[lkfk] log lines and callbacks are looked for ten times a second, ",
+                    "since there is no bell: ", tostring(err))
         end
         if not exiting() then
             look_for(pause)
@@ -191,12 +199,12 @@ end
 
 -- start(name, served) -> true | nil, err: serves a producer for as long as the worker lives.
 function _M.start(name, served)
-    kept.served[name] = served
     local interval = served.stats and STATISTICS_EVERY or BEAT_EVERY
     local ok, err = timer_every(interval, beat, served)
     if not ok then
         return nil, err
     end
+    kept.served[name] = served
     -- Where this fails the timer does it.
     timer_at(0, light_thread, served.id)
     return true

@@ -73,11 +73,12 @@ local function serve(id, conf)
             ngx_log(WARN, served.tag, err)
         end
     end
-    served.anchor = watch_vm(served)
     local ok, err = events.start(DEFAULT, served)
     if not ok then
         error("cannot start a timer: " .. tostring(err), 0)
     end
+    -- Not before it is served: the finalizer of one that is not would end its successor's service.
+    served.anchor = watch_vm(served)
 end
 
 

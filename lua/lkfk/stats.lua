@@ -2,8 +2,8 @@
 -- workers:
 --   msg_cnt             messages in the queues
 --   succ_msg_cnt        acknowledged so far
---   fail_msg_cnt        given up so far
---   waitbuf             on their way to a broker
+--   fail_msg_cnt        failed so far
+--   waitbuf             in flight to a broker
 --   <topic><partition>  waiting to be sent; -1 stands for messages whose partition is not known yet
 -- Each worker remembers, under keys of its own, what it has put into the sums that go up and down,
 -- so that its successor can take out what a killed worker left there. There may be many partitions,
@@ -95,12 +95,15 @@ end
 -- Takes out what workers left that are gone. Of several that start at once one does it.
 local function forget_dead_workers(dict)
     for _, key in pairs(dict:get_keys(0)) do
+        local left_by = begins_with(key, LEFT_KEY) and tonumber(key:sub(#LEFT_KEY + 1))
+        if left_by and not core.is_alive(left_by) then
+            dict:delete(key)
+        end
         local group = begins_with(key, OWN_KEY) and key:sub(#OWN_KEY + 1)
         local pid = group and tonumber(group:match("^%d+"))
         if pid and not core.is_alive(pid) and dict:add(TAKEN_KEY .. group, true, TAKEN_FOR) then
             local left = tostring(dict:get(key))
             dict:delete(key)
-            dict:delete(LEFT_KEY .. pid)
             for name, value in left:gmatch("([^=;]+)=([^;]+)") do
                 add(dict, name, -tonumber(value))
             end
@@ -312,7 +315,7 @@ function Stats:last_line()
     take_gauges_out(self)
     local parts = {}
     for _, key in pairs(dict:get_keys(0)) do
-        if not (begins_with(key, OWN_KEY) or begins_with(key, TAKEN_KEY)) then
+        if not key:find("^lkfk%.%l+/") then
             local value = dict:get(key)
             parts[#parts + 1] = key .. ":" .. (type(value) == "number" and text_of(value)
                                                or tostring(value))
@@ -327,7 +330,6 @@ end
 -- without end.
 for _, at_exit in ipairs {
     Stats.last_line, Stats.hand_over, take_gauges_out, take_group_out, add_counters, _M.read,
-    begins_with,
 } do
     jit.off(at_exit)
 end

@@ -35,7 +35,7 @@ impl FromValue for Vec<HostPort> {
     }
 }
 
-/// Reads a list of brokers; doubles are left out, the order is kept.
+/// Reads a list of brokers; duplicates are left out, the order is kept.
 fn parse(value: &Value) -> Result<Vec<HostPort>, String> {
     let mut brokers = Vec::new();
     match value {
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn doubles_are_left_out() {
+    fn duplicates_are_left_out() {
         assert_eq!(shown(text("a:1,b:1,a:1")).unwrap(), "a:1 b:1");
     }
 

@@ -67,7 +67,9 @@ impl<'a> EventLoop<'a> {
         // Process id and time differ between workers; nothing secret hangs on it.
         let wall_ms = super::context::wall_ms() as u64;
         let seed = u64::from(std::process::id()) << 32 ^ now.0 ^ wall_ms;
-        let mut producer = Producer::new(Rules::from(config), seed);
+        let connections = Connections::new(config);
+        let rules = Rules { max_connections: connections.most(), ..Rules::from(config) };
+        let mut producer = Producer::new(rules, seed);
         for topic in &config.topics {
             producer.topic(now, topic);
         }
@@ -81,11 +83,11 @@ impl<'a> EventLoop<'a> {
             intake: Intake::new(now),
             partitioning: Partitioning::default(),
             producer,
-            connections: Connections::new(config),
+            connections,
             undelivered: Undelivered {
                 failed_callback: FailedCallback::default(),
                 spill: Spill::new(backup),
-                replay: Replay::new(config, shared),
+                replay: Replay::new(now, config),
             },
             sleep: Sleep::new(now),
         }
@@ -239,6 +241,7 @@ impl<'a> EventLoop<'a> {
         let reader = &self.queues.own().reader;
         let all_read = reader.position() == reader.tail();
         let all_done = all_read
+            && self.partitioning.is_empty()
             && self.producer.held_records() == 0
             && self.undelivered.failed_callback.is_empty()
             && self.undelivered.spill.is_empty()
@@ -269,11 +272,17 @@ impl<'a> EventLoop<'a> {
         self.sleep.fall_asleep(&cx, &self.queues.own().reader, &self.producer, deadline, waits)
     }
 
-    /// Waits for what is with the disk thread: it would be done again otherwise. To be called at the end of each run,
-    /// also when that ended with a fault.
-    pub async fn finish(&mut self) {
+    /// Waits for what the replay has with the disk thread: it would be done again otherwise. To be called at the end of
+    /// each run, also when that ended with a fault.
+    pub async fn finish_replay(&mut self) {
         let cx = self.context();
         self.undelivered.replay.finish(&cx).await;
+    }
+
+    /// Waits for what is being written to the backup. To be called as [`finish_replay`](Self::finish_replay) is, whatever
+    /// has become of that.
+    pub async fn finish_spill(&mut self) {
+        let cx = self.context();
         self.undelivered.spill.finish(&cx, &mut self.queues).await;
     }
 

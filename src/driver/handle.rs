@@ -2,6 +2,7 @@
 
 use super::context::{Shared, wall_ms};
 use super::lua::bell::BellError;
+use super::lua::log::Level;
 use super::own_queue;
 use super::records::adoption::QueueDirs;
 use super::task::{Finished, ProducerTask};
@@ -130,6 +131,13 @@ impl Driver {
             }
             let now = self.shared.now();
             if now >= self.shared.stop_by() + SPILL_GRACE {
+                let path = self.queue.path();
+                let text = format_args!(
+                    "the producer did not end in time, perhaps for its backup's disk: what is not delivered is left \
+                     in {}",
+                    path.display()
+                );
+                self.shared.log.put(now, Level::Error, "left", "", text);
                 return false;
             }
             if let Some(left) = hurry() {

@@ -3,12 +3,12 @@
 //!
 //! | folder | what it does |
 //! |---|---|
-//! | [`records`] | records from the queues to the producer, and room for more |
-//! | [`brokers`] | connections, requests and answers |
-//! | [`undelivered`] | failed messages to `failed_cb` or the backup, replay, the end |
+//! | `records` | records from the queues to the producer, and room for more |
+//! | `brokers` | connections, requests and answers |
+//! | `undelivered` | failed messages to `failed_cb` or the backup, replay, the end |
 //! | [`lua`] | what goes to Lua and comes from it |
 //!
-//! [`event_loop`] puts them together; nobody below it knows it.
+//! `event_loop` puts them together; nobody below it knows it.
 
 mod brokers;
 mod context;

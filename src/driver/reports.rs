@@ -15,6 +15,14 @@ pub(super) fn tell(cx: &Context<'_>, producer: &Producer, notice: Notice) {
             let text = format_args!("topic {topic}: {error}{}", advice(error));
             cx.log(Level::Warn, "topic", topic, text);
         }
+        Notice::NoRoom { most } => {
+            let text = format_args!(
+                "all {most} connections to brokers that this producer may have are in use, and more brokers wait for \
+                 one: a worker has an eighth of its descriptors for that (raise worker_rlimit_nofile), 256 at most, \
+                 and keeps some for its other producers"
+            );
+            cx.log(Level::Warn, "too many", "", text);
+        }
         Notice::BrokerRests { address, .. } => {
             let text = format_args!(
                 "broker {address} failed {} times in a row and rests for {} s \
@@ -26,7 +34,7 @@ pub(super) fn tell(cx: &Context<'_>, producer: &Producer, notice: Notice) {
         Notice::NoProducerId { error, mode } => {
             let then = match mode {
                 Idempotence::Required => "nothing is sent, since enable_idempotence is true",
-                _ => "going on without idempotence: lost answers may double messages",
+                _ => "going on without idempotence: lost answers may duplicate messages",
             };
             let text = format_args!(
                 "no producer id: {error}; {then}. Idempotence needs Kafka 0.11 and, below 2.8, the \
@@ -38,7 +46,7 @@ pub(super) fn tell(cx: &Context<'_>, producer: &Producer, notice: Notice) {
             let topic = producer.topic_name(topic);
             let text = format_args!(
                 "topic {topic}: its log takes no numbered messages (log.message.format.version below 0.11); going \
-                     on without idempotence there: lost answers may double messages"
+                     on without idempotence there: lost answers may duplicate messages"
             );
             cx.log(Level::Warn, "no numbers", topic, text);
         }
@@ -46,7 +54,7 @@ pub(super) fn tell(cx: &Context<'_>, producer: &Producer, notice: Notice) {
             let topic = producer.topic_name(topic);
             let text = format_args!(
                 "topic {topic} partition {partition}: {error}; {records} messages that may be there \
-                     are sent again as new ones, and may be doubled"
+                     are sent again as new ones, and may be duplicates"
             );
             cx.log(Level::Warn, "in doubt", topic, text);
         }

@@ -120,8 +120,9 @@ impl ProducerTask {
         };
         let served = catch_panic(event_loop.serve()).await;
         let result = served.and_then(|served| served.map_err(|error| error.to_string()));
-        let finished = catch_panic(event_loop.finish()).await;
-        Ended { result: result.and(finished), queues: event_loop.into_queues() }
+        let replay = catch_panic(event_loop.finish_replay()).await;
+        let spill = catch_panic(event_loop.finish_spill()).await;
+        Ended { result: result.and(replay).and(spill), queues: event_loop.into_queues() }
     }
 
     /// Saves the rest on the disk thread. Where the backup is still away there, after a fault, the rest stays in the

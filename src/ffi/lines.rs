@@ -1,4 +1,4 @@
-//! Log lines: the driver's on their way to `ngx.log`, and those that are written without it.
+//! Log lines: those of the driver, which Lua hands to `ngx.log`, and those that are written without it.
 
 use super::guard;
 use crate::driver::Level;
@@ -42,7 +42,7 @@ pub unsafe extern "C" fn lkfk_next_line(
 /// Writes a line to stderr as nginx would write it to its error log, when `ngx.log` may touch a request that is gone.
 ///
 /// # Arguments
-/// `text` of `len` bytes; `level` is nginx's number, of which `ngx.WARN` and below are known.
+/// `text` of `len` bytes; `level` is nginx's number: up to `ngx.WARN` it is a warning, above that a notice.
 ///
 /// # Returns
 /// Nothing.

@@ -4,9 +4,10 @@
 //! name and nothing is loaded twice. The declarations Lua needs are [`CDEF`]. Every call names the producer that it
 //! means by the address of its [`Handle`], which is never freed: once the producer is closed, each call says so.
 //!
-//! No function here unwinds or calls back. None waits for I/O, but [`exit::lkfk_close`] and
-//! [`exit::lkfk_leave`], which end producers; [`lines::lkfk_next_line`] may wait for a mutex that the driver holds while
-//! it puts a line in. Any lengths may be given, as long as the pointers hold that many bytes.
+//! No function here unwinds or calls back. [`exit::lkfk_close`] and [`exit::lkfk_leave`] end producers and wait for that;
+//! [`lines::lkfk_write_line`] writes to stderr, and [`lines::lkfk_next_line`] may wait for a mutex that the driver holds
+//! while it puts a line in. What takes records asks the kernel for memory where a burst outruns the driver, and waits for
+//! nothing else. Any lengths may be given, as long as the pointers hold that many bytes.
 
 pub mod codes;
 pub mod exit;

@@ -79,8 +79,10 @@ fn answer(
 
 /// `core.end_callbacks(id)`: no timer will run any more.
 fn end_callbacks(_: &Lua, id: LightUserData) -> mlua::Result<()> {
-    with_lua(id, LuaPorts::end_callbacks);
-    with(id, |producer| producer.shared().signal());
+    with(id, |producer| {
+        producer.shared().lua.end_callbacks();
+        producer.shared().signal();
+    });
     Ok(())
 }
 
@@ -105,15 +107,7 @@ fn signal(_: &Lua, id: LightUserData) -> mlua::Result<()> {
 
 /// `core.append(id, topic, text) -> true | false`: false when the topic is none or the disk is too far behind.
 fn append(_: &Lua, (id, topic, text): (LightUserData, LuaString, LuaString)) -> mlua::Result<bool> {
-    let topic = topic.as_bytes();
-    let Some(topic) = std::str::from_utf8(&topic).ok().filter(|name| topic_name::is_valid(name))
-    else {
-        return Ok(false);
-    };
-    let text = Append::Others(text.as_bytes().to_vec());
-    let taken = with_lua(id, |lua| lua.appends.put(topic, text));
-    with(id, |producer| producer.shared().signal());
-    Ok(taken == Some(true))
+    Ok(put(id, &topic, |_| Append::Others(text.as_bytes().to_vec())))
 }
 
 /// `core.back_up(id, topic, key | nil, payload, seconds) -> true | false`: a backup line, as the driver writes it,
@@ -128,23 +122,28 @@ fn back_up(
         f64,
     ),
 ) -> mlua::Result<bool> {
-    let topic = topic.as_bytes();
-    let Some(topic) = std::str::from_utf8(&topic).ok().filter(|name| topic_name::is_valid(name))
-    else {
-        return Ok(false);
-    };
     let key = key.as_ref().map(|key| key.as_bytes());
     let payload = payload.as_bytes();
-    let mut lines = LineBatch::default();
-    lines.push_refused(&Line::new(
-        (seconds * 1000.0) as i64,
-        topic,
-        key.as_deref(),
-        Some(&payload),
-    ));
-    let taken = with_lua(id, |lua| lua.appends.put(topic, Append::Own(lines)));
-    with(id, |producer| producer.shared().signal());
-    Ok(taken == Some(true))
+    let logged_ms = (seconds * 1000.0) as i64;
+    Ok(put(id, &topic, |topic| {
+        let mut lines = LineBatch::default();
+        lines.push_refused(&Line::new(logged_ms, topic, key.as_deref(), Some(&payload)));
+        Append::Own(lines)
+    }))
+}
+
+/// Leaves what is to be appended to a topic's file with the driver, and wakes it. False when the topic is none or the
+/// disk is too far behind.
+fn put(id: LightUserData, topic: &LuaString, append: impl FnOnce(&str) -> Append) -> bool {
+    let topic = topic.as_bytes();
+    let topic = std::str::from_utf8(&topic).ok().filter(|name| topic_name::is_valid(name));
+    let Some(topic) = topic else { return false };
+    with(id, |producer| {
+        let taken = producer.shared().lua.appends.put(topic, append(topic));
+        producer.shared().signal();
+        taken
+    })
+    .unwrap_or(false)
 }
 
 /// `core.partition_count(id, topic number) -> count | nil`

@@ -3,7 +3,7 @@
 //! lua_package_path, as a user's own `lkfk/conf.lua` does.
 //!
 //! `lkfk.core` is what the Lua files are built on. A producer is named there by the address of its
-//! [`Handle`](worker::Handle), as light userdata: it is looked up among the producers that there are, and never followed.
+//! [`Handle`], as light userdata: it is looked up among the producers that there are, and never followed.
 
 mod callbacks;
 mod value;

@@ -1,21 +1,6 @@
 //! The level of nginx's error log, for lines that are written without nginx.
 
-use super::variable;
-use std::ffi::c_void;
-
-/// What nginx knows at any time: the first fields of `ngx_cycle_t`, which are these in every release.
-#[repr(C)]
-struct Cycle {
-    configuration: *const c_void,
-    pool: *const c_void,
-    log: *const Log,
-}
-
-/// `ngx_log_t`. With several logs this is the most talkative one; while nginx exits, the one that stderr is.
-#[repr(C)]
-struct Log {
-    level: usize,
-}
+use super::cycle::{self, Cycle};
 
 /// Levels are 1 (`emerg`) to 8 (`debug`), or bits above these that say what is debugged.
 const LEVELS: std::ops::RangeInclusive<usize> = 1..=i32::MAX as usize;
@@ -23,9 +8,7 @@ const LEVELS: std::ops::RangeInclusive<usize> = 1..=i32::MAX as usize;
 /// Whether nginx's error log takes lines of this level, by nginx's numbers: the more important, the smaller. True where
 /// there is no nginx, and where what stands there is no level.
 pub fn takes(level: usize) -> bool {
-    // SAFETY: nginx's `ngx_cycle` is a pointer to its current cycle.
-    let cycle = unsafe { variable::<*const Cycle>(c"ngx_cycle") };
-    cycle.and_then(level_of).is_none_or(|most| level <= most)
+    cycle::current().and_then(level_of).is_none_or(|most| level <= most)
 }
 
 fn level_of(cycle: *const Cycle) -> Option<usize> {
@@ -36,6 +19,7 @@ fn level_of(cycle: *const Cycle) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cycle::Log;
     use super::*;
     use std::ptr::null;
 

@@ -4,6 +4,7 @@
 //! variables, and every question has an answer there, too.
 
 pub mod affinity;
+pub mod cycle;
 pub mod error_log;
 pub mod termination;
 

@@ -1,10 +1,10 @@
 //! The producers of one nginx worker, by name. They belong to the process: they outlive every Lua VM, and end with the
 //! process or when they are closed, never because something was collected.
 //!
-//! - [`registry`]: which producers there are; [`start`]: how one is started.
-//! - [`producer`]: one of them.
+//! - `registry`: which producers there are; [`start`]: how one is started.
+//! - `producer`: one of them.
 //! - [`handle`]: its writing half, which `log()` goes through.
-//! - [`shutdown`]: what ends them.
+//! - `shutdown`: what ends them.
 //!
 //! All of it runs on nginx's thread. A producer is named by its [`Handle`], whose address stays valid for as long as
 //! the process lives, so that Lua may keep it.

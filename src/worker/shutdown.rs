@@ -9,8 +9,7 @@ use super::error_log::write_line;
 use super::handle::Handle;
 use super::producer::Producer;
 use super::registry::{Registry, registry};
-use crate::nginx::termination;
-use std::ffi::c_void;
+use crate::nginx::{cycle, termination};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 use std::time::{Duration, Instant};
@@ -53,7 +52,7 @@ pub fn close(handle: *const Handle) {
 /// A Lua VM that served the producer of `handle` is closed. When nginx ends the process this ends all producers and
 /// returns true. Otherwise they go on, and whoever calls `init()` next serves that one.
 pub fn end_with_process(handle: *const Handle) -> bool {
-    let ends = nginx_ends();
+    let ends = cycle::is_last();
     if ends {
         stop_all();
     } else {
@@ -120,35 +119,5 @@ fn write_last_lines(producer: &Producer) {
     let tag = producer.tag();
     while let Some((level, text)) = producer.shared().log.take() {
         write_line(level, &tag, text.as_bytes());
-    }
-}
-
-/// True once nginx has replaced its cycle by the empty one under which it destroys its memory and calls `exit()`.
-fn nginx_ends() -> bool {
-    // SAFETY: the name is a C string; looking it up has no effect.
-    let at = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"ngx_cycle".as_ptr()) };
-    // SAFETY: nginx's `ngx_cycle` is a pointer to its current cycle, and lives as long as the process.
-    !at.is_null() && is_empty_cycle(unsafe { at.cast::<*const *const c_void>().read_volatile() })
-}
-
-/// Whether a cycle has no configuration (`conf_ctx`, its first field).
-fn is_empty_cycle(cycle: *const *const c_void) -> bool {
-    // SAFETY: nginx's cycles begin with a pointer, and the current one is never freed while it is the current one.
-    !cycle.is_null() && unsafe { cycle.read_volatile().is_null() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_cycle_without_configuration_is_the_end() {
-        let configuration = 0u64;
-        let serving = [(&raw const configuration).cast::<c_void>(), std::ptr::null()];
-        let last: [*const c_void; 2] = [std::ptr::null(), (&raw const configuration).cast()];
-        assert!(!is_empty_cycle(serving.as_ptr()));
-        assert!(is_empty_cycle(last.as_ptr()));
-        assert!(!is_empty_cycle(std::ptr::null()));
-        assert!(!nginx_ends(), "there is no nginx");
     }
 }

@@ -70,6 +70,11 @@ impl Connections {
         }
     }
 
+    /// The most that there may be at a time.
+    pub fn most(&self) -> usize {
+        self.permits.most_of_one()
+    }
+
     /// Waits for an event, for [`handle`](Self::handle).
     pub async fn next_event(&mut self) -> Option<Event> {
         self.events.recv().await
@@ -164,10 +169,10 @@ impl Connections {
             _ => ("closed", address.as_str()),
         };
         cx.log(Level::Warn, kind, subject, format_args!("broker {address}: {error}"));
-        if matches!(error, NetError::Sasl(error) if error.is_refusal()) {
-            producer.handle_refused(cx.now, conn);
-        } else {
-            producer.handle_closed(cx.now, conn);
+        match error {
+            NetError::TooMany { .. } => producer.handle_no_room(cx.now, conn),
+            NetError::Sasl(error) if error.is_refusal() => producer.handle_refused(cx.now, conn),
+            _ => producer.handle_closed(cx.now, conn),
         }
     }
 

@@ -12,7 +12,7 @@ use crate::protocol::init_producer_id::put_init_producer_id_request;
 use crate::protocol::message_set::{MessageFormat, MessageSetEncoder};
 use crate::protocol::metadata::{self, put_metadata_request};
 use crate::protocol::produce::{self, ProduceEncoder, TopicRef};
-use crate::protocol::record_batch::{BATCH_OVERHEAD, BatchEncoder, ProducerStamp};
+use crate::protocol::record_batch::{BatchEncoder, ProducerStamp};
 
 /// How many records ahead their bytes are asked for: those of one partition lie scattered over the queue.
 const PREFETCH_AHEAD: usize = 4;
@@ -78,7 +78,7 @@ pub(super) fn produce(
     // A broker that was upgraded a moment ago may offer what the metadata in hand cannot serve.
     let version =
         if ids_known { versions.produce } else { versions.produce.min(produce::BY_TOPIC_ID - 1) };
-    let bytes: usize = sent.iter().map(|sent| BATCH_OVERHEAD + sent.batch.bytes).sum();
+    let bytes: usize = sent.iter().map(|sent| sent.batch.encoded_bytes()).sum();
     let mut frame = frame_of(bytes + ENVELOPE);
     let by_topic: Vec<&[InFlightBatch]> = sent.chunk_by(|a, b| a.topic == b.topic).collect();
     let mut encoder = ProduceEncoder::begin(
@@ -94,7 +94,7 @@ pub(super) fn produce(
         let name = producer.topic_name(batches[0].topic);
         encoder.topic(TopicRef { name, id: batches[0].topic_id }, batches.len());
         for sent in batches {
-            let hint = BATCH_OVERHEAD + sent.batch.bytes;
+            let hint = sent.batch.encoded_bytes();
             encoder.partition(sent.partition as i32, hint, |out| {
                 let list = &sent.batch.records;
                 let records = list.iter().enumerate().map(|(n, record)| {

@@ -15,7 +15,7 @@ const TOGETHER: usize = 64 << 10;
 pub enum Append {
     /// What a `failed_cb` wrote, as it wrote it.
     Others(Vec<u8>),
-    /// LineBatch of lkfk's own.
+    /// Lines of lkfk's own.
     Own(LineBatch),
 }
 

@@ -1,5 +1,5 @@
-//! Records on the way from the queues to the producer: which queues there are, who chooses a partition, and what
-//! happens when a queue fills up.
+//! Takes records from the queues and hands them to the producer: which queues there are, who chooses a partition, and
+//! what happens when a queue fills up.
 
 pub(super) mod adoption;
 pub(super) mod amount;

@@ -144,7 +144,7 @@ enum SaveError {
 struct ExitSpill<'a> {
     reader: Reader,
     backup: &'a mut BackupDir,
-    /// LineBatch and positions per topic, until a chunk is full.
+    /// Lines and positions per topic, until a chunk is full.
     chunks: HashMap<u16, (LineBatch, Vec<u64>)>,
     saved: u64,
     open: Vec<OpenBatch>,

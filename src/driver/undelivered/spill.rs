@@ -21,7 +21,7 @@ use std::time::Duration;
 
 /// Bytes of lines that go into one write, unless files may not become that large.
 const CHUNK: u64 = 1 << 20;
-/// LineBatch of a chunk. Who is killed behind its writing leaves them in the queue, too.
+/// Lines of a chunk. Who is killed behind its writing leaves them in the queue, too.
 pub(super) const CHUNK_LINES: usize = 4096;
 /// Pause after a failed write.
 const PAUSE: Duration = Duration::from_secs(1);

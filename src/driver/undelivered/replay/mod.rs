@@ -26,6 +26,7 @@ use crate::stats;
 use pace::Pace;
 use progress::{ChunkProgress, State};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Time between looks at the directory.
@@ -41,7 +42,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 struct Topic {
     not_before: Time,
     pause: Duration,
-    /// LineBatch that are done with behind one that is not.
+    /// Lines that are done with behind one that is not.
     settled: HashSet<Place>,
     sent: u64,
 }
@@ -69,9 +70,27 @@ struct InHand {
     progress: ChunkProgress,
 }
 
+/// The backup files. They are opened on the disk thread, and again at the next look when that did not work.
+struct Files {
+    path: PathBuf,
+    which: Which,
+    longest: usize,
+    backlog: Option<Backlog>,
+}
+
+impl Files {
+    fn open(&mut self) -> Result<&mut Backlog, BackupError> {
+        let backlog = match self.backlog.take() {
+            Some(backlog) => backlog,
+            None => Backlog::open(&self.path, self.which, self.longest)?,
+        };
+        Ok(self.backlog.insert(backlog))
+    }
+}
+
 /// The replay's state.
 pub(in crate::driver) struct Replay {
-    backlog: Option<Offloaded<Backlog, Answer>>,
+    files: Option<Offloaded<Files, Answer>>,
     /// The job that it is away with is to note what became of a chunk.
     noting: bool,
     pace: Pace,
@@ -88,23 +107,20 @@ pub(in crate::driver) struct Replay {
 }
 
 impl Replay {
-    pub fn new(config: &Config, shared: &Shared) -> Replay {
+    pub fn new(now: Time, config: &Config) -> Replay {
         let which = match config.replay {
             Setting::Off => None,
             Setting::Own => Some(Which::Own),
             Setting::All => Some(Which::All),
         };
-        let open = |which| Backlog::open(&config.backpath, which, config.message_max_bytes);
-        let backlog = which.map(open).transpose().unwrap_or_else(|error| {
-            shared.log.put(shared.now(), Level::Error, "replay", "", error);
-            None
+        let files = which.map(|which| Files {
+            path: config.backpath.clone(),
+            which,
+            longest: config.message_max_bytes,
+            backlog: None,
         });
-        Self::with_backlog(shared.now(), config, backlog)
-    }
-
-    fn with_backlog(now: Time, config: &Config, backlog: Option<Backlog>) -> Replay {
         Replay {
-            backlog: backlog.map(Offloaded::new),
+            files: files.map(Offloaded::new),
             noting: false,
             pace: Pace::new(now, config.replay_rate),
             look_at: Time(0),
@@ -121,7 +137,7 @@ impl Replay {
     /// the driver by itself.
     pub fn deadline(&self, stopping: bool) -> Time {
         match &self.in_hand {
-            _ if !self.backlog.as_ref().is_some_and(Offloaded::is_here) => Time::NEVER,
+            _ if !self.files.as_ref().is_some_and(Offloaded::is_here) => Time::NEVER,
             None if stopping => Time::NEVER,
             None => self.look_at,
             Some(InHand { progress, .. }) if progress.is_over() => Time(0),
@@ -185,9 +201,9 @@ impl Replay {
         partitioning: &mut Partitioning,
     ) {
         let leaving = !cx.shared.looks_after_others();
-        let Some(backlog) = &mut self.backlog else { return };
+        let Some(files) = &mut self.files else { return };
         // After a chunk, and after each look: what cannot be delivered is not tried at every turn.
-        let begin = match backlog.result() {
+        let begin = match files.result() {
             Some(answer) => self.take_answer(cx, producer, answer),
             None => false,
         };
@@ -201,10 +217,11 @@ impl Replay {
             }
             return;
         }
-        let Some(backlog) = self.backlog.as_mut().and_then(Offloaded::here) else { return };
+        let Some(files) = self.files.as_mut().and_then(Offloaded::here) else { return };
         if leaving {
             // Another worker's turn.
-            return backlog.unlock();
+            files.backlog.iter_mut().for_each(Backlog::unlock);
+            return;
         }
         if cx.now >= self.look_at {
             self.look(cx);
@@ -231,15 +248,13 @@ impl Replay {
 
     /// Has the lock taken, and what waits counted.
     fn look(&mut self, cx: &Context<'_>) {
-        let Some(backlog) = &mut self.backlog else { return };
+        let Some(files) = &mut self.files else { return };
         let now_s = wall_ms() / 1000;
-        backlog.send(cx.now, cx.disk, move |backlog| {
-            let locked = backlog.lock();
-            Answer::Waiting(match locked {
-                Ok(true) => backlog.waiting(now_s).map(Some),
-                Ok(false) => Ok(None),
-                Err(error) => Err(error),
-            })
+        files.send(cx.now, cx.disk, move |files| {
+            let look = |backlog: &mut Backlog| {
+                if backlog.lock()? { backlog.waiting(now_s).map(Some) } else { Ok(None) }
+            };
+            Answer::Waiting(files.open().and_then(look))
         });
     }
 
@@ -261,7 +276,10 @@ impl Replay {
         };
         let allowed = &cx.config.topics;
         self.waiting.retain(|topic, _| allowed.is_empty() || allowed.contains(topic));
-        self.topics.retain(|topic, _| self.waiting.contains_key(topic));
+        // A topic whose file could not be looked at may wait all the same: what is known of it stays.
+        if self.backlog().is_some_and(|backlog| backlog.troubles().is_empty()) {
+            self.topics.retain(|topic, _| self.waiting.contains_key(topic));
+        }
         self.report(cx);
         self.publish_waiting(cx.shared);
         // Whether they can be delivered is known once metadata was asked for.
@@ -276,10 +294,16 @@ impl Replay {
         }
     }
 
+    /// The files, once they were opened, while no job has them.
+    fn backlog(&mut self) -> Option<&mut Backlog> {
+        self.files.as_mut()?.here()?.backlog.as_mut()
+    }
+
     /// Logs what a look has found.
     fn report(&mut self, cx: &Context<'_>) {
-        let Some(backlog) = self.backlog.as_mut().and_then(Offloaded::here) else { return };
-        if self.waiting.is_empty() {
+        let nothing_waits = self.waiting.is_empty();
+        let Some(backlog) = self.backlog() else { return };
+        if nothing_waits {
             backlog.unlock();
         }
         for error in backlog.troubles() {
@@ -317,10 +341,10 @@ impl Replay {
             if topic.not_before > cx.now || !producer.is_deliverable(cx.now, id) {
                 continue;
             }
-            let Some(backlog) = &mut self.backlog else { return };
+            let Some(files) = &mut self.files else { return };
             let (topic, settled) = ((*name).clone(), std::mem::take(&mut topic.settled));
-            backlog.send(cx.now, cx.disk, move |backlog| {
-                let chunk = backlog.read(&topic, &settled);
+            files.send(cx.now, cx.disk, move |files| {
+                let chunk = files.open().and_then(|backlog| backlog.read(&topic, &settled));
                 Answer::Read { topic, settled, chunk }
             });
             return;
@@ -394,16 +418,16 @@ impl Replay {
 
     /// Has noted what became of the chunk in hand, so far, and lets go of it.
     fn note(&mut self, cx: &Context<'_>) {
-        let (Some(InHand { chunk, progress, .. }), Some(backlog)) =
-            (self.in_hand.take(), &mut self.backlog)
+        let (Some(InHand { chunk, progress, .. }), Some(files)) =
+            (self.in_hand.take(), &mut self.files)
         else {
             return;
         };
         self.noting = true;
-        backlog.send(cx.now, cx.disk, move |backlog| {
+        files.send(cx.now, cx.disk, move |files| {
             let open = progress.numbers(State::Open).next();
             let refused: Vec<usize> = progress.numbers(State::Refused).collect();
-            let moved = backlog.commit(&chunk, open, &refused);
+            let moved = files.open().and_then(|backlog| backlog.commit(&chunk, open, &refused));
             Answer::Noted { chunk, progress, open, moved }
         });
     }
@@ -448,12 +472,12 @@ impl Replay {
 
     /// At the end: has noted what became of the chunk in hand, and waits for that.
     pub async fn finish(&mut self, cx: &Context<'_>) {
-        if self.backlog.as_ref().is_some_and(Offloaded::is_here) {
+        if self.files.as_ref().is_some_and(Offloaded::is_here) {
             self.note(cx);
         }
         if self.noting
-            && let Some(backlog) = &mut self.backlog
-            && let Some(Answer::Noted { chunk, progress, open, moved }) = backlog.wait().await
+            && let Some(files) = &mut self.files
+            && let Some(Answer::Noted { chunk, progress, open, moved }) = files.wait().await
         {
             self.take_note(cx, &chunk, &progress, open, moved);
         }
@@ -506,7 +530,7 @@ mod tests {
         assert!(backlog.lock().unwrap());
         backlog.waiting(0).unwrap();
         let chunk = backlog.read("t", &HashSet::new()).unwrap().unwrap();
-        let mut replay = Replay::with_backlog(Time(0), &Config::default(), Some(backlog));
+        let mut replay = Replay::new(Time(0), &Config::default());
         replay.look_at = Time(5);
         assert_eq!(replay.deadline(false), Time(5));
         assert_eq!(replay.deadline(true), Time::NEVER);
