@@ -17,6 +17,7 @@ shellcheck
 kcat
 strace
 wrk
+btrfs-progs
 default-jdk-headless openjdk-17-jdk-headless openjdk-21-jdk-headless openjdk-25-jdk-headless
 maven'
 

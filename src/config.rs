@@ -126,7 +126,7 @@ keys! {
     queue_buffering_max_kbytes: u64 = 32_768, "32768", 64..=2_097_152, "KiB", [],
         "Bytes that a worker's queue may take, with at most 64 bytes of overhead for each message. Memory is asked for as messages wait, and given back after a peak; an idle queue takes less than 1 MiB.";
     queue_path: PathBuf = "/dev/shm".into(), "\"/dev/shm\"", ANY, "", [],
-        "Directory below which the queue files lie, in a directory lkfk-UID of mode 0700. A relative path lies below nginx's prefix. Where no file can be made in it, backpath is used, with a warning; where its file system is full, so is the queue.";
+        "Directory below which the queue files lie, in a directory lkfk-UID of mode 0700. A relative path lies below nginx's prefix. Where no file can be made in it, backpath is used, with a warning; where its file system is full, so is the queue. It should lie on tmpfs, ramfs, ext4 or xfs: anywhere else (btrfs, ZFS, overlayfs, NFS, ...) a full disk could end nginx's workers, so the queue has no file there unless backpath lies on one of the four, and what waits in it is lost when a worker is killed or crashes, which a warning says.";
     batch_num_messages: usize = 500, "500", 1..=1_000_000, "messages", [],
         "Messages after which a batch is closed. (The list in ngx_lua_lkfk's README says 5.)";
     batch_size: usize = 1_000_000, "1000000", 1_024..=1_000_000_000, "bytes", [],

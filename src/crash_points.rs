@@ -18,7 +18,8 @@ pub const POINTS: &[&str] = &[
     "batch stamped",
     "batch sent",
     // What is left in doubt at exit.
-    "half of a batch carried over",
+    "half of a batch to be carried over",
+    "queue to be carried over",
     "batches carried over",
     // The reader.
     "slot done",

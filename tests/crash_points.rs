@@ -401,7 +401,9 @@ fn rng_02_with_numbers_who_dies_while_it_repeats_a_dead_worker_s_batches_doubles
 #[test]
 fn rng_02_with_numbers_a_worker_that_dies_while_it_exits_doubles_nothing() {
     for point in points(|point| point.ends_with("carried over")) {
-        for passage in [1, 2, 3] {
+        // All but the first are passed once.
+        let passages: &[u64] = if point.starts_with("half of a batch") { &[1, 2, 3] } else { &[1] };
+        for &passage in passages {
             let story = format!("{point} {passage} exit with numbers");
             let mut scene = Scene::with(Manner::Idempotent, &story);
             // The broker takes what it gets, and says nothing.

@@ -131,11 +131,9 @@ impl Driver {
             }
             let now = self.shared.now();
             if now >= self.shared.stop_by() + SPILL_GRACE {
-                let path = self.queue.path();
                 let text = format_args!(
-                    "the producer did not end in time, perhaps for its backup's disk: what is not delivered is left \
-                     in {}",
-                    path.display()
+                    "the producer did not end in time, perhaps for its backup's disk: what is not delivered is {}",
+                    self.queue.fate()
                 );
                 self.shared.log.put(now, Level::Error, "left", "", text);
                 return false;

@@ -5,11 +5,13 @@ use super::lua::log::Level;
 use crate::config::Config;
 use crate::producer::Time;
 use crate::queue::{Owner, Queue, QueueDir, QueueError};
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Makes the worker's queue file, below `backpath` when `queue_path` cannot hold it.
+/// Makes the worker's queue file: below `backpath` when `queue_path` cannot hold it, and in memory without a file when
+/// only the kind of file system is against it.
 pub(super) fn make(
     config: &Config,
     owner: Owner<'_>,
@@ -20,16 +22,31 @@ pub(super) fn make(
         let dir = Arc::new(QueueDir::open(parent)?);
         Queue::create(dir, owner, &unique(shared.now()), bytes, wall_ms())
     };
-    match make_below(&config.queue_path) {
-        Ok(queue) => Ok(queue),
-        Err(error @ QueueError::FileSizeLimit { .. }) => Err(error),
-        Err(error) => {
-            let Ok(queue) = make_below(&config.backpath) else { return Err(error) };
-            let text = format_args!("{error}; the queue lies in backpath instead, which is slower");
-            shared.log.put(shared.now(), Level::Warn, "queue_path", "", text);
-            Ok(queue)
+    let warn = |text: fmt::Arguments<'_>| {
+        shared.log.put(shared.now(), Level::Warn, "queue_path", "", text);
+    };
+    let error = match make_below(&config.queue_path) {
+        Err(error) if !matches!(error, QueueError::FileSizeLimit { .. }) => error,
+        result => return result,
+    };
+    let other = match make_below(&config.backpath) {
+        Err(other) => other,
+        Ok(queue) => {
+            warn(format_args!("{error}; the queue lies in backpath instead, which is slower"));
+            return Ok(queue);
         }
+    };
+    if ![&error, &other].iter().any(|error| matches!(error, QueueError::UnfitFileSystem { .. })) {
+        return Err(error);
     }
+    let dir = QueueDir::open(&config.queue_path).or_else(|_| QueueDir::open(&config.backpath))?;
+    let queue = Queue::anonymous(Arc::new(dir), owner, bytes, wall_ms())?;
+    warn(format_args!(
+        "{error}; {other}; the queue has no file: what waits in it is lost when this worker is killed with SIGKILL or \
+         crashes, though not at a reload or a stop. Set queue_path to a directory on tmpfs, ext4 or xfs, such as \
+         /dev/shm"
+    ));
+    Ok(queue)
 }
 
 /// What no other queue file has in its name, ever: process ids repeat, in containers at each start.

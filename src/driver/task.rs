@@ -139,7 +139,7 @@ impl ProducerTask {
         let saved = self.backup.is_here()
             && self.backup.run_last(disk, move |backup| exit.save(backup)).await;
         if !saved {
-            let text = format!("messages are left in {}", self.queue.path().display());
+            let text = format_args!("messages are {}", self.queue.fate());
             shared.log.put(shared.now(), Level::Error, "left", "", text);
         }
     }

@@ -3,6 +3,7 @@
 //! way.
 
 use super::error::{QueueError, system};
+use super::file_system::FileSystem;
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 pub struct QueueDir {
     fd: OwnedFd,
     path: PathBuf,
+    file_system: FileSystem,
 }
 
 impl QueueDir {
@@ -36,7 +38,14 @@ impl QueueDir {
         if stat.st_mode & 0o077 != 0 {
             return refuse("is open to other users; its mode must be 0700");
         }
-        Ok(QueueDir { fd, path })
+        let file_system = FileSystem::of(&fd).map_err(system("cannot stat", &path))?;
+        Ok(QueueDir { fd, path, file_system })
+    }
+
+    /// The same directory, as if it lay on a file system that is not fit for queue files.
+    #[cfg(test)]
+    pub fn open_unfit(parent: &Path) -> Result<QueueDir, QueueError> {
+        Self::open(parent).map(|dir| QueueDir { file_system: FileSystem::UNFIT, ..dir })
     }
 
     /// Where the directory of this user lies below `parent`.
@@ -47,6 +56,11 @@ impl QueueDir {
     /// Path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The file system that it lies on.
+    pub(super) fn file_system(&self) -> FileSystem {
+        self.file_system
     }
 
     pub(super) fn fd(&self) -> &OwnedFd {

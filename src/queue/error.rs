@@ -1,5 +1,6 @@
 //! Why a queue file could not be made, opened or adopted.
 
+use super::file_system::FileSystem;
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 
@@ -33,6 +34,16 @@ pub enum QueueError {
         limit: u64,
         /// Bytes asked for.
         bytes: u64,
+    },
+    /// A mapped file there could end the process with SIGBUS.
+    #[error(
+        "{} lies on {file_system}, where a queue file is not safe: a full disk would end nginx's worker", path.display()
+    )]
+    UnfitFileSystem {
+        /// The directory.
+        path: PathBuf,
+        /// Of what kind it is.
+        file_system: FileSystem,
     },
     /// Names that cannot stand in a queue file.
     #[error(

@@ -85,6 +85,11 @@ impl Mapping {
         self.base.as_ptr()
     }
 
+    /// Bytes of the file.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
     /// Start of the data area.
     #[inline]
     pub fn data(&self) -> *mut u8 {

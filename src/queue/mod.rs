@@ -14,7 +14,7 @@
 //!   so that one that has to wait keeps its own segment and no other. The map in the file is for readers,
 //!   who believe no entry before it is checked.
 //! - No byte of the mapping is touched before there is memory behind it. A file system without memory is a full
-//!   queue, never SIGBUS.
+//!   queue, never SIGBUS. Files are mapped only on [file systems](file_system) that keep what they gave.
 //! - The file holds no pointers and says its own version and byte order, and whom it belongs to; `flock` says whether
 //!   its owner lives.
 //!
@@ -92,6 +92,8 @@
 pub mod barrier;
 #[cfg(not(loom))]
 mod batch_log;
+#[cfg(not(loom))]
+mod copy;
 pub mod cursors;
 #[cfg(not(loom))]
 mod directory;
@@ -99,6 +101,8 @@ mod directory;
 mod error;
 #[cfg(not(loom))]
 pub mod file;
+#[cfg(not(loom))]
+pub mod file_system;
 #[cfg(not(loom))]
 pub mod layout;
 #[cfg(not(loom))]

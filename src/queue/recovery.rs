@@ -4,6 +4,7 @@
 //! belongs to, and that its owner is dead. It does not guess: a file that fails here is left as it is for a person to
 //! look at. The slots between `head` and `tail` are checked by the [reader](super::reader), one by one.
 
+use super::copy;
 use super::directory::QueueDir;
 use super::error::{QueueError, system};
 use super::file::{Queue, SUFFIX, UNFINISHED_SUFFIX, is_no_room};
@@ -46,7 +47,8 @@ pub fn list(dir: &QueueDir, instance: &str) -> Result<Vec<String>, QueueError> {
 }
 
 /// Opens a finished queue file of `owner`'s whose maker is gone: takes its lock and checks what its header claims. The
-/// slots are checked one by one as they are read.
+/// slots are checked one by one as they are read. Where files are not [mapped](super::file_system) it is read into
+/// memory: what is marked there is lost with this process, and whoever adopts the file then repeats all of it.
 pub fn adopt(dir: Arc<QueueDir>, name: &str, owner: Owner<'_>) -> Result<Queue, QueueError> {
     let file = open(&dir, name)?;
     let path = dir.path().join(name);
@@ -71,6 +73,14 @@ pub fn adopt(dir: Arc<QueueDir>, name: &str, owner: Owner<'_>) -> Result<Queue, 
         return Err(QueueError::OfAnotherOwner { path });
     }
     let division = division(&identity, format, stat.st_size as u64).map_err(refuse)?;
+    let (file, original) = if dir.file_system().is_fit() {
+        (file, None)
+    } else {
+        let len = stat.st_size as u64;
+        let memory = copy::anonymous(len).map_err(system("cannot make memory for", &path))?;
+        copy::copy(&file, &memory, len).map_err(system("cannot read", &path))?;
+        (memory, Some(file))
+    };
     let map = Mapping::new(file, format, division).map_err(system("cannot map", &path))?;
     check_cursors(&map).map_err(refuse)?;
     match map.keep_used_allocated() {
@@ -81,7 +91,7 @@ pub fn adopt(dir: Arc<QueueDir>, name: &str, owner: Owner<'_>) -> Result<Queue, 
         }
         Err(errno) => return Err(system("cannot allocate", &path)(errno)),
     }
-    Ok(Queue::from_parts(map, dir, name.to_owned()))
+    Ok(Queue::from_parts(map, dir, name.to_owned(), original))
 }
 
 fn open(dir: &QueueDir, name: &str) -> Result<OwnedFd, QueueError> {

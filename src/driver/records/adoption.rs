@@ -113,7 +113,7 @@ impl<'a> Adoption<'a> {
 
 /// Nobody could adopt the own queue when its file has no name any more.
 fn report_removed(cx: &Context<'_>, own: &Queue) {
-    if !own.has_a_name() {
+    if !own.is_anonymous() && !own.has_a_name() {
         let path = own.path();
         let text = format_args!(
             "queue {} was removed while in use: what waits in it is lost if this worker is killed; a reload \

@@ -49,9 +49,8 @@ impl ProducerExit {
                 self.log(Level::Error, "save", queue.path().display(), error);
             }
             if result.is_err() || !self.is_gone(&queue, carried) {
-                let path = queue.path();
-                let text = format_args!("messages are left in {}", path.display());
-                self.log(Level::Error, "left", path.display(), text);
+                let text = format_args!("messages are {}", queue.fate());
+                self.log(Level::Error, "left", queue.path().display(), text);
             }
         }
         self.report(saved, open, &places);
@@ -72,11 +71,10 @@ impl ProducerExit {
         }
     }
 
-    /// Copies open batches to where the next worker finds them, unless the queue lies there already, under a name.
-    /// Returns where they lie.
+    /// Copies open batches to where the next worker finds them, unless the queue lies there already. Returns where they
+    /// lie.
     fn carry_over(&self, queue: &Queue, spill: &mut ExitSpill<'_>) -> Result<PathBuf, CarryError> {
-        let lies_there = || queue.dir().path() == QueueDir::path_below(&self.backpath);
-        if spill.open() == 0 || queue.has_a_name() && lies_there() {
+        if spill.open() == 0 || queue.is_mapped_in(&QueueDir::path_below(&self.backpath)) {
             return Ok(queue.path());
         }
         let dir = Arc::new(QueueDir::open(&self.backpath)?);
@@ -89,16 +87,15 @@ impl ProducerExit {
         if let Err(error) = carried {
             let path = queue.path();
             let text = format_args!(
-                "messages that were sent and not acknowledged stay in {}, since they cannot be carried over to \
-                 backpath: {error}",
-                path.display()
+                "messages that were sent and not acknowledged cannot be carried over to backpath ({error}): they are {}",
+                queue.fate()
             );
             self.log(Level::Warn, "carry", path.display(), text);
             return true;
         }
         if queue.waiting() > 0 {
             // In place, for the next worker.
-            return true;
+            return !queue.is_anonymous();
         }
         crate::crash_points::crash_point("queue to be removed");
         !queue.has_a_name() || queue.remove().is_ok()
@@ -233,19 +230,16 @@ impl<'a> ExitSpill<'a> {
         }
         // Room for what is lost at the ends of segments, and for the largest, which may be a quarter at most.
         let bytes = needed.0 * 2 + needed.1 * 4;
-        let mut queue = Queue::create_unfinished(dir, owner, unique, bytes, now_ms)?;
-        let copied = self.copy_open(&queue).and_then(|()| queue.finish().map_err(CarryError::from));
-        if copied.is_err() {
-            // Half a copy is none; the batches are still here.
-            queue.remove()?;
-            return copied.map(|()| queue.path());
-        }
+        // The directory may lie on any file system, so nothing in it is mapped.
+        let copies = Queue::anonymous(dir.clone(), owner, bytes, now_ms)?;
+        self.copy_open(&copies)?;
+        let path = copies.write_to(&dir, owner, unique)?;
         crate::crash_points::crash_point("batches carried over");
         for position in self.open.drain(..).flat_map(|batch| batch.positions) {
             self.reader.done(position);
         }
         self.reader.release();
-        Ok(queue.path())
+        Ok(path)
     }
 
     fn copy_open(&mut self, queue: &Queue) -> Result<(), CarryError> {
@@ -257,7 +251,7 @@ impl<'a> ExitSpill<'a> {
             let mut positions = Vec::new();
             for (index, position) in batch.positions.iter().enumerate() {
                 if index == 1 {
-                    crate::crash_points::crash_point("half of a batch carried over");
+                    crate::crash_points::crash_point("half of a batch to be carried over");
                 }
                 let slot = self.reader.get(*position)?;
                 let (time, partition) = (slot.logged_ms, batch.partition as i32);

@@ -6,6 +6,8 @@ mod adoption;
 #[cfg(not(loom))]
 mod behaviour;
 #[cfg(not(loom))]
+mod copies;
+#[cfg(not(loom))]
 mod damage;
 #[cfg(loom)]
 mod interleavings;
