@@ -67,6 +67,30 @@ it("a topic that the broker may not make goes to the backup, until it is made", 
 end)
 
 
+it("FLT-27: many topics that nobody makes take a few lines, and each is found once it is made",
+   function()
+    local MANY = 300
+    local strict = kafka:new("strict-many", { "auto.create.topics.enable=false" })
+    local nginx = harness.nginx {
+        producer = {
+            metadata_broker_list = { strict.bootstrap },
+            queue_buffering_max_ms = 5, message_timeout_ms = 1500,
+        },
+    }
+    nginx:run("for i = 1, ... do assert(kfk.log('many-' .. i, nil, i)) end", MANY)
+    harness.eventually(20, function()
+        assert.equal(MANY, nginx:stats().fail_msg_cnt)
+    end)
+    strict:topic("many-150", 1)
+    harness.eventually(30, function()
+        assert.same({ "150" }, strict:payloads("many-150"))
+    end)
+    -- Three kinds at most (unknown, gone to the backup, sent again), with eight names and one.
+    local _, lines = nginx:error_log():gsub("topic many%-", "")
+    assert.is_true(lines <= 27, lines)
+end)
+
+
 it("with allow_auto_create_topics = false the broker is not asked to make one", function()
     check_unknown(kafka, { allow_auto_create_topics = false }, "topic-not-asked-for")
 end)

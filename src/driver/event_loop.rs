@@ -164,6 +164,7 @@ impl<'a> EventLoop<'a> {
         failed_callback.turn(&cx, queues, spill);
         queues.release(&cx);
         reports::publish_stats(&cx, producer, spill.amount().records);
+        cx.shared.log.settle(cx.now);
         more_records || more_events
     }
 

@@ -30,6 +30,11 @@ const IN_VAIN: u32 = 10;
 /// How long no broker knows a topic before that is said, unless its messages would time out first.
 const UNKNOWN_FOR: Duration = Duration::from_secs(3);
 
+/// Unknown topics for which the longest pause between questions about one grows by another `retry_backoff_max_ms`, and
+/// how long it becomes at most: however many there are, they cost a request a second or so.
+const UNKNOWN_PER_PAUSE: u32 = 10;
+const LONGEST_REST: Duration = Duration::from_secs(60);
+
 /// Brokers that a cluster may have.
 const MAX_BROKERS: usize = 4_096;
 
@@ -46,7 +51,8 @@ impl Producer {
 
     /// The topics that are due are to be asked about.
     pub(super) fn want_due_metadata(&mut self, now: Time) {
-        if self.metadata.want() {
+        // What was due before may rest for longer than what is due now.
+        if self.metadata.want() || matches!(self.metadata.refresh, Refresh::Due) {
             self.reschedule_metadata(now);
         }
     }
@@ -70,7 +76,9 @@ impl Producer {
         let at = match metadata.refresh {
             Refresh::Asked(_) => return,
             Refresh::Idle => metadata.periodic,
-            Refresh::Due => metadata.not_before,
+            // Those that rest are asked about with the others, when everything is wanted.
+            Refresh::Due if metadata.all || metadata.round.is_some() => metadata.not_before,
+            Refresh::Due => metadata.not_before.max(self.topics.earliest_due()),
         };
         if matches!(metadata.refresh, Refresh::Idle) || at > now {
             return self.timers.schedule(&mut metadata.scheduled, Timer::Metadata, at);
@@ -78,7 +86,7 @@ impl Producer {
         let asked = self.ask(now, |conn, request| Action::Metadata { conn, request });
         let Some((conn, request)) = asked else { return self.connect_for_metadata(now) };
         let page = self.turn_page(now);
-        let more = self.topics.any_due();
+        let more = self.topics.any_due(now);
         self.metadata.refresh = Refresh::Asked(Asked { conn, request, page, more });
         self.counts.metadata_requests += 1;
         self.seek_second_opinion(now);
@@ -102,7 +110,8 @@ impl Producer {
         }
     }
 
-    /// Chooses the topics that the next request is about: those that nothing is known of first.
+    /// Chooses the topics that the next request is about: those that nothing is known of first, and of these the ones
+    /// that somebody waits for.
     fn turn_page(&mut self, now: Time) -> Vec<TopicId> {
         let metadata = &mut self.metadata;
         if metadata.round.is_none() && std::mem::take(&mut metadata.all) {
@@ -113,13 +122,15 @@ impl Producer {
         let topics = &mut self.topics.list;
         let count = topics.len();
         let rotated = (0..count).map(|n| (n + metadata.next_topic) % count);
-        let due = rotated.filter(|index| topics[*index].is_due);
-        let (unknown, known): (Vec<usize>, Vec<usize>) =
-            due.partition(|index| topics[*index].partitions.is_empty());
+        let mut due: Vec<usize> = rotated.filter(|index| topics[*index].is_due_at(now)).collect();
+        due.sort_by_key(|index| {
+            let topic = &topics[*index];
+            (!topic.partitions.is_empty(), topic.waiting.is_empty())
+        });
         let mut room = PARTITIONS_AT_ONCE >> metadata.lost_answers.min(usize::BITS - 1);
         let mut page = Vec::new();
         let mut may_be_made = None;
-        for index in unknown.into_iter().chain(known) {
+        for index in due {
             let topic = &mut topics[index];
             // One request either may make all of its topics, or none.
             if *may_be_made.get_or_insert(topic.may_be_made) != topic.may_be_made {
@@ -159,6 +170,7 @@ impl Producer {
         // The first word on a topic counts.
         let told: HashMap<&str, &TopicMetadata> =
             response.topics.iter().rev().map(|told| (&*told.name, told)).collect();
+        let asked = page.clone();
         for id in page {
             let told = told.get(&*self.topics[id].name);
             if told.is_none_or(|told| self.update_topic(now, id, told)) {
@@ -166,6 +178,26 @@ impl Producer {
                 round.incomplete_topics.push(id);
             }
         }
+        let unknown = self.topics.count_unknown();
+        for id in asked {
+            self.rest_if_unknown(now, id, unknown);
+        }
+    }
+
+    /// A topic that is one of `unknown` ones after an answer is asked about later each time, and the later the more of
+    /// them there are.
+    fn rest_if_unknown(&mut self, now: Time, id: TopicId, unknown: u32) {
+        let (first, longest) = (self.rules.retry_backoff, self.rules.retry_backoff_max);
+        let topic = &mut self.topics[id];
+        if !topic.partitions.is_empty() {
+            (topic.vain_answers, topic.rests_until) = (0, Time(0));
+            return;
+        }
+        topic.vain_answers = topic.vain_answers.saturating_add(1);
+        let shared = longest.saturating_mul(unknown.div_ceil(UNKNOWN_PER_PAUSE));
+        let longest = shared.min(LONGEST_REST).max(longest);
+        let pause = retry::backoff(first, longest, topic.vain_answers, &mut self.random);
+        topic.rests_until = now + pause;
     }
 
     /// Ends a round: when something was left open, or there were no brokers in the last answer, the next one is not far.
@@ -188,7 +220,8 @@ impl Producer {
             metadata.not_before = now + self.rules.retry_backoff;
         }
         // A topic that stays unknown is asked for again only while somebody waits for it.
-        if metadata.all || incomplete && waits {
+        let is_open = incomplete || self.topics.list.iter().any(|topic| topic.is_due);
+        if metadata.all || is_open && waits {
             metadata.want();
         }
     }

@@ -92,9 +92,15 @@ impl Producer {
             })
     }
 
-    /// Asks for metadata though nobody waits for it: a topic that was unknown, or had no leader, may have one.
-    pub fn refresh_metadata(&mut self, now: Time) {
-        self.want_metadata(now);
+    /// Asks about topics though nobody waits for them: one that was unknown, or had no leader, may have one. One that
+    /// stays unknown is asked about less and less often.
+    pub fn ask_about(&mut self, now: Time, topics: &[TopicId]) {
+        for id in topics {
+            self.topics[*id].is_due = true;
+        }
+        if !topics.is_empty() {
+            self.want_due_metadata(now);
+        }
     }
 
     /// True while nothing is known of the topic, and asking for it failed.

@@ -45,6 +45,9 @@ pub(super) struct Topic {
     pub told_error: ErrorCode,
     /// It is to be asked about.
     pub is_due: bool,
+    /// Answers in a row that told of no partitions, and until when it is not asked about again for that.
+    pub vain_answers: u32,
+    pub rests_until: Time,
     /// Asking about it may make it, if broker and configuration allow that.
     pub may_be_made: bool,
     pub scheduled: Scheduled,
@@ -75,6 +78,8 @@ impl Topic {
             unknown_since: None,
             told_error: ErrorCode::NONE,
             is_due: true,
+            vain_answers: 0,
+            rests_until: Time(0),
             may_be_made: true,
             scheduled: Scheduled::default(),
         }
@@ -83,6 +88,11 @@ impl Topic {
     /// Partitions that an answer about it is taken to have.
     pub fn expected_partitions(&self) -> usize {
         if self.partitions.is_empty() { PARTITIONS_IF_UNKNOWN } else { self.partitions.len() }
+    }
+
+    /// Whether it is to be asked about, and may be now.
+    pub fn is_due_at(&self, now: Time) -> bool {
+        self.is_due && self.rests_until <= now
     }
 
     /// True when no broker knew the topic for `limit`: then there is no log either.
@@ -182,8 +192,21 @@ impl Topics {
         id
     }
 
-    pub fn any_due(&self) -> bool {
-        self.list.iter().any(|topic| topic.is_due)
+    /// Whether a topic is to be asked about, and may be now.
+    pub fn any_due(&self, now: Time) -> bool {
+        self.list.iter().any(|topic| topic.is_due_at(now))
+    }
+
+    /// When the first of those that are to be asked about may be. At once where there is none: then it is about the
+    /// brokers.
+    pub fn earliest_due(&self) -> Time {
+        let due = self.list.iter().filter(|topic| topic.is_due);
+        due.map(|topic| topic.rests_until).min().unwrap_or(Time(0))
+    }
+
+    /// Topics of which no partition is known.
+    pub fn count_unknown(&self) -> u32 {
+        self.list.iter().filter(|topic| topic.partitions.is_empty()).count() as u32
     }
 }
 

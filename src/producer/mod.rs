@@ -298,7 +298,10 @@ impl Producer {
         self.metadata.lost_answers = 0;
         let brokers_named = self.update_brokers(now, response);
         self.update_page(now, asked.page, response);
-        if !self.topics.any_due() {
+        if self.topics.any_due(now) {
+            // A rest may have ended since it was asked.
+            self.metadata.want();
+        } else {
             self.end_round(now, brokers_named);
         }
         self.reschedule_metadata(now);

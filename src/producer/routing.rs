@@ -17,8 +17,13 @@ impl Producer {
         if topic.partitions.is_empty() {
             let expiry = record.born + self.rules.message_timeout;
             topic.waiting.push_back(record);
+            let is_first = topic.waiting.len() == 1;
+            topic.is_due |= is_first;
             self.timers.schedule(&mut topic.scheduled, Timer::Topic(id), expiry);
-            self.want_metadata(now);
+            // As long as one waits it is asked about again and again.
+            if is_first {
+                self.want_due_metadata(now);
+            }
             return;
         }
         let index = match record.partition {

@@ -1,8 +1,9 @@
 //! Log lines from the driver thread for nginx's log. The thread never touches nginx's memory: it leaves lines here
 //! and rings, and Lua on the event loop takes them to `ngx.log`.
 //!
-//! Lines are limited three ways: one per kind and subject in a while (the next one says how many were left
-//! out), a bounded number waiting, and a bounded length. Foreign bytes are escaped.
+//! Lines are limited four ways: one per kind and subject in a while (the next one says how many were left
+//! out), so many subjects per kind in a while (the last one of those left out is told with their number at its end), a
+//! bounded number waiting, and a bounded length. Foreign bytes are escaped.
 
 use super::bell::Bell;
 use crate::producer::Time;
@@ -16,11 +17,14 @@ use std::time::Duration;
 const WAITING: usize = 256;
 /// Kinds and subjects that are remembered.
 const REMEMBERED: usize = 1024;
-/// Longest line, in bytes.
+/// Subjects of one kind that lines are about in a while.
+const SUBJECTS: u32 = 8;
+/// Longest line, in bytes, and what is added to one in it.
 const LONGEST: usize = 512;
+const LONGEST_MORE: usize = 48;
 /// Longest subject, in bytes: a host name and a port, or a topic's name and an error code.
 const LONGEST_SUBJECT: usize = 300;
-/// Pause between lines of one kind about one subject.
+/// Pause between lines of one kind about one subject, and the while in which subjects are counted.
 const PAUSE: Duration = Duration::from_secs(30);
 
 /// nginx's log levels, with its numbers.
@@ -42,16 +46,38 @@ struct Limit {
     left_out: u64,
 }
 
+/// Lines of one kind in a while.
+#[derive(Debug, Default)]
+struct Kind {
+    ends: Time,
+    subjects: u32,
+    left_out: u64,
+    /// The last one that was left out.
+    last: Option<(Level, String)>,
+}
+
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<(Level, String)>,
     limits: HashMap<(&'static str, String), Limit>,
+    kinds: HashMap<&'static str, Kind>,
+}
+
+/// What becomes of a line.
+enum Pass {
+    /// It is told, with the number of those before it that were not.
+    Told(u64),
+    /// It is told at the end of the while if it is the last one of its kind.
+    Kept,
+    LeftOut,
 }
 
 /// The lines. Shared between the driver thread and the event loop; held only to push or pop.
 #[derive(Debug, Default)]
 pub struct LogBuffer {
     state: Mutex<State>,
+    /// When there is something to [settle](Self::settle) at the earliest.
+    settle_at: AtomicU64,
     dropped: AtomicU64,
     /// Rung when there is a line.
     bell: Arc<Bell>,
@@ -85,11 +111,46 @@ impl LogBuffer {
         text: impl fmt::Display,
     ) {
         let key = (kind, clean(subject, LONGEST_SUBJECT));
-        let Some(left_out) = self.pass(now, key) else { return };
-        // Formatted before the lock is taken again, which nginx's thread may be waiting for.
-        let more =
-            if left_out > 0 { format!(" ({left_out} more like this)") } else { String::new() };
-        let line = clean(text, LONGEST - more.len()) + &more;
+        // Formatted while the lock is free, which nginx's thread may be waiting for.
+        match self.pass(now, key) {
+            Pass::LeftOut => {}
+            Pass::Told(left_out) => self.tell(level, with_more(text, left_out)),
+            Pass::Kept => {
+                let line = clean(text, LONGEST - LONGEST_MORE);
+                let mut state = self.state();
+                let kind = state.kinds.entry(kind).or_default();
+                kind.left_out += 1;
+                kind.last = Some((level, line));
+                self.settle_at.fetch_min(kind.ends.0, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Tells the last line of each kind of which there were too many, once their while is over. To be called about
+    /// once a second.
+    pub fn settle(&self, now: Time) {
+        if now.0 < self.settle_at.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut due = Vec::new();
+        let mut state = self.state();
+        state.kinds.retain(|_, kind| {
+            let is_over = kind.ends <= now;
+            if is_over && let Some((level, line)) = kind.last.take() {
+                due.push((level, line, kind.left_out - 1));
+            }
+            !is_over
+        });
+        let kept = state.kinds.values().filter(|kind| kind.last.is_some());
+        let next = kept.map(|kind| kind.ends.0).min().unwrap_or(u64::MAX);
+        self.settle_at.store(next, Ordering::Relaxed);
+        drop(state);
+        for (level, line, left_out) in due {
+            self.tell(level, with_more(line, left_out));
+        }
+    }
+
+    fn tell(&self, level: Level, line: String) {
         let mut state = self.state();
         if state.waiting.len() >= WAITING {
             self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -100,23 +161,30 @@ impl LogBuffer {
         self.bell.ring();
     }
 
-    /// Whether a line of this kind about this subject is due, and how many were left out since the last one.
-    fn pass(&self, now: Time, key: (&'static str, String)) -> Option<u64> {
+    /// Whether a line of this kind about this subject is due.
+    fn pass(&self, now: Time, key: (&'static str, String)) -> Pass {
         let mut state = self.state();
-        if state.limits.len() >= REMEMBERED && !state.limits.contains_key(&key) {
-            state.limits.retain(|_, limit| limit.quiet_until > now);
-            if state.limits.len() >= REMEMBERED {
-                self.dropped.fetch_add(1, Ordering::Relaxed);
-                return None;
-            }
-        }
-        let limit = state.limits.entry(key).or_default();
-        if now < limit.quiet_until {
+        let State { limits, kinds, .. } = &mut *state;
+        if let Some(limit) = limits.get_mut(&key)
+            && now < limit.quiet_until
+        {
             limit.left_out += 1;
-            return None;
+            return Pass::LeftOut;
         }
+        let kind = kinds.entry(key.0).or_default();
+        if kind.ends <= now && kind.last.is_none() {
+            *kind = Kind { ends: now + PAUSE, ..Kind::default() };
+        }
+        if kind.subjects >= SUBJECTS {
+            return Pass::Kept;
+        }
+        kind.subjects += 1;
+        if limits.len() >= REMEMBERED {
+            limits.retain(|_, limit| limit.quiet_until > now);
+        }
+        let limit = limits.entry(key).or_default();
         limit.quiet_until = now + PAUSE;
-        Some(std::mem::take(&mut limit.left_out))
+        Pass::Told(std::mem::take(&mut limit.left_out))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -133,6 +201,12 @@ impl LogBuffer {
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
+}
+
+/// A line that says how many like it were left out.
+fn with_more(text: impl fmt::Display, left_out: u64) -> String {
+    let more = if left_out > 0 { format!(" ({left_out} more like this)") } else { String::new() };
+    clean(text, LONGEST - more.len()) + &more
 }
 
 /// `text` without what moves a terminal's cursor or turns its writing round, at most `longest` bytes.
@@ -203,12 +277,33 @@ mod tests {
     }
 
     #[test]
+    fn flt_27_of_many_subjects_of_a_kind_some_are_told_and_then_how_many_there_were() {
+        let lines = LogBuffer::default();
+        for subject in 0..6_000 {
+            lines.put(Time(subject * 1_000), Level::Warn, "topic", subject, format!("t{subject}"));
+            lines.settle(Time(subject * 1_000));
+        }
+        lines.put(Time(7_000_000), Level::Warn, "other", 0, "other");
+        let told = ["t0", "t1", "t2", "t3", "t4", "t5", "t6", "t7", "other"];
+        assert_eq!(taken(&lines), told);
+        lines.settle(Time(29_000_000));
+        assert!(lines.take().is_none());
+        lines.settle(Time(30_000_000));
+        assert_eq!(taken(&lines), ["t5999 (5991 more like this)"]);
+        lines.put(Time(31_000_000), Level::Warn, "topic", 9_000, "t9000");
+        assert_eq!(taken(&lines), ["t9000"]);
+    }
+
+    #[test]
     fn waiting_and_remembered_lines_are_bounded() {
         let lines = LogBuffer::default();
-        for subject in 0..5_000 {
-            lines.put(Time(0), Level::Warn, "x", subject, "text");
+        for kind in 0..1_000 {
+            let kind = Box::leak(format!("kind {kind}").into_boxed_str());
+            for subject in 0..SUBJECTS {
+                lines.put(Time(0), Level::Warn, kind, subject, "text");
+            }
         }
         assert_eq!(taken(&lines).len(), WAITING);
-        assert_eq!(lines.dropped(), 5_000 - WAITING as u64);
+        assert_eq!(lines.dropped(), 1_000 * u64::from(SUBJECTS) - WAITING as u64);
     }
 }

@@ -369,3 +369,51 @@ fn a_broker_that_pauses_after_it_named_no_broker_is_asked_once_the_pause_is_over
     }
     assert_eq!(asked.first(), Some(&boot));
 }
+
+#[test]
+fn flt_27_topics_that_nobody_makes_are_asked_about_less_and_less_often() {
+    const UNKNOWN: usize = 300;
+    let mut stage = Stage::new(rules());
+    let ids: Vec<TopicId> =
+        (0..UNKNOWN).map(|n| stage.producer.topic(stage.now, &format!("t{n}"))).collect();
+    let boot = stage.connect().0;
+    stage.producer.handle_connected(stage.now, boot);
+    let mut asked: Vec<(u64, String)> = Vec::new();
+    let begin = stage.now;
+    for step in 0..12_000_u64 {
+        if step % 100 == 0 {
+            // As replay does while their lines wait.
+            stage.producer.ask_about(stage.now, &ids);
+        }
+        if step == 11_000 {
+            // Somebody logs to one more.
+            let new = stage.producer.topic(stage.now, "new");
+            stage.log(new, None);
+        }
+        for action in stage.actions() {
+            match action {
+                Action::Connect { conn, .. } => stage.producer.handle_connected(stage.now, conn),
+                Action::Metadata { conn, .. } => {
+                    let second = stage.now.since(begin).as_secs();
+                    for name in stage.producer.asked_topics() {
+                        asked.push((second, name.to_owned()));
+                    }
+                    let unknown = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
+                    stage.answer_metadata_with(conn, &[(1, "b")], &[], unknown, 0);
+                }
+                _ => {}
+            }
+        }
+        stage.pass(SECOND / 20);
+    }
+    let about = |name: &str, from| {
+        asked.iter().filter(|(second, asked)| asked == name && *second >= from).count()
+    };
+    for name in ["t0", "t150", "t299"] {
+        // All of them together make a page of real size less than once in ten seconds.
+        assert!((10..=30).contains(&about(name, 120)), "{name}: {} times", about(name, 120));
+    }
+    // What somebody waits for is not put off by the others.
+    assert!(asked.contains(&(550, "new".into())));
+    assert!(about("new", 550) >= 5);
+}

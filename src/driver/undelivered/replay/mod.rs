@@ -29,8 +29,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Time between looks at the directory.
+/// Time between looks at the directory. Where there are thousands of files it is longer: a look takes a hundredth of a
+/// processor at most.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(60);
+const PAUSE_PER_COST: u32 = 100;
 /// Time between requests for metadata for the sake of lines that wait.
 const REFRESH_EVERY: Duration = Duration::from_secs(5);
 /// Pause after a line of a topic failed; doubled each time.
@@ -49,8 +52,8 @@ struct Topic {
 
 /// What came of a job with the files.
 enum Answer {
-    /// What waits, by topic; `None` when another process replays.
-    Waiting(Result<Option<BTreeMap<String, Waiting>>, BackupError>),
+    /// What waits, by topic, `None` when another process replays; and the processor's time that the look took.
+    Waiting(Result<Option<BTreeMap<String, Waiting>>, BackupError>, Duration),
     /// The next lines of a topic, if there are some.
     Read { topic: String, settled: HashSet<Place>, chunk: Result<Option<Chunk>, BackupError> },
     /// What became of a chunk is noted; how many of its lines were moved aside.
@@ -94,6 +97,8 @@ pub(in crate::driver) struct Replay {
     /// The job that it is away with is to note what became of a chunk.
     noting: bool,
     pace: Pace,
+    /// The configuration's `topics`.
+    configured: HashSet<String>,
     look_at: Time,
     /// When metadata is asked for again for the sake of topics that cannot be delivered.
     refresh_at: Time,
@@ -123,6 +128,7 @@ impl Replay {
             files: files.map(Offloaded::new),
             noting: false,
             pace: Pace::new(now, config.replay_rate),
+            configured: config.topics.iter().cloned().collect(),
             look_at: Time(0),
             refresh_at: Time(0),
             waiting: BTreeMap::new(),
@@ -233,7 +239,10 @@ impl Replay {
     /// True when another chunk may be begun.
     fn take_answer(&mut self, cx: &Context<'_>, producer: &mut Producer, answer: Answer) -> bool {
         match answer {
-            Answer::Waiting(waiting) => self.take_waiting(cx, producer, waiting),
+            Answer::Waiting(waiting, cost) => {
+                self.look_at = cx.now + pause_after(cost);
+                self.take_waiting(cx, producer, waiting);
+            }
             Answer::Read { topic, settled, chunk } => {
                 self.topics.entry(topic.clone()).or_default().settled = settled;
                 self.take_chunk(cx, producer, topic, chunk);
@@ -254,7 +263,9 @@ impl Replay {
             let look = |backlog: &mut Backlog| {
                 if backlog.lock()? { backlog.waiting(now_s).map(Some) } else { Ok(None) }
             };
-            Answer::Waiting(files.open().and_then(look))
+            let before = thread_time();
+            let waiting = files.open().and_then(look);
+            Answer::Waiting(waiting, thread_time().saturating_sub(before))
         });
     }
 
@@ -264,7 +275,6 @@ impl Replay {
         producer: &mut Producer,
         waiting: Result<Option<BTreeMap<String, Waiting>>, BackupError>,
     ) {
-        self.look_at = cx.now + LOOK_EVERY;
         self.waiting = match waiting {
             Ok(waiting) => waiting.unwrap_or_default(),
             // What is known of the topics holds at the next look.
@@ -274,7 +284,7 @@ impl Replay {
                 return cx.log(Level::Error, "replay", "", error);
             }
         };
-        let allowed = &cx.config.topics;
+        let allowed = &self.configured;
         self.waiting.retain(|topic, _| allowed.is_empty() || allowed.contains(topic));
         // A topic whose file could not be looked at may wait all the same: what is known of it stays.
         if self.backlog().is_some_and(|backlog| backlog.troubles().is_empty()) {
@@ -283,14 +293,14 @@ impl Replay {
         self.report(cx);
         self.publish_waiting(cx.shared);
         // Whether they can be delivered is known once metadata was asked for.
-        let mut all = true;
-        for (name, waiting) in &self.waiting {
-            let id = topic_of(cx, producer, name, waiting);
-            all &= producer.is_deliverable(cx.now, id);
-        }
-        if !all && cx.now >= self.refresh_at {
+        let topics = self.waiting.iter();
+        let mut topics: Vec<TopicId> = topics
+            .map(|(name, waiting)| topic_of(&self.configured, cx.now, producer, name, waiting))
+            .collect();
+        topics.retain(|id| !producer.is_deliverable(cx.now, *id));
+        if cx.now >= self.refresh_at {
             self.refresh_at = cx.now + REFRESH_EVERY;
-            producer.refresh_metadata(cx.now);
+            producer.ask_about(cx.now, &topics);
         }
     }
 
@@ -336,7 +346,7 @@ impl Replay {
         let waiting: Vec<(&String, &Waiting)> = self.waiting.iter().collect();
         let turn = waiting.partition_point(|(name, _)| **name <= self.last_topic);
         for (name, waiting) in waiting[turn..].iter().chain(&waiting[..turn]) {
-            let id = topic_of(cx, producer, name, waiting);
+            let id = topic_of(&self.configured, cx.now, producer, name, waiting);
             let topic = self.topics.entry((*name).clone()).or_default();
             if topic.not_before > cx.now || !producer.is_deliverable(cx.now, id) {
                 continue;
@@ -491,13 +501,30 @@ impl Topic {
     }
 }
 
+/// Time from the end of a look to the next one.
+fn pause_after(cost: Duration) -> Duration {
+    (cost * PAUSE_PER_COST).clamp(LOOK_EVERY, LOOK_AT_LEAST_EVERY)
+}
+
+/// The processor's time that this thread has used.
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
 /// The producer's number for a topic whose lines wait. Where only strangers' lines do, the name of their file may be
 /// anybody's, and is no topic's unless the cluster, or the configuration, knows it as one.
-fn topic_of(cx: &Context<'_>, producer: &mut Producer, name: &str, waiting: &Waiting) -> TopicId {
-    if waiting.known || cx.config.topics.iter().any(|topic| topic == name) {
-        producer.topic(cx.now, name)
+fn topic_of(
+    configured: &HashSet<String>,
+    now: Time,
+    producer: &mut Producer,
+    name: &str,
+    waiting: &Waiting,
+) -> TopicId {
+    if waiting.known || configured.contains(name) {
+        producer.topic(now, name)
     } else {
-        producer.topic_if_it_exists(cx.now, name)
+        producer.topic_if_it_exists(now, name)
     }
 }
 
@@ -518,6 +545,13 @@ mod tests {
     use crate::backup::LineBatch;
     use crate::backup::format::Line;
     use crate::backup::{BackupDir, Limits};
+
+    #[test]
+    fn flt_27_a_look_takes_a_hundredth_of_a_processor_at_most() {
+        assert_eq!(pause_after(Duration::from_millis(1)), LOOK_EVERY);
+        assert_eq!(pause_after(Duration::from_millis(80)), Duration::from_secs(8));
+        assert_eq!(pause_after(Duration::from_secs(5)), LOOK_AT_LEAST_EVERY);
+    }
 
     #[test]
     fn a_producer_that_stops_is_not_kept_awake_by_what_it_will_not_begin() {
