@@ -1,17 +1,11 @@
-//! Queues in memory without a name, and copies of queue files that are read and written rather than mapped, so that
-//! they may lie on any file system. A worker that exits writes one for the next worker; a file that lies where none is
-//! [mapped](super::file_system) is read into memory before it is adopted.
+//! Memory without a name, and copies of files to and from it that are read and written rather than mapped, so that the
+//! files may lie on any file system. A worker that exits writes such a file for the next worker; one that lies where
+//! none is [mapped](super::file_system) is read into memory before it is adopted.
 
-use super::directory::QueueDir;
-use super::error::{QueueError, system};
-use super::file::{self, Queue, SUFFIX, UNFINISHED_SUFFIX};
-use super::owner::Owner;
-use crate::rename;
-use rustix::fs::{self, AtFlags, MemfdFlags, SeekFrom};
+use rustix::fs::{self, MemfdFlags, SeekFrom};
 use rustix::io::{self, Errno};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 
 /// Memory of `len` bytes that is a file to whoever has its descriptor, and has no name.
 pub(super) fn anonymous(len: u64) -> Result<OwnedFd, Errno> {
@@ -76,44 +70,4 @@ fn write_all(to: &OwnedFd, mut bytes: &[u8], mut at: u64) -> Result<(), Errno> {
         }
     }
     Ok(())
-}
-
-impl Queue {
-    /// Writes the queue, which neither end uses meanwhile, to a new file in `dir`, for whoever of `owner`'s adopts it,
-    /// and sees it on the disk. Returns its path. What could not be written whole is removed.
-    pub fn write_to(
-        &self,
-        dir: &QueueDir,
-        owner: Owner<'_>,
-        unique: &str,
-    ) -> Result<PathBuf, QueueError> {
-        let name = format!("{}{SUFFIX}", owner.file_name(unique));
-        let unfinished = format!("{name}{UNFINISHED_SUFFIX}");
-        let path = dir.path().join(&name);
-        let to = file::make_locked(dir, &unfinished, &path)?;
-        let written = self.write_into(&to).map_err(|errno| match errno {
-            _ if file::is_no_room(errno) => {
-                QueueError::NoRoom { path: dir.path().to_owned(), errno }
-            }
-            _ => system("cannot write", &path)(errno),
-        });
-        let named = written.and_then(|()| {
-            crate::crash_points::crash_point("queue to be carried over");
-            rename::to_new_name(dir.fd(), &unfinished, &name)
-                .map_err(system("cannot rename", &path))
-        });
-        if named.is_err() {
-            // An empty or half a file of our own making, which nobody adopts; the next look removes it otherwise.
-            let _ = fs::unlinkat(dir.fd(), &unfinished, AtFlags::empty());
-        }
-        named.map(|()| path)
-    }
-
-    fn write_into(&self, to: &OwnedFd) -> Result<(), Errno> {
-        let len = self.map().len() as u64;
-        fs::ftruncate(to, len)?;
-        copy(self.map().file(), to, len)?;
-        // Some file systems find only then that there is no room.
-        fs::fsync(to)
-    }
 }

@@ -101,6 +101,42 @@ impl Queue {
         Ok(Queue { map: Arc::new(map), dir, place: Place::Anonymous })
     }
 
+    /// Writes the queue, which neither end uses meanwhile, to a new file in `dir`, for whoever of `owner`'s adopts it,
+    /// and sees it on the disk. Returns its path. What could not be written whole is removed.
+    pub fn write_to(
+        &self,
+        dir: &QueueDir,
+        owner: Owner<'_>,
+        unique: &str,
+    ) -> Result<PathBuf, QueueError> {
+        let name = format!("{}{SUFFIX}", owner.file_name(unique));
+        let unfinished = format!("{name}{UNFINISHED_SUFFIX}");
+        let path = dir.path().join(&name);
+        let to = make_locked(dir, &unfinished, &path)?;
+        let written = self.write_into(&to).map_err(|errno| match errno {
+            _ if is_no_room(errno) => QueueError::NoRoom { path: dir.path().to_owned(), errno },
+            _ => system("cannot write", &path)(errno),
+        });
+        let named = written.and_then(|()| {
+            crate::crash_points::crash_point("queue to be carried over");
+            rename::to_new_name(dir.fd(), &unfinished, &name)
+                .map_err(system("cannot rename", &path))
+        });
+        if named.is_err() {
+            // An empty or half a file of our own making, which nobody adopts; the next look removes it otherwise.
+            let _ = fs::unlinkat(dir.fd(), &unfinished, AtFlags::empty());
+        }
+        named.map(|()| path)
+    }
+
+    fn write_into(&self, to: &OwnedFd) -> Result<(), Errno> {
+        let len = self.map.len() as u64;
+        fs::ftruncate(to, len)?;
+        copy::copy(self.map.file(), to, len)?;
+        // Some file systems find only then that there is no room.
+        fs::fsync(to)
+    }
+
     /// A file that was opened, locked, checked and mapped. `original` is the file when a copy of it is mapped.
     pub(super) fn from_parts(
         map: Mapping,
@@ -229,7 +265,7 @@ fn checked_division(owner: Owner<'_>, data_len: u64) -> Result<Division, QueueEr
 }
 
 /// A new file that we have locked.
-pub(super) fn make_locked(dir: &QueueDir, name: &str, path: &Path) -> Result<OwnedFd, QueueError> {
+fn make_locked(dir: &QueueDir, name: &str, path: &Path) -> Result<OwnedFd, QueueError> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     loop {
         let file = fs::openat(dir.fd(), name, flags, Mode::RUSR | Mode::WUSR)

@@ -8,6 +8,7 @@
 //! delivered.
 
 mod auto_rate;
+mod files;
 mod pace;
 mod progress;
 
@@ -17,16 +18,16 @@ use super::super::records::name;
 use super::super::records::new_record::new_record;
 use super::super::records::partitioning::{self, Partitioning};
 use super::disk::Offloaded;
-use crate::backup::backlog::{Place, Which};
+use crate::backup::backlog::Place;
 use crate::backup::{Backlog, BackupError, Chunk, Waiting};
-use crate::config::{Config, Replay as Setting};
+use crate::config::Config;
 use crate::producer::{NewRecord, Outcome, Producer, Reason, RecordId, Time, TopicId};
 use crate::record::Record;
 use crate::stats;
+use files::{Answer, Files};
 use pace::Pace;
 use progress::{ChunkProgress, State};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// Time between looks at the directory. Where there are thousands of files it is longer: a look takes a hundredth of a
@@ -50,45 +51,12 @@ struct Topic {
     sent: u64,
 }
 
-/// What came of a job with the files.
-enum Answer {
-    /// What waits, by topic, `None` when another process replays; and the processor's time that the look took.
-    Waiting(Result<Option<BTreeMap<String, Waiting>>, BackupError>, Duration),
-    /// The next lines of a topic, if there are some.
-    Read { topic: String, settled: HashSet<Place>, chunk: Result<Option<Chunk>, BackupError> },
-    /// What became of a chunk is noted; how many of its lines were moved aside.
-    Noted {
-        chunk: Chunk,
-        progress: ChunkProgress,
-        open: Option<usize>,
-        moved: Result<usize, BackupError>,
-    },
-}
-
 /// The chunk in hand.
 struct InHand {
     chunk: Chunk,
     /// Number of its first line among all. Numbers are never used twice, so a late answer names nobody.
     first: u64,
     progress: ChunkProgress,
-}
-
-/// The backup files. They are opened on the disk thread, and again at the next look when that did not work.
-struct Files {
-    path: PathBuf,
-    which: Which,
-    longest: usize,
-    backlog: Option<Backlog>,
-}
-
-impl Files {
-    fn open(&mut self) -> Result<&mut Backlog, BackupError> {
-        let backlog = match self.backlog.take() {
-            Some(backlog) => backlog,
-            None => Backlog::open(&self.path, self.which, self.longest)?,
-        };
-        Ok(self.backlog.insert(backlog))
-    }
 }
 
 /// The replay's state.
@@ -113,19 +81,8 @@ pub(in crate::driver) struct Replay {
 
 impl Replay {
     pub fn new(now: Time, config: &Config) -> Replay {
-        let which = match config.replay {
-            Setting::Off => None,
-            Setting::Own => Some(Which::Own),
-            Setting::All => Some(Which::All),
-        };
-        let files = which.map(|which| Files {
-            path: config.backpath.clone(),
-            which,
-            longest: config.message_max_bytes,
-            backlog: None,
-        });
         Replay {
-            files: files.map(Offloaded::new),
+            files: Files::new(config).map(Offloaded::new),
             noting: false,
             pace: Pace::new(now, config.replay_rate),
             configured: config.topics.iter().cloned().collect(),
@@ -226,7 +183,7 @@ impl Replay {
         let Some(files) = self.files.as_mut().and_then(Offloaded::here) else { return };
         if leaving {
             // Another worker's turn.
-            files.backlog.iter_mut().for_each(Backlog::unlock);
+            files.backlog().into_iter().for_each(Backlog::unlock);
             return;
         }
         if cx.now >= self.look_at {
@@ -259,14 +216,7 @@ impl Replay {
     fn look(&mut self, cx: &Context<'_>) {
         let Some(files) = &mut self.files else { return };
         let now_s = wall_ms() / 1000;
-        files.send(cx.now, cx.disk, move |files| {
-            let look = |backlog: &mut Backlog| {
-                if backlog.lock()? { backlog.waiting(now_s).map(Some) } else { Ok(None) }
-            };
-            let before = thread_time();
-            let waiting = files.open().and_then(look);
-            Answer::Waiting(waiting, thread_time().saturating_sub(before))
-        });
+        files.send(cx.now, cx.disk, move |files| files.look(now_s));
     }
 
     fn take_waiting(
@@ -306,7 +256,7 @@ impl Replay {
 
     /// The files, once they were opened, while no job has them.
     fn backlog(&mut self) -> Option<&mut Backlog> {
-        self.files.as_mut()?.here()?.backlog.as_mut()
+        self.files.as_mut()?.here()?.backlog()
     }
 
     /// Logs what a look has found.
@@ -353,10 +303,7 @@ impl Replay {
             }
             let Some(files) = &mut self.files else { return };
             let (topic, settled) = ((*name).clone(), std::mem::take(&mut topic.settled));
-            files.send(cx.now, cx.disk, move |files| {
-                let chunk = files.open().and_then(|backlog| backlog.read(&topic, &settled));
-                Answer::Read { topic, settled, chunk }
-            });
+            files.send(cx.now, cx.disk, move |files| files.read(topic, settled));
             return;
         }
     }
@@ -434,12 +381,7 @@ impl Replay {
             return;
         };
         self.noting = true;
-        files.send(cx.now, cx.disk, move |files| {
-            let open = progress.numbers(State::Open).next();
-            let refused: Vec<usize> = progress.numbers(State::Refused).collect();
-            let moved = files.open().and_then(|backlog| backlog.commit(&chunk, open, &refused));
-            Answer::Noted { chunk, progress, open, moved }
-        });
+        files.send(cx.now, cx.disk, move |files| files.note(chunk, progress));
     }
 
     fn take_note(
@@ -506,12 +448,6 @@ fn pause_after(cost: Duration) -> Duration {
     (cost * PAUSE_PER_COST).clamp(LOOK_EVERY, LOOK_AT_LEAST_EVERY)
 }
 
-/// The processor's time that this thread has used.
-fn thread_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
 /// The producer's number for a topic whose lines wait. Where only strangers' lines do, the name of their file may be
 /// anybody's, and is no topic's unless the cluster, or the configuration, knows it as one.
 fn topic_of(
@@ -543,6 +479,7 @@ fn tell_poison(cx: &Context<'_>, chunk: &Chunk, moved: usize, refusal: Option<Re
 mod tests {
     use super::*;
     use crate::backup::LineBatch;
+    use crate::backup::backlog::Which;
     use crate::backup::format::Line;
     use crate::backup::{BackupDir, Limits};
 
