@@ -17,7 +17,8 @@
 //! - A broker that does not recognise a batch may have it all the same: one that was restarted remembers the last
 //!   batch of a producer alone, and so does Kafka 0.11 always. But numbers in a log have no gaps. So one whose
 //!   answer was lost is *passed* while another such one follows it: the first of those that the broker has, or
-//!   takes, shows that all before it are there; when it knows none, none is.
+//!   takes, shows that all before it are there; when it knows none, none is. When the one that follows was cut, since it
+//!   seemed too large for a request, its parts may tell nothing: then it is sent as new, which is said and counted.
 //! - Numbers are never used twice under one id and epoch, or a broker would take new batches for old ones: when
 //!   what is known of a partition's numbers is lost with it, the producer id goes, too.
 //! - Batches that another producer stamped (a dead worker's, a driver's that was restarted) are repeated
@@ -161,8 +162,10 @@ impl Producer {
     fn part_is_out_of_order(&mut self, now: Time, sent: InFlightBatch) {
         let partition = self.topics[sent.topic].partitions.get(sent.partition as usize);
         let in_use = partition.is_some_and(|partition| {
+            let first = sent.batch.stamp.map(|stamp| stamp.base_sequence);
+            let begins = first == Some(0) || first == Some(self.identity.first_sequence);
             partition.sequence.stamped(&sent.batch)
-                && partition.sequence.is_surely_known(now)
+                && partition.sequence.is_surely_known(now, begins)
                 && partition.passed_records() == 0
         });
         match in_use {

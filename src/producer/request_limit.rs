@@ -23,7 +23,8 @@
 //!   same way. Copies of the whole that still travel are refused by the broker once a part is taken, and the other way
 //!   round. Where the refusal has another possible reason (a gap in the numbers before it, a dead worker's numbers, of
 //!   which not all is known, or no acknowledgement for a minute, so that a broker of Kafka 0.11 may have forgotten us and
-//!   say so in the same words) nothing is concluded: the part fails in doubt.
+//!   say so in the same words, though not of the number that a producer begins with) nothing is concluded: the part fails
+//!   in doubt.
 //! - On record a part replaces the whole by one store, before it is sent, and is marked as a part
 //!   ([`Stamp::part`](crate::queue::stamps::Stamp::part)): whoever finds the file judges by the same rules.
 //!

@@ -105,9 +105,11 @@ impl Sequence {
         }
     }
 
-    /// True while the broker has no reason to have forgotten us, and all numbers up to now were used.
-    pub fn is_surely_known(&self, now: Time) -> bool {
-        self.gap.is_none() && self.acknowledged.is_some_and(|at| now < at + SURELY_KNOWN)
+    /// True when a broker that refuses a number has it in use: all numbers up to now were used, and it has no reason to
+    /// have forgotten us. One that has takes the number with which a producer `begins`.
+    pub fn is_surely_known(&self, now: Time, begins: bool) -> bool {
+        let lately = self.acknowledged.is_some_and(|at| now < at + SURELY_KNOWN);
+        self.gap.is_none() && (lately || begins)
     }
 
     /// True when numbers were given that a broker may remember.

@@ -5,15 +5,17 @@ use super::*;
 impl Sim {
     pub(super) fn judge(&self) -> Result<(), String> {
         // Where a broker recognises the last batch alone, one in doubt is not told from one that is not there
-        // when those that follow it are not in doubt, or lie in a file that another worker has. And what a dead
-        // worker sent may arrive after one adopter closed the hole that made another send its part as new.
+        // when those that follow it are not in doubt, were cut since they seemed too large for a request, or lie in
+        // a file that another worker has. And what a dead worker sent may arrive after one adopter closed the hole
+        // that made another send its part as new.
         let snapshots = self.cluster.snapshots;
         let forgetful = self.cluster.forgot
-            || snapshots && (self.lives > 0 || self.appends_fail)
+            || snapshots && (self.lives > 0 || self.appends_fail || self.a_part_failed_in_doubt())
             || self.late && self.ledger.chains_cross();
-        // An owner that is killed while it gives a refused batch other numbers or bounds leaves one that is
-        // not whole. The next one sends it after those that are.
-        let torn = self.torn || self.lives > 0 && self.refusals || self.topics_shrank;
+        // An owner that is killed while it gives a batch other numbers or bounds, which was refused or is too large
+        // for a request, leaves one that is not whole. The next one sends it after those that are.
+        let cuts = self.refusals || self.cluster.max_request < usize::MAX;
+        let torn = self.torn || self.lives > 0 && cuts || self.topics_shrank;
         let mut logged: HashSet<RecordId> = HashSet::new();
         let topics = self.cluster.topics.iter().enumerate();
         let logs = topics.flat_map(|(index, topic)| topic.logs.iter().map(move |log| (index, log)));
@@ -90,5 +92,12 @@ impl Sim {
             ));
         }
         Ok(())
+    }
+
+    /// Whether of a batch that was cut a part was refused for its number, and nobody could tell why.
+    fn a_part_failed_in_doubt(&self) -> bool {
+        let reason = Reason::Broker(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
+        let failed = Some(Delivery::Failed { reason, in_doubt: true });
+        self.ledger.ids().any(|id| self.ledger.fate(id) == failed)
     }
 }
