@@ -4,6 +4,7 @@
 # make lint      only what needs no running
 # make docs      CONFIGURATION.md and STATISTICS.md from the code, and the Rust documentation
 # make bench     the numbers of the manual, measured here
+# make pairs     OLD=DIR NEW=DIR: two builds of lkfk measured in turn, and the ratios of their figures
 # make demo      nginx and Kafka with a load, and what became of it; KEEP=1 leaves it up
 # make million   1,000,000 messages at 50,000/s, read back and judged
 # make outage    a broker away for OUTAGE=60 seconds under load, and what became of every message
@@ -53,6 +54,9 @@ docs:
 bench:
 	dev/bench.sh
 
+pairs:
+	dev/pairs.sh "$(OLD)" "$(NEW)"
+
 million:
 	dev/million.sh
 
@@ -89,4 +93,4 @@ fuzz:
 clean:
 	$(CARGO) clean
 
-.PHONY: build install test lint docs bench million outage chaos clusters matrix demo sim sanitize fuzz clean
+.PHONY: build install test lint docs bench pairs million outage chaos clusters matrix demo sim sanitize fuzz clean
