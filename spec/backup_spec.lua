@@ -115,6 +115,9 @@ describe("a backup file", function()
             assert.matches("topic backup-said: message_timeout_ms passed; messages go to "
                            .. nginx.backpath, nginx:error_log(), 1, true)
         end)
+        -- Why is in the same line: at the level "error" it is the only one.
+        local line = nginx:error_log():match("message_timeout_ms passed; [^\n]*")
+        assert.matches("; the last warning: broker 127.0.0.1:1: cannot connect", line, 1, true)
         local _, count = nginx:error_log():gsub("topic backup%-said: ", "")
         assert.equal(1, count)
     end)

@@ -61,6 +61,7 @@ struct State {
     waiting: VecDeque<(Level, String)>,
     limits: HashMap<(&'static str, String), Limit>,
     kinds: HashMap<&'static str, Kind>,
+    last_warning: Option<String>,
 }
 
 /// What becomes of a line.
@@ -150,8 +151,16 @@ impl LogBuffer {
         }
     }
 
+    /// The last line of [`Level::Warn`] that was told, whoever has taken it since.
+    pub fn last_warning(&self) -> Option<String> {
+        self.state().last_warning.clone()
+    }
+
     fn tell(&self, level: Level, line: String) {
         let mut state = self.state();
+        if level == Level::Warn {
+            state.last_warning = Some(line.clone());
+        }
         if state.waiting.len() >= WAITING {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return;

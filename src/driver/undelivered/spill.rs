@@ -14,7 +14,7 @@ use super::super::records::queues::Queues;
 use super::disk::Offloaded;
 use crate::backup::format::Line;
 use crate::backup::{BackupDir, BackupError, LineBatch};
-use crate::producer::{Record, RecordId, Time};
+use crate::producer::{Reason, Record, RecordId, Time};
 use crate::stats;
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -256,8 +256,13 @@ impl<'a> Spill<'a> {
             }
             stats::add(&stats.fail_msg_cnt, count);
             stats::add(&stats.fail_in_doubt_cnt, if in_doubt { count } else { 0 });
+            // At nginx's default level this line is all there is.
+            let timed_out = reason == Reason::TimedOut.to_string();
+            let cause = timed_out.then(|| cx.shared.log.last_warning()).flatten();
+            let cause = cause.map_or_else(String::new, |line| format!("; the last warning: {line}"));
             let path = path.display();
-            let text = format_args!("topic {topic}: {reason}; messages go to {path}/{topic}");
+            let text =
+                format_args!("topic {topic}: {reason}; messages go to {path}/{topic}{cause}");
             cx.log(Level::Error, "spill", &topic, text);
         }
     }
