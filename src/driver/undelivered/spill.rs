@@ -259,7 +259,8 @@ impl<'a> Spill<'a> {
             // At nginx's default level this line is all there is.
             let timed_out = reason == Reason::TimedOut.to_string();
             let cause = timed_out.then(|| cx.shared.log.last_warning()).flatten();
-            let cause = cause.map_or_else(String::new, |line| format!("; the last warning: {line}"));
+            let cause =
+                cause.map_or_else(String::new, |line| format!("; the last warning: {line}"));
             let path = path.display();
             let text =
                 format_args!("topic {topic}: {reason}; messages go to {path}/{topic}{cause}");
