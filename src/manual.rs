@@ -9,15 +9,19 @@ use std::fmt::Write;
 pub fn configuration() -> String {
     let mut out = String::from(
         "# Configuration\n\n\
-         Printed from the table in `src/config.rs` by `make docs`.\n\n\
+         Printed from the table in `src/config/keys.rs` by `make docs`.\n\n\
          Keys are given to `init()` or stand in `lkfk/conf.lua` as `default_conf`. Names with dots \
          (`linger.ms`) count as names with underscores. An unknown key, a wrong type or a value out of \
          range is refused by `init()`, which says what was expected.\n\n",
     );
+    let mut group = "";
     for key in KEYS {
+        if key.group != std::mem::replace(&mut group, key.group) {
+            writeln!(out, "## {group}\n").expect("writing to a string");
+        }
         let unit = if key.unit.is_empty() { String::new() } else { format!(" ({})", key.unit) };
-        writeln!(out, "## {}\n", key.name).expect("writing to a string");
-        writeln!(out, "{}\n", key.text).expect("writing to a string");
+        writeln!(out, "### {}\n", key.name).expect("writing to a string");
+        writeln!(out, "{}\n", key.text.trim_start()).expect("writing to a string");
         writeln!(out, "- takes: {}{unit}", (key.takes)()).expect("writing to a string");
         writeln!(out, "- default: `{}`", key.default).expect("writing to a string");
         if !key.aliases.is_empty() {
