@@ -7,7 +7,7 @@
 #   MINUTES=10 SEED=random RATE=5000 WORKERS=3
 #   FAULTS='kill lose ...'      only these; the names are in chaos/schedule.sh
 #   KILLS=20 a minute           workers that are killed, in all
-#   IDEMPOTENCE=1               enable_idempotence, and doubled or reordered messages are a failure
+#   IDEMPOTENCE=1               enable_idempotence, and duplicated or reordered messages are a failure
 #   REPLAY=1                    what went to the backup is to end in Kafka; 0: it stays where it is
 #   OUTAGE=120                  seconds that all brokers are down at once, and most that any other fault lasts; the
 #                               default is that or a fifth of the run

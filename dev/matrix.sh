@@ -192,7 +192,7 @@ row() {
   while IFS='=' read -r key value; do
     printf -v "$key" %s "$value"
   done < <(cat "$STAGE/matrix/$1" 2>/dev/null)
-  printf '  %-10s%8s%12s%12s%10s%10s%8s%10s%10s' "$1" "${produce:+v$produce}" "$(seconds "$round_trip")" \
+  printf '  %-10s%8s%12s%12s%12s%10s%8s%10s%10s' "$1" "${produce:+v$produce}" "$(seconds "$round_trip")" \
     "$(seconds "$restart")" "${doubled:--}" "$(seconds "$unasked")" "${rules:--}" "$(seconds "$sasl")" \
     "$(seconds "$total")"
 }
@@ -218,7 +218,7 @@ for version in $wanted; do
   grep -q "^$version " <<<"$VERSIONS" || die "no $version among $(cut -d ' ' -f 1 <<<"$VERSIONS" | xargs)"
 done
 failed=0
-printf '  %-10s%8s%12s%12s%10s%10s%8s%10s%10s\n' Kafka Produce 'round trip' restart doubled unasked rules SASL all
+printf '  %-10s%8s%12s%12s%12s%10s%8s%10s%10s\n' Kafka Produce 'round trip' restart duplicates unasked rules SASL all
 for version in $wanted; do
   if [[ -t 1 ]]; then printf '%s  %s ...%s\r' "$DIM" "$version" "$PLAIN"; fi
   spawn "$STAGE/log/$version" dev/matrix.sh --one "$version"

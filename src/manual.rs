@@ -41,7 +41,7 @@ pub fn statistics() -> String {
         "# Statistics\n\n\
          Printed from the table in `src/stats.rs` by `make docs`.\n\n\
          `kfk.stats()` returns a table with these keys, for the worker that calls it. At any time \
-         `accepted_cnt + adopted_cnt = succ_msg_cnt + fail_msg_cnt + dropped_cnt + queue_messages`, give or take what the driver \
+         `accepted_cnt + adopted_cnt = succ_msg_cnt + fail_msg_cnt + dropped_cnt + queue_messages`, but for what the driver \
          does at that moment and what is left of adopted queues.\n\n\
          | name | kind | unit | meaning |\n| --- | --- | --- | --- |\n",
     );

@@ -45,36 +45,36 @@ macro_rules! stats {
 }
 
 stats! {
-    accepted_cnt: Counter, "messages", "Taken by log().";
-    succ_msg_cnt: Counter, "messages", "Acknowledged as request_required_acks asks.";
-    fail_msg_cnt: Counter, "messages", "Given up and written to a backup file.";
-    fail_in_doubt_cnt: Counter, "messages", "Among those: may be in Kafka as well, because an answer was lost.";
-    evicted_cnt: Counter, "messages", "Among those: moved because the queue was filling up and their partition could not be reached.";
-    dropped_cnt: Counter, "messages", "Dropped by overflow = \"drop_oldest\", because the queue was full and the backup took nothing, or not as fast.";
-    resent_in_doubt_cnt: Counter, "messages", "Sent again although they may be in Kafka, because the broker had forgotten who sent them.";
-    adopted_cnt: Counter, "messages", "Taken over from workers that were killed.";
-    rejected_cnt: Counter, "messages", "Refused by log(): queue full, too large, bad topic.";
-    waitbuf: Gauge, "messages", "In flight: sent, or being sent, and not answered yet.";
-    queue_messages: Gauge, "messages", "In the queue: taken, and neither acknowledged nor in a backup file.";
-    queue_bytes: Gauge, "bytes", "Space of the queue in use, in whole segments up to the newest message.";
+    accepted_cnt: Counter, "messages", "Messages that log() took.";
+    succ_msg_cnt: Counter, "messages", "Messages that were acknowledged as request_required_acks asks.";
+    fail_msg_cnt: Counter, "messages", "Messages that could not be delivered: they were written to a backup file, or handled by failed_cb.";
+    fail_in_doubt_cnt: Counter, "messages", "Messages of fail_msg_cnt that may be in Kafka as well, because an answer was lost.";
+    evicted_cnt: Counter, "messages", "Messages that were moved out of a queue that filled up, because their partition could not be reached. Each is counted in fail_msg_cnt as well or, with overflow = \"drop_oldest\", in dropped_cnt.";
+    dropped_cnt: Counter, "messages", "Messages that overflow = \"drop_oldest\" dropped, because the queue was full and the backup took nothing, or not as fast.";
+    resent_in_doubt_cnt: Counter, "messages", "Messages that were sent again as new ones although they may be in Kafka, because the broker had forgotten their producer.";
+    adopted_cnt: Counter, "messages", "Messages that were taken over from workers that were killed.";
+    rejected_cnt: Counter, "messages", "Messages that log() refused: the queue was full, they were too large, or their topic's name was wrong.";
+    waitbuf: Gauge, "messages", "Messages that are in flight: they are being sent, or were sent and have no answer yet.";
+    queue_messages: Gauge, "messages", "Messages in the queue: log() took them, and they are neither acknowledged nor in a backup file.";
+    queue_bytes: Gauge, "bytes", "The space of the queue that is in use, in whole segments up to the newest message.";
     queue_segments_by_log: Counter, "segments", "Segments of the queue for which log() itself had to ask the system for memory, because a burst outran the driver thread.";
-    replayed_cnt: Counter, "messages", "Sent again from the backup files and acknowledged.";
-    replay_waiting_bytes: Gauge, "bytes", "In the backup files, to be sent again. Told by the worker that replays; 0 in the others.";
-    replay_poison_cnt: Counter, "lines", "Moved to a ~bad file: no lines, or such that Kafka will never take.";
-    backup_refused_cnt: Counter, "times", "A backup file did not take what was to be written: disk full, backup_total_bytes reached, or the like.";
-    spill_waiting: Gauge, "messages", "Given up, and waiting for the backup file to take them.";
+    replayed_cnt: Counter, "messages", "Messages that were sent again from the backup files and acknowledged.";
+    replay_waiting_bytes: Gauge, "bytes", "What is to be sent again from the backup files. The worker that replays tells it; in the others it is 0.";
+    replay_poison_cnt: Counter, "lines", "Lines that were moved to a ~bad file, because they are no lines or Kafka will never take them.";
+    backup_refused_cnt: Counter, "times", "How often a backup file did not take what was to be written: the disk was full, backup_total_bytes was reached, or the like.";
+    spill_waiting: Gauge, "messages", "Messages that could not be delivered and wait for the backup file to take them.";
     batches_sent: Counter, "batches", "Batches in Produce requests, repetitions included.";
-    batch_records_max: Gauge, "messages", "Largest batch so far.";
-    requests_sent: Counter, "requests", "Produce requests.";
-    request_bytes_sent: Counter, "bytes", "Bytes of Produce requests.";
-    batches_retried: Counter, "batches", "Batches to be sent again.";
-    metadata_requests_sent: Counter, "requests", "Metadata requests.";
+    batch_records_max: Gauge, "messages", "The number of messages in the largest batch so far.";
+    requests_sent: Counter, "requests", "Produce requests that were sent.";
+    request_bytes_sent: Counter, "bytes", "The bytes of Produce requests that were sent.";
+    batches_retried: Counter, "batches", "Batches that had to be sent again.";
+    metadata_requests_sent: Counter, "requests", "Metadata requests that were sent.";
     connections_opened: Counter, "connections", "Connections that reached a broker.";
     connections_broken: Counter, "connections", "Connections that could not be made, or broke.";
-    throttle_ms: Counter, "milliseconds", "Pauses that brokers imposed because a quota was used up, those of all brokers together.";
-    wakeups: Counter, "times", "The driver thread was woken or a timer was due.";
-    driver_restarts: Counter, "times", "The driver thread was restarted after a fault of its own.";
-    log_lines_dropped: Counter, "lines", "Log lines left out because they came too fast.";
+    throttle_ms: Counter, "milliseconds", "The pauses that brokers imposed because a quota was used up, those of all brokers together.";
+    wakeups: Counter, "times", "How often the driver thread was woken, or a timer was due.";
+    driver_restarts: Counter, "times", "How often the driver was restarted after a fault of its own.";
+    log_lines_dropped: Counter, "lines", "Log lines that were left out because too many waited for nginx.";
 }
 
 impl Row {

@@ -39,7 +39,7 @@ impl Config {
         }
         if self.sasl_mechanisms == Some(Mechanism::Plain) && !self.insecure_plain {
             return conflict(
-                "sasl_mechanisms = \"PLAIN\" without TLS shows the password to everybody on the way: \
+                "sasl_mechanisms = \"PLAIN\" without TLS shows the password to whoever sees the network: \
                  use \"SCRAM-SHA-256\" or \"SCRAM-SHA-512\", or allow it with insecure_plain = true",
             );
         }

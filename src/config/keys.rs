@@ -170,7 +170,7 @@ keys! {
         /// nil, "queue full". Each takes some 40 bytes of the worker's memory besides the queue's.
         queue_buffering_max_messages: u64 = 50_000, "50000", 1..=100_000_000, "messages", [];
         /// The bytes that messages may take in a worker's queue, with at most 64 bytes of overhead each; the file is some
-        /// 14% and half a MiB longer. Memory is asked for as messages wait, and given back after a peak; an idle queue
+        /// 13% and half a MiB longer. Memory is asked for as messages wait, and given back after a peak; an idle queue
         /// takes less than 1 MiB. Multiply it by the number of workers to see what an outage takes of `/dev/shm`.
         queue_buffering_max_kbytes: u64 = 32_768, "32768", 64..=2_097_152, "KiB", [];
         /// The directory below which the queue files lie, in a directory lkfk-UID of mode 0700. A relative path lies below

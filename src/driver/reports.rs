@@ -25,8 +25,8 @@ pub(super) fn tell(cx: &Context<'_>, producer: &Producer, notice: Notice) {
         }
         Notice::BrokerRests { address, .. } => {
             let text = format_args!(
-                "broker {address} failed {} times in a row and rests for {} s \
-                     (conn_retry_limit, conn_retry_timeout)",
+                "broker {address}: {} attempts to connect failed in a row, and none is made for {} s now \
+                 (conn_retry_limit, conn_retry_timeout)",
                 cx.config.conn_retry_limit, cx.config.conn_retry_timeout
             );
             cx.log(Level::Warn, "rests", &address, text);

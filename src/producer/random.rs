@@ -26,7 +26,7 @@ impl Random {
         ((u128::from(self.bits()) * u128::from(limit)) >> 64) as u64
     }
 
-    /// `span`, give or take a fifth.
+    /// `span`, with a jitter of 20%.
     pub fn jitter(&mut self, span: Duration) -> Duration {
         let micros = span.as_micros() as u64;
         Duration::from_micros(micros - micros / 5 + self.below(micros * 2 / 5 + 1))

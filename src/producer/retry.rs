@@ -89,7 +89,7 @@ pub(super) fn decide(
 }
 
 /// Pause before try number `attempt` (1 is the first repetition): doubled each time from `first` up to
-/// `longest`, give or take a fifth.
+/// `longest`, with a jitter of 20%.
 pub(super) fn backoff(
     first: Duration,
     longest: Duration,

@@ -97,7 +97,7 @@ enum Kind {
 const ROWS: [(Kind, &str, Must); 17] = [
     (Kind::Read, "records read", Must::Nothing),
     (Kind::Lost, "lost", Must::BeNone),
-    (Kind::Doubled, "doubled", Must::BeNoneWhenStrict),
+    (Kind::Doubled, "duplicated", Must::BeNoneWhenStrict),
     (Kind::Reordered, "reordered", Must::BeNoneWhenStrict),
     (Kind::Foreign, "foreign", Must::BeNone),
     (Kind::Damaged, "damaged", Must::BeNone),
