@@ -64,7 +64,7 @@ impl Driver {
         Provisioner::new(&queue).turn(shared.now().0 / 1000);
         // Another worker's queue may lie in the other of the two places.
         let parents = [&config.queue_path, &config.backpath].map(Clone::clone);
-        let dirs = QueueDirs::new(queue.dir().clone(), &parents);
+        let dirs = QueueDirs::new(&queue, &parents);
         let (messages, bytes) = (config.queue_buffering_max_messages, config.message_max_bytes);
         let writer = Writer::new(&queue, messages, bytes);
         let finished = Arc::new(Finished::default());

@@ -25,8 +25,8 @@ const SEQUENCES_LAST: i64 = 86_400_000;
 
 /// Where dead workers' files may lie.
 pub(in crate::driver) struct QueueDirs {
-    /// With the worker's own: in memory, as a rule.
-    own: Arc<QueueDir>,
+    /// With the worker's own, if that has a file: in memory, as a rule.
+    own: Option<Arc<QueueDir>>,
     /// Elsewhere, perhaps on a disk that hangs.
     others: Offloaded<OtherDirs, Vec<Listed>>,
 }
@@ -42,8 +42,10 @@ type Listed = Result<(Arc<QueueDir>, Vec<String>), QueueError>;
 
 impl QueueDirs {
     /// The directory of the worker's own queue, and those below `parents`.
-    pub fn new(own: Arc<QueueDir>, parents: &[PathBuf]) -> QueueDirs {
-        let others = parents.iter().filter(|parent| QueueDir::path_below(parent) != own.path());
+    pub fn new(own: &Queue, parents: &[PathBuf]) -> QueueDirs {
+        let own = (!own.is_anonymous()).then(|| own.dir().clone());
+        let is_own = |path: PathBuf| own.as_ref().is_some_and(|own| own.path() == path);
+        let others = parents.iter().filter(|parent| !is_own(QueueDir::path_below(parent)));
         let others = OtherDirs { open: Vec::new(), parents: others.cloned().collect() };
         QueueDirs { own, others: Offloaded::new(others) }
     }
@@ -103,7 +105,9 @@ impl<'a> Adoption<'a> {
         self.look_at = cx.now + LOOK_EVERY;
         report_removed(cx, &queues.own().queue);
         let instance = self.owner.instance;
-        adopt_all(cx, queues, list(&self.dirs.own, instance), self.owner);
+        if let Some(own) = &self.dirs.own {
+            adopt_all(cx, queues, list(own, instance), self.owner);
+        }
         if self.dirs.others.is_here() {
             let instance = instance.to_owned();
             self.dirs.others.send(cx.now, cx.disk, move |dirs| dirs.list(&instance));

@@ -1,0 +1,60 @@
+-- README's quick start as it is printed there, with other ports and directories.
+
+local ffi = require "ffi"
+local harness = require "spec.harness"
+local process = require "spec.harness.process"
+
+local kafka = harness.kafka
+local README = os.getenv("LKFK_ROOT") .. "/README.md"
+
+pcall(ffi.cdef, "unsigned int getuid(void);")
+
+
+if ffi.C.getuid() ~= 0 then
+    io.stdout:write("  left out: FLT-18: README's quick start: workers that are nobody take root\n")
+    return
+end
+
+
+-- Each is there, and stands for something of the machine that reads README.
+local function put(text, what, instead)
+    local replaced, count = text:gsub(what:gsub("%p", "%%%0"), (instead:gsub("%%", "%%%%")))
+    assert.is_true(count > 0, what)
+    return replaced
+end
+
+
+it("FLT-18: the quick start works as it is printed, with workers that are nobody", function()
+    local readme = process.read(README)
+    local conf = readme:match("```nginx\n(.-)```")
+    local commands = readme:match("```sh\n(install %-d.-)```")
+    local nginx = harness.nginx()
+    local program, port = nginx:command()[1], tostring(nginx.port)
+    local dir = os.getenv("LKFK_STAGE") .. "/quick-start"
+    process.must { "mkdir", "-p", dir }
+    local function localized(text)
+        return put(put(text, "127.0.0.1:9092", kafka.bootstrap), "/var/lib/lkfk", dir .. "/backup")
+    end
+    conf = put(localized(conf), "127.0.0.1:8080", "127.0.0.1:" .. port)
+    conf = put(conf, "http {", ("http {\nlua_package_cpath '%s/?.so;;';")
+                               :format(os.getenv("LKFK_CPATH")))
+    process.write(dir .. "/nginx.conf", ("pid %s/nginx.pid; error_log %s/error.log;\n")
+                                        :format(dir, dir) .. conf)
+    commands = put(localized(commands), "127.0.0.1:8080", "127.0.0.1:" .. port)
+    commands = put(commands, "nginx -c", program .. " -c")
+    finally(function()
+        local pid = tonumber(process.read(dir .. "/nginx.pid") or "")
+        if pid then
+            process.signal("QUIT", pid)
+            harness.eventually(15, function()
+                return not harness.alive(pid)
+            end)
+        end
+    end)
+    -- The first message may still be on its way when it is looked for, and its topic not made yet.
+    commands = put(commands, "kcat ", "sleep 3; kcat ")
+    local out = process.must { "sh", "-e", "-c", "cd " .. dir .. "\n" .. commands }
+    assert.matches("hello\n", out, 1, true)
+    assert.matches("GET /first HTTP/1.1 200\n", out, 1, true)
+    assert.is_nil(process.read(dir .. "/error.log"):find("[error]", 1, true))
+end)
