@@ -36,6 +36,9 @@ it("FLT-18: the quick start works as it is printed, with workers that are nobody
         return put(put(text, "127.0.0.1:9092", kafka.bootstrap), "/var/lib/lkfk", dir .. "/backup")
     end
     conf = put(localized(conf), "127.0.0.1:8080", "127.0.0.1:" .. port)
+    if os.getenv("LKFK_NGINX") then
+        conf = conf:gsub("^include [^\n]*", "")
+    end
     conf = put(conf, "http {", ("http {\nlua_package_cpath '%s/?.so;;';")
                                :format(os.getenv("LKFK_CPATH")))
     process.write(dir .. "/nginx.conf", ("pid %s/nginx.pid; error_log %s/error.log;\n")

@@ -42,4 +42,7 @@ it("FLT-01: a burst beyond a producer's quota arrives once, with acks = 1", func
     end
     assert.same({ MESSAGES, 0 }, { different, duplicates })
     assert.same({}, nginx:backup(topic))
+    assert.is_true(nginx:stats().throttle_ms > 0)
+    assert.matches("throttles this client for %d+ ms, since its quota is used up",
+                   nginx:error_log())
 end)
