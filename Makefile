@@ -2,7 +2,7 @@
 # make install   as lkfk.so into INST_LIBDIR, where LuaJIT looks; that file is all there is
 # make test      all checks and tests; installs the Debian packages they need
 # make lint      only what needs no running
-# make docs      CONFIGURATION.md and STATISTICS.md from the code, and the Rust documentation
+# make docs      docs/configuration.md and docs/statistics.md from the code, and the Rust documentation
 # make bench     the numbers of the manual, measured here
 # make pairs     OLD=DIR NEW=DIR: two builds of lkfk measured in turn, and the ratios of their figures
 # make demo      nginx and Kafka with a load, and what became of it; KEEP=1 leaves it up

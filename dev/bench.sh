@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Compares lkfk with other producers, each inside one nginx worker, on this machine and in one run:
 # prints a table and says what is in it. Takes about five minutes. LKFK_CPATH, when set, is the
-# directory of the lkfk.so to measure; else it is built. ONLY=lkfk measures that producer alone.
+# directory of the lkfk.so to measure; else it is built.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/stage.sh"
 source dev/bench/machine.sh
@@ -47,7 +47,7 @@ open_row() {
 }
 
 close_row() {
-  close_worker
+  close_worker bench
   close_broker
 }
 
@@ -187,17 +187,12 @@ bursts() {
   local producer
   printf '\nBursts of one key, linger %s ms, %s partitions, 50,000 msg/s\n' "$BURST_LINGER" "$BURST_PARTITIONS"
   for producer in lkfk librdkafka; do
-    if ! is_wanted "$producer"; then continue; fi
     if installed "$producer" || [[ $producer == lkfk ]]; then measure_bursts "$producer"; fi
   done
   if [[ -n ${BURST_PROCESS[librdkafka]:-} ]]; then
     printf 'The whole process takes %.2f of what it takes with librdkafka.\n' \
       "$(calculate "${BURST_PROCESS[lkfk]} / ${BURST_PROCESS[librdkafka]}")"
   fi
-}
-
-is_wanted() {
-  [[ -z ${ONLY:-} || $1 == "$ONLY" ]]
 }
 
 installed() {
@@ -266,13 +261,12 @@ dev/kafka.sh fetch "$OLD"
 echo "$HEADER"
 for row in "${ROWS[@]}"; do
   read -r producer version <<<"$row"
-  if ! is_wanted "$producer"; then continue; fi
   if [[ $producer != lkfk ]] && ! installed "$producer"; then
     echo "$producer is not installed"
     continue
   fi
   measure "$producer" "$version"
 done
-if [[ -z ${ONLY:-} ]]; then explain; fi
+explain
 bursts
 if (( FAILED )); then die 'lkfk lost or duplicated messages'; fi

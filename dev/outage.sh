@@ -72,7 +72,7 @@ TEXT
   windows after "$WINDOWS_AFTER"
   attend || die "the broker: $(tail -n 5 "$STAGE/log/broker")"
   judge
-  close_worker
+  close_worker bench
   close_broker
 }
 

@@ -1,6 +1,6 @@
 //! Writes the generated parts of the manual; see `make docs`.
 
 fn main() -> std::io::Result<()> {
-    std::fs::write("CONFIGURATION.md", lkfk::manual::configuration())?;
-    std::fs::write("STATISTICS.md", lkfk::manual::statistics())
+    std::fs::write("docs/configuration.md", lkfk::manual::configuration())?;
+    std::fs::write("docs/statistics.md", lkfk::manual::statistics())
 }

@@ -5,7 +5,7 @@ use crate::config::KEYS;
 use crate::stats::{Kind, ROWS};
 use std::fmt::Write;
 
-/// CONFIGURATION.md.
+/// docs/configuration.md.
 pub fn configuration() -> String {
     let mut out = String::from(
         "# Configuration\n\n\
@@ -35,7 +35,7 @@ pub fn configuration() -> String {
     out
 }
 
-/// STATISTICS.md.
+/// docs/statistics.md.
 pub fn statistics() -> String {
     let mut out = String::from(
         "# Statistics\n\n\

@@ -3,16 +3,16 @@
 #[test]
 fn configuration_is_what_the_table_says() {
     assert!(
-        include_str!("../CONFIGURATION.md") == lkfk::manual::configuration(),
-        "CONFIGURATION.md is out of date: run make docs"
+        include_str!("../docs/configuration.md") == lkfk::manual::configuration(),
+        "docs/configuration.md is out of date: run make docs"
     );
 }
 
 #[test]
 fn statistics_are_what_the_table_says() {
     assert!(
-        include_str!("../STATISTICS.md") == lkfk::manual::statistics(),
-        "STATISTICS.md is out of date: run make docs"
+        include_str!("../docs/statistics.md") == lkfk::manual::statistics(),
+        "docs/statistics.md is out of date: run make docs"
     );
 }
 

@@ -1,4 +1,4 @@
-//! TESTING.md names tests that exist, and its rows are what they say.
+//! docs/testing.md names tests that exist, and its rows are what they say.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -16,7 +16,7 @@ fn rows() -> Vec<Row> {
             kind.len() == 3 && number.len() == 2 && number.bytes().all(|b| b.is_ascii_digit())
         })
     };
-    let rows = include_str!("../TESTING.md").lines().filter_map(|line| {
+    let rows = include_str!("../docs/testing.md").lines().filter_map(|line| {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
         let ["", id, _, tests, open, ""] = cells[..] else { return None };
         let tests = tests.split(';').map(str::trim).filter(|test| !test.is_empty()).map(|test| {

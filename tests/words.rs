@@ -14,17 +14,19 @@ const WORDS: [(&str, &str); 8] = [
     ("rests", "is not tried"),
 ];
 
-/// Documents for people who run lkfk. TESTING.md names tests, which have names of their own.
-const DOCUMENTS: [&str; 9] = [
+/// Documents for people who run lkfk. docs/testing.md names tests, which have names of their own.
+const DOCUMENTS: [&str; 11] = [
     "README.md",
-    "CONFIGURATION.md",
-    "STATISTICS.md",
-    "MIGRATION.md",
+    "docs/configuration.md",
+    "docs/statistics.md",
+    "docs/migration.md",
     "CHANGELOG.md",
     "DESIGN.md",
     "CONTRIBUTING.md",
     "SECURITY.md",
     "docs/operations.md",
+    "docs/backup.md",
+    "docs/exactly-once.md",
 ];
 
 fn text_of(file: &Path) -> String {

@@ -19,10 +19,11 @@ close_broker() {
   rm -rf "$STAGE/kafka/bench" "$LKFK_SHM/kafka"
 }
 
-# open_worker INIT LOCATIONS: an nginx with one worker that runs the Lua code INIT when it starts. Sets
-# URL, WORKER (the worker's pid), SOFTWARE.
+# open_worker INIT LOCATIONS [NAME]: an nginx with one worker that runs the Lua code INIT when it starts, with the lkfk.so
+# of LKFK_CPATH. Sets URL, WORKER (the worker's pid), SOFTWARE.
 open_worker() {
-  local prefix=$STAGE/nginx/bench
+  local name=${3:-bench}
+  local prefix=$STAGE/nginx/$name
   mkdir -p "$prefix"
   printf '%s\n' 'worker_processes 1;' 'env LKFK_SHM;' 'env LKFK_STAGE;' >"$prefix/main.conf"
   cat >"$prefix/http.conf" <<CONF
@@ -37,14 +38,15 @@ server {
   $2
 }
 CONF
-  dev/nginx.sh start bench
-  URL=http://127.0.0.1:$(from_env nginx/bench PORT)
+  dev/nginx.sh start "$name"
+  URL=http://127.0.0.1:$(from_env "nginx/$name" PORT)
   { read -r WORKER; read -r SOFTWARE; } < <(get /worker)
 }
 
+# close_worker NAME
 close_worker() {
-  dev/nginx.sh stop bench
-  rm -rf "$STAGE/nginx/bench"
+  dev/nginx.sh stop "$1"
+  rm -rf "$STAGE/nginx/$1"
 }
 
 # get PATH: the answer of the worker.

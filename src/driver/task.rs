@@ -9,6 +9,7 @@ use super::undelivered::disk::Disk;
 use super::undelivered::exit::ProducerExit;
 use super::undelivered::spill::Backup;
 use crate::config::Config;
+use crate::producer::Time;
 use crate::queue::{Owner, Queue};
 use crate::stats;
 use std::future::{Future, poll_fn};
@@ -142,6 +143,7 @@ impl ProducerTask {
             let text = format_args!("messages are {}", self.queue.fate());
             shared.log.put(shared.now(), Level::Error, "left", "", text);
         }
+        shared.log.settle(Time::NEVER);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Idempotence by example. The names begin with the fault's number in TESTING.md, where it has one.
+//! Idempotence by example. The names begin with the fault's number in docs/testing.md, where it has one.
 
 use super::scene::{Broker, DEAD, OnWay, Scene, Told, idempotent, stamp, stamps};
 use super::stage::{SECOND, Stage, failed, fast, told};
