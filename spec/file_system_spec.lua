@@ -96,10 +96,11 @@ do
             batch_num_messages = 100,
         })
         local seen = start()
-        assert.matches("lies on overlayfs, where a queue file is not safe", nginx:error_log(), 1,
-                       true)
-        assert.matches("Set queue_path to a directory on tmpfs, ext4 or xfs", nginx:error_log(), 1,
-                       true)
+        harness.eventually(5, function()
+            local log = nginx:error_log()
+            assert.matches("lies on overlayfs, where a queue file is not safe", log, 1, true)
+            assert.matches("Set queue_path to a directory on tmpfs, ext4 or xfs", log, 1, true)
+        end)
         nginx:log_numbers(topic, 1, 100)
         assert.is_true(nginx:run("return kfk.flush(10)"))
         assert.same({}, nginx:queue_files(seen .. "/queue"))
@@ -111,8 +112,8 @@ do
         assert.matches("/backup/lkfk-", path, 1, true)
         kafka:resume()
         seen = start()
-        assert.matches("adopted the queue of worker %d+, which is gone", nginx:error_log())
         harness.eventually(20, function()
+            assert.matches("adopted the queue of worker %d+, which is gone", nginx:error_log())
             assert.same(harness.count_to(1100), numbers_of(topic))
         end)
         harness.eventually(5, function()
@@ -133,7 +134,9 @@ do
         })
         local seen = start()
         local worker = nginx:pids()[1]
-        assert.matches("lies on btrfs", nginx:error_log(), 1, true)
+        harness.eventually(5, function()
+            assert.matches("lies on btrfs", nginx:error_log(), 1, true)
+        end)
         kafka:pause()
         local fill = "of=" .. seen .. "/fill"
         local code, _, err = harness.run { "dd", "if=/dev/zero", fill, "bs=64k" }
