@@ -42,9 +42,8 @@ pub(super) fn make(
     let dir = QueueDir::open(&config.queue_path).or_else(|_| QueueDir::open(&config.backpath))?;
     let queue = Queue::anonymous(Arc::new(dir), owner, bytes, wall_ms())?;
     warn(format_args!(
-        "{error}; {other}; the queue has no file: what waits in it is lost when this worker is killed with SIGKILL or \
-         crashes, though not at a reload or a stop. Set queue_path to a directory on tmpfs, ext4 or xfs, such as \
-         /dev/shm"
+        "the queue has no file: what waits in it is lost when this worker is killed with SIGKILL or crashes, though not \
+         at a reload or a stop. Set queue_path to a directory on tmpfs, ext4 or xfs, such as /dev/shm: {error}; {other}"
     ));
     Ok(queue)
 }
