@@ -70,11 +70,11 @@ row() {
 judge() {
   awk '
     { total++; count[$1]++ }
-    $2 in seen { doubled++ }
+    $2 in seen { duplicates++ }
     $2 + 0 < last[$1] { disordered++ }
     { seen[$2] = 1; last[$1] = $2 + 0 }
     END {
-      printf "arrived=%d doubled=%d disordered=%d spread=\"", total, doubled, disordered
+      printf "arrived=%d duplicates=%d disordered=%d spread=\"", total, duplicates, disordered
       for (p = 0; p in count || p < partitions; p++) printf "%s%d", p ? "  " : "", count[p]
       print "\""
     }' partitions="$PARTITIONS" "$1"
@@ -98,7 +98,7 @@ prepare() {
 
 # Requests, and what became of them.
 serve() {
-  local requests rate accepted arrived doubled disordered spread batches
+  local requests rate accepted arrived duplicates disordered spread batches
   step "wrk: 16 connections for $SECONDS_OF_LOAD s" \
     wrk -t 1 -c 16 -d "$SECONDS_OF_LOAD" "$URL/hello?from=wrk"
   rate=$(awk '/^Requests\/sec/ { printf "%d", $2 }' "$STEP_LOG")
@@ -113,11 +113,11 @@ serve() {
   row 'requests served' "$requests" "$rate a second, each logged from log_by_lua"
   row 'messages accepted by log()' "$accepted" ''
   row 'messages in Kafka' "$arrived" \
-    "$(( accepted - arrived + doubled )) lost, $doubled duplicates, $disordered out of order"
+    "$(( accepted - arrived + duplicates )) lost, $duplicates duplicates, $disordered out of order"
   row '  by partition' '' "$spread"
   row 'batches' "$batches" \
     "of $(( arrived / (batches ? batches : 1) )) messages on average, $(stat batch_records_max) at most"
-  if (( requests != accepted || accepted != arrived || doubled || disordered || requests == 0 )); then
+  if (( requests != accepted || accepted != arrived || duplicates || disordered || requests == 0 )); then
     GOOD=0
   fi
 }
@@ -220,7 +220,7 @@ judge_orders() {
   awk '
     FNR == NR { if ($1 == "yes") said[$2] = 1; else refused++; next }
     { arrived++ }
-    $2 in seen { doubled++; next }
+    $2 in seen { duplicates++; next }
     {
       seen[$2] = 1
       split($2, part, "-")
@@ -231,14 +231,14 @@ judge_orders() {
     }
     END {
       for (id in said) { accepted++; if (!(id in seen)) lost++ }
-      printf "accepted=%d refused=%d arrived=%d lost=%d doubled=%d disordered=%d unheard=%d\n",
-        accepted, refused, arrived, lost, doubled, disordered, unheard
+      printf "accepted=%d refused=%d arrived=%d lost=%d duplicates=%d disordered=%d unheard=%d\n",
+        accepted, refused, arrived, lost, duplicates, disordered, unheard
     }' "$STAGE/replies" "$STAGE/orders"
 }
 
 # Kills, while orders come in and their replies say what log() took; and what became of each.
 break_things() {
-  local load accepted refused arrived lost doubled disordered unheard replayed
+  local load accepted refused arrived lost duplicates disordered unheard replayed
   echo '  orders come in, some thousand a second, and meanwhile:'
   spawn "$STAGE/log/orders" wrk -t 1 -c 16 -d 120 -s dev/demo/load.lua "$URL/order" -- "$STAGE/replies"
   load=$SPAWNED
@@ -256,7 +256,7 @@ break_things() {
   eval "$(judge_orders)"
   row 'with kills, accepted' "$accepted" "replies that said yes, $refused that said no"
   row 'with kills, in Kafka' "$arrived" \
-    "$lost lost, $doubled duplicates, $disordered out of order"
+    "$lost lost, $duplicates duplicates, $disordered out of order"
   if (( unheard )); then
     row '  without a reply' "$unheard" 'of these: a kill or the end of the load came before it'
   fi
@@ -268,7 +268,7 @@ break_things() {
     # They come after newer ones.
     disordered=0
   fi
-  if (( accepted == 0 || refused || lost || doubled || disordered )); then GOOD=0; fi
+  if (( accepted == 0 || refused || lost || duplicates || disordered )); then GOOD=0; fi
 }
 
 report() {

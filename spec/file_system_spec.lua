@@ -57,6 +57,8 @@ end
 local function nginx_on(name, mount, conf)
     local point, files = make_directories(name)
     conf.queue_path, conf.backpath = point .. "/queue", point .. "/backup"
+    conf.request_required_acks, conf.queue_buffering_max_ms = -1, 5
+    conf.message_timeout_ms = LONG
     process.must { "mkdir", conf.queue_path, conf.backpath }
     local nginx = harness.nginx { producer = conf }
     local words = {
@@ -70,8 +72,7 @@ local function nginx_on(name, mount, conf)
     return nginx, function()
         harness.start(words)
         nginx:await_master()
-        local seen = "/proc/" .. nginx.master .. "/root" .. point
-        return seen
+        return "/proc/" .. nginx.master .. "/root" .. point
     end
 end
 
@@ -92,7 +93,6 @@ do
     it("FLT-04: on overlayfs the queue has no file, and its rest is carried over", function()
         local topic = kafka:topic("file-system-overlay", 2)
         local nginx, start = nginx_on("overlay", OVERLAY, {
-            request_required_acks = -1, queue_buffering_max_ms = 5, message_timeout_ms = LONG,
             batch_num_messages = 100,
         })
         local seen = start()
@@ -129,9 +129,7 @@ do
 
     it("FLT-04: a btrfs that is full neither ends a worker nor loses what it took", function()
         local topic = kafka:topic("file-system-btrfs", 2)
-        local nginx, start = nginx_on("btrfs", BTRFS, {
-            request_required_acks = -1, queue_buffering_max_ms = 5, message_timeout_ms = LONG,
-        })
+        local nginx, start = nginx_on("btrfs", BTRFS, {})
         local seen = start()
         local worker = nginx:pids()[1]
         harness.eventually(5, function()

@@ -54,7 +54,7 @@ it("FLT-18: the quick start works as it is printed, with workers that are nobody
             end)
         end
     end)
-    -- The first message may still be on its way when it is looked for, and its topic not made yet.
+    -- The first message may still be in flight when it is looked for, and its topic not made yet.
     commands = put(commands, "kcat ", "sleep 3; kcat ")
     local out = process.must { "sh", "-e", "-c", "cd " .. dir .. "\n" .. commands }
     assert.matches("hello\n", out, 1, true)

@@ -170,8 +170,7 @@ impl Producer {
         // The first word on a topic counts.
         let told: HashMap<&str, &TopicMetadata> =
             response.topics.iter().rev().map(|told| (&*told.name, told)).collect();
-        let asked = page.clone();
-        for id in page {
+        for &id in &page {
             let told = told.get(&*self.topics[id].name);
             if told.is_none_or(|told| self.update_topic(now, id, told)) {
                 let round = self.metadata.round.get_or_insert_default();
@@ -179,7 +178,7 @@ impl Producer {
             }
         }
         let unknown = self.topics.count_unknown();
-        for id in asked {
+        for id in page {
             self.rest_if_unknown(now, id, unknown);
         }
     }

@@ -49,7 +49,7 @@ impl Producer {
         }
     }
 
-    /// Does one thing for a broker; false when there is nothing to do for now.
+    /// Does one thing for a broker; false when there is nothing that could be done at once.
     pub(super) fn drive_broker(&mut self, now: Time, node: BrokerId) -> bool {
         self.prune(node);
         let Some(broker) = self.brokers.known.get_mut(&node) else { return false };
