@@ -31,7 +31,7 @@ const IN_VAIN: u32 = 10;
 const UNKNOWN_FOR: Duration = Duration::from_secs(3);
 
 /// Unknown topics for which the longest pause between questions about one grows by another `retry_backoff_max_ms`, and
-/// how long it becomes at most: however many there are, they cost a request a second or so.
+/// how long it becomes at most: thousands of them take a few requests a second.
 const UNKNOWN_PER_PAUSE: u32 = 10;
 const LONGEST_REST: Duration = Duration::from_secs(60);
 

@@ -98,9 +98,7 @@ impl Producer {
         for id in topics {
             self.topics[*id].is_due = true;
         }
-        if !topics.is_empty() {
-            self.want_due_metadata(now);
-        }
+        self.want_due_metadata(now);
     }
 
     /// True while nothing is known of the topic, and asking for it failed.

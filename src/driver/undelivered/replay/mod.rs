@@ -248,7 +248,7 @@ impl Replay {
             .map(|(name, waiting)| topic_of(&self.configured, cx.now, producer, name, waiting))
             .collect();
         topics.retain(|id| !producer.is_deliverable(cx.now, *id));
-        if cx.now >= self.refresh_at {
+        if !topics.is_empty() && cx.now >= self.refresh_at {
             self.refresh_at = cx.now + REFRESH_EVERY;
             producer.ask_about(cx.now, &topics);
         }
