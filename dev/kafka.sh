@@ -24,6 +24,8 @@
 #   lead NAME TOPIC PARTITIONS NODE  makes node NODE the leader of partition 0, the next one that of
 #                                    partition 1, and so on
 #   consume NAME TOPIC FORMAT        all records from first to last, in kcat's format
+#   read NAME TOPIC                  the same with Java's consumer of that release, as "KEY SIZE:VALUE"
+#   codecs NAME TOPIC                "CODEC BATCHES BYTES" lines about what the broker has stored
 #   tool NAME CLASS [ARGUMENT ...]   a Java tool with --bootstrap-server, as in
 #                                    tool main org.apache.kafka.tools.TopicCommand --list
 set -euo pipefail
@@ -590,7 +592,30 @@ bytes() { printf "$(sed 's/../\\x&/g' <<<"$1")"; }
 
 consume() {
   kcat_command "$1"
-  "${KCAT[@]}" -C -q -e -o beginning -t "$2" -f "$3" -X check.crcs=true -X fetch.wait.max.ms=20
+  "${KCAT[@]}" -C -q -e -o beginning -t "$2" -f "$3" -X check.crcs=true -X fetch.wait.max.ms=20 \
+    -X fetch.message.max.bytes=16777216
+}
+
+# The consumer of 0.8 reads by way of ZooKeeper, and waits for more until it is told that there is no more.
+read_topic() {
+  local version config
+  version=$(value "$1" VERSION)
+  if before "$version" 0.10.1; then
+    config=$(broker_dir "$1")/consumer.properties
+    printf '%s\n' "group.id=$2" fetch.message.max.bytes=16777216 consumer.timeout.ms=3000 >"$config"
+    java_command "$version" kafka.tools.ConsoleConsumer
+    { "${JAVA[@]}" -Dlevel=OFF kafka.tools.ConsoleConsumer --zookeeper "$(value "$1" ZOOKEEPER)" --topic "$2" \
+      --from-beginning --consumer.config "$config" --property print.key=true --property key.separator=' ' \
+      2>/dev/null || true; } | LC_ALL=C awk '{ key = $1; sub(/^[^ ]* /, ""); print key " " length($0) ":" $0 }'
+  else
+    java_command "$version" Consume
+    "${JAVA[@]}" -Dorg.slf4j.simpleLogger.defaultLogLevel=error -Dlevel=ERROR dev/kafka/Consume.java \
+      "$(value "$1" BOOTSTRAP)" "$2"
+  fi
+}
+
+codecs() {
+  find "${LKFK_KAFKA_DATA:-$(broker_dir "$1")/data}" -path "*/$2-*/*.log" -exec luajit dev/kafka/codecs.lua {} +
 }
 
 tool() {
@@ -618,6 +643,8 @@ case $verb in
   pause) signal "$2" STOP ;;
   resume) signal "$2" CONT ;;
   topic) (( $# >= 4 )) || usage; topic "${@:2}" ;;
+  read) (( $# >= 3 )) || usage; read_topic "${@:2}" ;;
+  codecs) (( $# == 3 )) || usage; codecs "${@:2}" ;;
   delete) (( $# == 3 )) || usage; delete "${@:2}" ;;
   grow) (( $# == 4 )) || usage; grow "${@:2}" ;;
   consume) (( $# == 4 )) || usage; consume "${@:2}" ;;

@@ -11,7 +11,7 @@ mod security;
 mod value;
 
 pub use brokers::HostPort;
-pub use choices::{Callback, Codec, Overflow, Replay, ReplayRate};
+pub use choices::{Callback, Codecs, Overflow, Replay, ReplayRate};
 pub use keys::{Config, KEYS, Key};
 pub use security::{Credentials, FEWEST_ITERATIONS, Mechanism, Secret, SecurityProtocol};
 pub use value::Value;
@@ -161,6 +161,7 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::compression::Codec;
 
     fn text(text: &str) -> Value {
         Value::Text(text.as_bytes().to_vec())
@@ -282,6 +283,25 @@ mod tests {
             error(&[("overflow", text("block"))]),
             "overflow: expected \"reject\" or \"drop_oldest\", got \"block\""
         );
+    }
+
+    #[test]
+    fn codecs_are_one_or_a_list_of_preferences_in_any_case() {
+        let codecs = |words: &str| {
+            parse(&[("compression.type", text(words))]).map(|c| c.compression_codec.0)
+        };
+        assert_eq!(codecs("none"), Ok(vec![]));
+        assert_eq!(codecs("LZ4"), Ok(vec![Codec::Lz4]));
+        assert_eq!(codecs("zstd, gzip,none"), Ok(vec![Codec::Zstd, Codec::Gzip]));
+        assert_eq!(
+            codecs("brotli").unwrap_err().to_string(),
+            "compression_codec: expected \"none\", or one or more of \"gzip\", \"snappy\", \"lz4\", \"zstd\", \
+             separated by commas, got \"brotli\""
+        );
+        for wrong in ["", "gzip,", "none,gzip", "gzip,gzip"] {
+            assert!(codecs(wrong).is_err(), "{wrong}");
+        }
+        assert!(error(&[("compression_level", Value::Int(23))]).contains("from -1 to 22, got 23"));
     }
 
     #[test]

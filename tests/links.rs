@@ -11,6 +11,15 @@ fn documents(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// Whether a document has a heading of that name in links: in small letters, with hyphens for spaces, without punctuation.
+fn has_heading(text: &str, name: &str) -> bool {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    headings.map(|line| line.trim_start_matches('#').trim().to_lowercase()).any(|heading| {
+        let kept = heading.chars().filter(|char| char.is_alphanumeric() || " -_".contains(*char));
+        kept.map(|char| if char == ' ' { '-' } else { char }).eq(name.chars())
+    })
+}
+
 #[test]
 fn each_link_to_a_file_leads_to_one() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -25,8 +34,11 @@ fn each_link_to_a_file_leads_to_one() {
             if link.contains("://") || link.starts_with('#') {
                 continue;
             }
-            let target = document.parent().expect("a directory").join(link);
-            assert!(target.exists(), "{}: nothing at {link}", document.display());
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = document.parent().expect("a directory").join(file);
+            let text = std::fs::read_to_string(&target).unwrap_or_default();
+            let is_there = target.exists() && (heading.is_empty() || has_heading(&text, heading));
+            assert!(is_there, "{}: nothing at {link}", document.display());
             seen += 1;
         }
     }

@@ -140,6 +140,17 @@ function Broker:records(topic)
 end
 
 
+-- codecs(topic) -> the codecs of what is stored, in order, as one text.
+function Broker:codecs(topic)
+    assert(self.bootstrap)
+    local names = {}
+    for name in call(self, "codecs", topic):gmatch("(%a%w*) %d+ %d+\n") do
+        names[#names + 1] = name
+    end
+    return table.concat(names, " ")
+end
+
+
 -- payloads(topic) -> those of records(topic).
 function Broker:payloads(topic)
     local list = {}

@@ -1,6 +1,7 @@
 //! Keys that take one of a few values, and those that take a function.
 
 use super::value::{FromValue, Value, whole};
+use crate::protocol::compression::Codec;
 use std::ops::RangeInclusive;
 
 /// Parameters of a function.
@@ -94,21 +95,40 @@ impl FromValue for Overflow {
     }
 }
 
-/// Compression codecs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Codec {
-    /// Not compressed.
-    None,
+/// Codecs for batches, the first that a broker takes being used; none: batches are not compressed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Codecs(pub Vec<Codec>);
+
+impl Codecs {
+    /// From words separated by commas. "none" stands for what comes behind all others anyway.
+    fn from_words(words: &[u8]) -> Option<Codecs> {
+        let mut codecs = Vec::new();
+        let mut words = std::str::from_utf8(words).ok()?.split(',').map(str::trim).peekable();
+        while let Some(word) = words.next() {
+            if word.eq_ignore_ascii_case("none") && words.peek().is_none() {
+                break;
+            }
+            let named = |codec: &&Codec| word.eq_ignore_ascii_case(codec.name());
+            let codec = *Codec::ALL.iter().find(named)?;
+            if codecs.contains(&codec) {
+                return None;
+            }
+            codecs.push(codec);
+        }
+        Some(Codecs(codecs))
+    }
 }
 
-impl FromValue for Codec {
+impl FromValue for Codecs {
     type Bounds = ();
     fn takes(_: &()) -> String {
-        "\"none\"".into()
+        let names: Vec<_> =
+            Codec::ALL.iter().map(|codec| format!("\"{}\"", codec.name())).collect();
+        format!("\"none\", or one or more of {}, separated by commas", names.join(", "))
     }
     fn from_value(value: &Value, _: &()) -> Result<Self, String> {
         match value {
-            Value::Text(text) if text == b"none" => Ok(Codec::None),
+            Value::Text(words) => Codecs::from_words(words).ok_or_else(|| value.to_string()),
             _ => Err(value.to_string()),
         }
     }

@@ -2,7 +2,7 @@
 //! the manual come from it.
 
 use super::brokers::HostPort;
-use super::choices::{self, Callback, Codec, Overflow, Replay, ReplayRate};
+use super::choices::{self, Callback, Codecs, Overflow, Replay, ReplayRate};
 use super::security::{self, Mechanism, Secret, SecurityProtocol};
 use super::value::{self, FromValue, Value};
 use crate::protocol::release::Release;
@@ -151,7 +151,8 @@ keys! {
         queue_buffering_max_ms: u64 = 2_000, "2000", 0..=900_000, "ms", ["linger_ms"];
         /// The number of messages after which a batch is closed and sent. (The list in ngx_lua_lkfk's README says 5.)
         batch_num_messages: usize = 500, "500", 1..=1_000_000, "messages", [];
-        /// The number of bytes after which a batch is closed and sent. Keep it below the brokers' `message.max.bytes`.
+        /// The number of bytes after which a batch is closed and sent, as they are expected to go over the wire. Keep it below
+        /// the brokers' `message.max.bytes`.
         batch_size: usize = 1_000_000, "1000000", 1_024..=1_000_000_000, "bytes", [];
         /// The largest message, key included, that `log()` takes. It may be a quarter of the queue at most
         /// (`queue_buffering_max_kbytes`). The broker has a limit of its own, `message.max.bytes`.
@@ -161,8 +162,17 @@ keys! {
         max_in_flight_requests_per_connection: usize = 5, "5", 1..=1_000, "requests", ["max_in_flight"];
         /// Sends a message's key to Kafka. With false the key chooses the partition and is not sent, as in ngx_lua_lkfk.
         send_key: bool = true, "true", ANY, "", [];
-        /// The compression of batches. This version knows `"none"` alone.
-        compression_codec: Codec = Codec::None, "\"none\"", ANY, "", ["compression_type"];
+        /// The compression of batches, by lkfk's thread and not by nginx's. Of several codecs, `"zstd,gzip"`, the first is used
+        /// that a broker takes: zstd needs Kafka 2.1, the others any. Consumers find out themselves, if they know the codec.
+        /// Batches become larger by it, since `batch_size` counts what they are expected to take once they are compressed;
+        /// more messages have to come within `queue_buffering_max_ms`, and `batch_num_messages` may have to be raised. A
+        /// batch that would not become smaller is sent as it is. `"lz4"` costs least; `"zstd"` makes the smallest batches, and
+        /// is a good choice where the network or the brokers' disks are what is scarce.
+        compression_codec: Codecs = Codecs(Vec::new()), "\"none\"", ANY, "", ["compression_type"];
+        /// How much work the codec does: a higher level makes smaller batches and takes more processor time. gzip has 0 to 9,
+        /// of which 0 compresses nothing, and zstd 1 to 22; a higher one is taken as the codec's highest. -1 is the codec's
+        /// default, which is 6 with gzip and 3 with zstd. lz4 and snappy have a single level, whatever is set here.
+        compression_level: i32 = -1, "-1", -1..=22, "", [];
     }
 
     "Queue" {

@@ -87,7 +87,7 @@ macro_rules! integers {
         }
     )* };
 }
-integers!(u32 u64 usize);
+integers!(i32 u32 u64 usize);
 
 impl FromValue for bool {
     type Bounds = ();

@@ -139,6 +139,10 @@ fn advice(error: ErrorCode) -> &'static str {
         }
         ErrorCode::TOPIC_AUTHORIZATION_FAILED => "; the broker's ACLs do not allow it",
         ErrorCode::MESSAGE_TOO_LARGE => "; see max.message.bytes of the topic",
+        ErrorCode::UNSUPPORTED_COMPRESSION_TYPE => {
+            "; the broker does not take this codec: set another compression_codec (zstd needs Kafka 2.1, its \
+             inter.broker.protocol.version included)"
+        }
         _ => "",
     }
 }

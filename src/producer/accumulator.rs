@@ -7,6 +7,7 @@
 //! to find the batch whole.
 
 use super::batch::{Batch, InLog, Record};
+use super::compression_ratio::Ratio;
 use super::identity::Identity;
 use super::ids::BrokerId;
 use super::rules::Rules;
@@ -50,12 +51,12 @@ pub(super) enum Next {
 }
 
 impl Partition {
-    /// Adds a record. Returns true when that closed a batch.
-    pub fn append(&mut self, record: Record, rules: &Rules) -> bool {
+    /// Adds a record. Returns true when that closed a batch. `expected` is what compression is expected to leave.
+    pub fn append(&mut self, record: Record, rules: &Rules, expected: Ratio) -> bool {
         let fits = |batch: &Batch| {
             !batch.closed
                 && (batch.queue() == Some(record.id.queue()) || is_seeded(Bug::MixQueues))
-                && batch.encoded_bytes() + record.bytes as usize <= rules.batch_bytes
+                && batch.encoded_bytes_with(&record) <= rules.batch_bytes
         };
         let mut closed_one = false;
         if !self.queue.back().is_some_and(fits) {
@@ -63,7 +64,7 @@ impl Partition {
                 closed_one = !back.closed;
                 back.closed = true;
             }
-            self.queue.push_back(Batch::default());
+            self.queue.push_back(Batch::expecting(expected));
         }
         let back = self.queue.back_mut().expect("pushed above when there was none");
         back.push(record);

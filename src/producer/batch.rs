@@ -1,5 +1,6 @@
 //! A batch: records of one partition that are sent, repeated and acknowledged together.
 
+use super::compression_ratio::Ratio;
 use super::ids::RecordId;
 use super::timer::Time;
 use crate::protocol::record_batch::{BATCH_OVERHEAD, ProducerStamp};
@@ -50,8 +51,10 @@ impl InLog {
 pub struct Batch {
     /// The records.
     pub records: Vec<Record>,
-    /// Upper bound of the encoded size, batch header not included.
+    /// Upper bound of the encoded size without compression, batch header not included.
     pub bytes: usize,
+    /// What becomes of that by compression: what is expected, or what became of it when it was encoded last.
+    pub(super) ratio: Ratio,
     /// By which a broker knows it again; `None` before it is first sent, and without idempotence.
     pub stamp: Option<ProducerStamp>,
     /// Takes no more records.
@@ -67,9 +70,24 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Upper bound of the encoded size.
+    /// One that takes records of which compression is expected to leave so much.
+    pub(super) fn expecting(ratio: Ratio) -> Batch {
+        Batch { ratio, ..Batch::default() }
+    }
+
+    /// The encoded size: an upper bound, with compression an estimate until it was encoded.
     pub fn encoded_bytes(&self) -> usize {
-        BATCH_OVERHEAD + self.bytes
+        BATCH_OVERHEAD + self.ratio.of(self.bytes)
+    }
+
+    /// The encoded size with another record.
+    pub(super) fn encoded_bytes_with(&self, record: &Record) -> usize {
+        BATCH_OVERHEAD + self.ratio.of(self.bytes + record.bytes as usize)
+    }
+
+    /// It took so many bytes when it was encoded.
+    pub(super) fn was_encoded_in(&mut self, bytes: usize) {
+        self.ratio = Ratio::between(bytes.saturating_sub(BATCH_OVERHEAD), self.bytes);
     }
 
     /// One of records that a dead worker sent under these numbers, as a whole or as a part; no answer is known.
@@ -153,7 +171,7 @@ impl Batch {
         let mut size = 0;
         let fits = self.records.iter().take_while(|record| {
             size += record.bytes as usize;
-            size <= bytes
+            self.ratio.of(size) <= bytes
         });
         let fits = fits.count().max(1);
         if fits == self.records.len() {
@@ -170,8 +188,8 @@ impl Batch {
     }
 
     fn split_at(mut self, records: usize) -> (Batch, Batch) {
-        let Batch { in_log, resent, .. } = self;
-        let mut second = Batch { closed: true, in_log, resent, ..Batch::default() };
+        let Batch { in_log, resent, ratio, .. } = self;
+        let mut second = Batch { closed: true, in_log, resent, ratio, ..Batch::default() };
         for record in self.records.split_off(records) {
             second.push(record);
         }

@@ -74,6 +74,7 @@ impl Producer {
             }
             Decision::Split => {
                 let stamp = sent.batch.stamp;
+                self.topics[sent.topic].compression.reset();
                 self.out.notices.push_back(Notice::BatchSplit { topic: sent.topic, records });
                 let (first, second) = sent.batch.split();
                 let halves = vec![first, second];

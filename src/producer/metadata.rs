@@ -2,6 +2,7 @@
 
 use super::accumulator::Partition;
 use super::batch::{Batch, Record};
+use super::compression_ratio::Estimate;
 use super::ids::{ConnId, RequestId, TopicId};
 use super::timer::{Scheduled, Time};
 use crate::protocol::error_code::ErrorCode;
@@ -35,6 +36,8 @@ pub(super) struct Topic {
     pub repeats: VecDeque<(u32, Batch)>,
     /// Where records without a key go at the moment.
     pub sticky: Option<u32>,
+    /// What compression leaves of its batches.
+    pub compression: Estimate,
     /// Answers in a row that named fewer partitions.
     answers_with_fewer: u8,
     /// The last answer's error about the topic as a whole.
@@ -73,6 +76,7 @@ impl Topic {
             waiting: VecDeque::new(),
             repeats: VecDeque::new(),
             sticky: None,
+            compression: Estimate::default(),
             answers_with_fewer: 0,
             error: ErrorCode::NONE,
             unknown_since: None,

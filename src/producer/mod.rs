@@ -30,6 +30,7 @@ mod api;
 pub mod batch;
 mod broker;
 mod completion;
+mod compression_ratio;
 mod discovery;
 mod dispatch;
 mod eviction;
@@ -244,6 +245,19 @@ impl Producer {
             self.complete(now, sent, None);
         }
         self.relist(conn);
+    }
+
+    /// A Produce request was encoded with compression: its batches took so many bytes, in their order. Nothing else is
+    /// known by that than how many records may go into a batch, and batches into a request.
+    pub fn handle_encoded(&mut self, conn: ConnId, request: RequestId, sizes: &[usize]) {
+        let Some(broker) = self.brokers.of(conn) else { return };
+        let Some(sent) = broker.in_flight.iter_mut().find(|sent| sent.request == request) else {
+            return;
+        };
+        for (sent, bytes) in sent.batches.iter_mut().zip(sizes) {
+            sent.batch.was_encoded_in(*bytes);
+            self.topics[sent.topic].compression.observe(sent.batch.ratio);
+        }
     }
 
     /// An answer to a Produce request.

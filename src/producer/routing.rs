@@ -35,7 +35,7 @@ impl Producer {
         }
         let partition = &mut topic.partitions[index as usize];
         let first = partition.is_empty();
-        let closed = partition.append(record, &self.rules);
+        let closed = partition.append(record, &self.rules, topic.compression.expected());
         if closed && topic.sticky == Some(index) {
             topic.sticky = None;
         }

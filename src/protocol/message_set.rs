@@ -1,23 +1,28 @@
-//! Message sets (magic 0 and 1), uncompressed: what Produce v0 to v2 carry where later versions carry
-//! a [record batch](super::record_batch), for brokers before Kafka 0.11.
+//! Message sets (magic 0 and 1): what Produce v0 to v2 carry where later versions carry a
+//! [record batch](super::record_batch), for brokers before Kafka 0.11.
 //!
 //! ```text
 //! message set = messages, without a count
 //! message = offset i64       length i32 of what follows
-//!           crc32 u32        magic i8        attributes i8 = 0
+//!           crc32 u32        magic i8        attributes i8 = codec
 //!           timestamp i64 in magic 1 only
 //!           key length i32 (-1 is null), key, value length i32, value
 //! ```
 //! The checksum, CRC-32 as in zlib, covers what follows it. Brokers write the offsets anew.
+//!
+//! A compressed set is the value of a message that has no key. Its offset is that of the last message in it, which count
+//! from 0, and its timestamp the highest of theirs.
 //! (<https://kafka.apache.org/documentation/#messageset>)
 
-use super::put::Put;
 use super::record_batch::BatchSummary;
+use super::sink::Sink;
 use crate::record::Record;
 
 /// Bytes of a message before its checksum, and with it.
 const LENGTH_END: usize = 12;
 const CHECKSUM_END: usize = 16;
+/// Bytes of a message before its key, in the format where they are most.
+const LONGEST_HEADER: usize = CHECKSUM_END + 1 + 1 + 8 + 4;
 
 /// The layout of a message.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
@@ -46,7 +51,7 @@ impl MessageFormat {
     }
 
     /// What a message takes besides its key and value.
-    const fn overhead(self) -> usize {
+    pub(super) const fn overhead(self) -> usize {
         match self {
             Self::V0 => CHECKSUM_END + 1 + 1 + 4 + 4,
             Self::V1 => CHECKSUM_END + 1 + 1 + 8 + 4 + 4,
@@ -86,28 +91,9 @@ impl<'a> MessageSetEncoder<'a> {
     /// # Panics
     /// If the message exceeds 2 GiB, which the limit on a message's size forbids.
     pub fn push(&mut self, record: &Record<'_>) {
-        let (key, payload) = (record.key, record.payload);
-        let byte_len = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
-        let len = self.format.overhead() + byte_len(key) + byte_len(payload);
-        let counted = i32::try_from(len - LENGTH_END).expect("a message is far below 2 GiB");
-        let start = self.out.len();
-        self.out.reserve(len);
-        self.out.put_i64(self.records as i64);
-        self.out.put_i32(counted);
-        self.out.put_i32(0); // the checksum
-        self.out.put_i8(self.format.magic());
-        self.out.put_i8(0);
-        if self.format == MessageFormat::V1 {
-            self.out.put_i64(record.timestamp_ms);
-        }
-        for bytes in [key, payload] {
-            // Both lengths are parts of one that fits.
-            self.out.put_i32(bytes.map_or(-1, |bytes| bytes.len() as i32));
-            self.out.extend_from_slice(bytes.unwrap_or_default());
-        }
-        let message = &mut self.out[start..];
-        let checksum = crc32fast::hash(&message[CHECKSUM_END..]);
-        message[LENGTH_END..CHECKSUM_END].copy_from_slice(&checksum.to_be_bytes());
+        self.out.reserve(message_size_bound(record));
+        let message = Message::of_record(record, self.records);
+        message.put(self.out, self.format);
         self.records += 1;
     }
 
@@ -130,4 +116,64 @@ impl<'a> MessageSetEncoder<'a> {
     pub fn finish(self) -> BatchSummary {
         BatchSummary { records: self.records, len: self.len() }
     }
+}
+
+/// One message.
+pub(super) struct Message<'a> {
+    pub offset: i64,
+    pub attributes: i8,
+    pub timestamp_ms: i64,
+    pub key: Option<&'a [u8]>,
+    pub value: Option<&'a [u8]>,
+}
+
+impl<'a> Message<'a> {
+    pub fn of_record(record: &Record<'a>, index: usize) -> Message<'a> {
+        let Record { timestamp_ms, key, payload: value, .. } = *record;
+        Message { offset: index as i64, attributes: 0, timestamp_ms, key, value }
+    }
+
+    pub fn put<S: Sink>(&self, out: &mut S, format: MessageFormat) {
+        let (header, len) = self.header(format);
+        out.put(&header[..len]);
+        out.put(self.key.unwrap_or_default());
+        out.put(&self.value_len().to_be_bytes());
+        out.put(self.value.unwrap_or_default());
+    }
+
+    /// What stands before the key, and how long it is.
+    pub fn header(&self, format: MessageFormat) -> ([u8; LONGEST_HEADER], usize) {
+        let (key, value) = (self.key.unwrap_or_default(), self.value.unwrap_or_default());
+        let len = format.overhead() + key.len() + value.len();
+        let counted = i32::try_from(len - LENGTH_END).expect("a message is far below 2 GiB");
+        let mut header = [0; LONGEST_HEADER];
+        header[..8].copy_from_slice(&self.offset.to_be_bytes());
+        header[8..12].copy_from_slice(&counted.to_be_bytes());
+        header[16] = format.magic() as u8;
+        header[17] = self.attributes as u8;
+        let mut end = 18;
+        if format == MessageFormat::V1 {
+            header[18..26].copy_from_slice(&self.timestamp_ms.to_be_bytes());
+            end = 26;
+        }
+        header[end..end + 4].copy_from_slice(&len_or_null(self.key).to_be_bytes());
+        end += 4;
+
+        let mut checksum = crc32fast::Hasher::new();
+        checksum.update(&header[CHECKSUM_END..end]);
+        checksum.update(key);
+        checksum.update(&self.value_len().to_be_bytes());
+        checksum.update(value);
+        header[LENGTH_END..CHECKSUM_END].copy_from_slice(&checksum.finalize().to_be_bytes());
+        (header, end)
+    }
+
+    pub fn value_len(&self) -> i32 {
+        len_or_null(self.value)
+    }
+}
+
+/// A length as it is written, -1 for null. It is a part of one that fits.
+fn len_or_null(bytes: Option<&[u8]>) -> i32 {
+    bytes.map_or(-1, |bytes| bytes.len() as i32)
 }

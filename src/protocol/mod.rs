@@ -15,7 +15,7 @@
 //! | [`produce`] with [`message_set`] | Produce | 0 to 2, magic 0 and 1 |
 //! | [`produce`] with [`record_batch`] | Produce | 3 to 13, magic 2 |
 //!
-//! [`release`] knows the versions of brokers that do not tell theirs; [`sequence`] counts records as they do.
+//! [`compression`] has the codecs of both. [`release`] knows the versions of brokers that do not tell theirs; [`sequence`] counts records as they do.
 //!
 //! Whatever bytes an answer consists of, decoding it ends with an error or a value, takes time in
 //! proportion to its size, and takes at most four times its size plus 512 KiB of memory: see
@@ -23,6 +23,7 @@
 //! claim and still to be judged by whoever acts on it.
 
 pub mod api_versions;
+pub mod compression;
 pub mod error_code;
 pub mod header;
 pub mod init_producer_id;
@@ -35,6 +36,7 @@ pub mod record_batch;
 pub mod release;
 pub mod sasl;
 pub mod sequence;
+mod sink;
 
 #[cfg(all(test, not(loom)))]
 mod tests;

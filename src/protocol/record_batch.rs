@@ -1,8 +1,8 @@
-//! Record batches (magic 2), uncompressed: what a Produce request carries for each partition.
+//! Record batches (magic 2): what a Produce request carries for each partition.
 //!
 //! ```text
 //! base offset i64 = 0     batch length i32        partition leader epoch i32 = -1
-//! magic i8 = 2            crc32c u32              attributes i16 = 0
+//! magic i8 = 2            crc32c u32              attributes i16 = codec
 //! last offset delta i32   first timestamp i64     highest timestamp i64
 //! producer id i64         producer epoch i16      base sequence i32
 //! record count i32        records
@@ -10,13 +10,14 @@
 //!          key length varint (-1 is null), key, value length varint, value, header count varint = 0
 //! ```
 //! The batch length counts what follows it, the checksum covers what follows it, and deltas count
-//! from the first record, so that a clock set back gives negative ones.
+//! from the first record, so that a clock set back gives negative ones. A codec has the records, and not what stands before
+//! them.
 //! (<https://kafka.apache.org/documentation/#recordbatch>)
 //!
 //! This is the hot path: each record's bytes are copied once, the checksum is taken in one pass over
 //! the finished batch, and nothing is allocated per record.
 
-use super::put::Put;
+use super::sink::Sink;
 use crate::record::Record;
 use crate::varint::{varint_len, write_varint, zigzag};
 
@@ -76,9 +77,7 @@ pub struct BatchEncoder<'a> {
     out: &'a mut Vec<u8>,
     start: usize,
     producer: ProducerStamp,
-    records: i32,
-    first_timestamp_ms: i64,
-    highest_timestamp_ms: i64,
+    records: RecordEncoder,
 }
 
 impl<'a> BatchEncoder<'a> {
@@ -86,14 +85,7 @@ impl<'a> BatchEncoder<'a> {
     pub fn begin(out: &'a mut Vec<u8>, producer: ProducerStamp) -> Self {
         let start = out.len();
         out.extend_from_slice(&[0; BATCH_OVERHEAD]);
-        Self {
-            out,
-            start,
-            producer,
-            records: 0,
-            first_timestamp_ms: 0,
-            highest_timestamp_ms: i64::MIN,
-        }
+        Self { out, start, producer, records: RecordEncoder::default() }
     }
 
     /// Adds a record. A null key and an empty one are different things to Kafka, and so are a null payload and an
@@ -103,15 +95,67 @@ impl<'a> BatchEncoder<'a> {
     /// If the record exceeds 2 GiB, which the limit on a message's size forbids.
     #[inline]
     pub fn push(&mut self, record: &Record<'_>) {
+        self.out.reserve(record_size_bound(record));
+        self.records.put(self.out, record);
+    }
+
+    /// Records pushed so far.
+    pub fn records(&self) -> usize {
+        self.records.count as usize
+    }
+
+    /// Bytes written so far.
+    pub fn len(&self) -> usize {
+        self.out.len() - self.start
+    }
+
+    /// Whether no record was pushed yet.
+    pub fn is_empty(&self) -> bool {
+        self.records.count == 0
+    }
+
+    /// Completes the batch. Without a record there is none, and nothing stays in the buffer.
+    ///
+    /// # Panics
+    /// If the batch exceeds 2 GiB, which the limit on a request's size forbids.
+    pub fn finish(self) -> BatchSummary {
+        if self.records.count == 0 {
+            self.out.truncate(self.start);
+            return BatchSummary { records: 0, len: 0 };
+        }
+        let batch = &mut self.out[self.start..];
+        self.records.put_header(batch, 0, self.producer);
+        BatchSummary { records: self.records.count as usize, len: batch.len() }
+    }
+}
+
+/// Puts records one behind the other, and knows then what the header says of them.
+#[derive(Debug)]
+pub(super) struct RecordEncoder {
+    count: i32,
+    first_timestamp_ms: i64,
+    highest_timestamp_ms: i64,
+}
+
+impl Default for RecordEncoder {
+    fn default() -> RecordEncoder {
+        RecordEncoder { count: 0, first_timestamp_ms: 0, highest_timestamp_ms: i64::MIN }
+    }
+}
+
+impl RecordEncoder {
+    /// Puts a record behind the others.
+    #[inline]
+    pub(super) fn put<S: Sink>(&mut self, out: &mut S, record: &Record<'_>) {
         let timestamp_ms = record.timestamp_ms;
-        if self.records == 0 {
+        if self.count == 0 {
             self.first_timestamp_ms = timestamp_ms;
         }
         self.highest_timestamp_ms = self.highest_timestamp_ms.max(timestamp_ms);
 
         // Readers add the delta to the first timestamp and wrap as well.
         let timestamp_delta = zigzag(timestamp_ms.wrapping_sub(self.first_timestamp_ms));
-        let offset_delta = zigzag(i64::from(self.records));
+        let offset_delta = zigzag(i64::from(self.count));
         let key_len = zigzag(record.key.map_or(-1, |key| key.len() as i64));
         let value_len = zigzag(record.payload.map_or(-1, |payload| payload.len() as i64));
         let (key, payload) = (record.key.unwrap_or_default(), record.payload.unwrap_or_default());
@@ -133,64 +177,37 @@ impl<'a> BatchEncoder<'a> {
         fields.varint(timestamp_delta);
         fields.varint(offset_delta);
         fields.varint(key_len);
-        self.out.reserve(record_size_bound(record));
         if key.is_empty() {
             fields.varint(value_len);
-            fields.append_to(self.out);
+            fields.put_to(out);
         } else {
-            fields.append_to(self.out);
-            self.out.extend_from_slice(key);
-            self.out.put_unsigned_varint(value_len as u32);
+            fields.put_to(out);
+            out.put(key);
+            let mut fields = Fields::new();
+            fields.varint(value_len);
+            out.put(&fields.bytes[..fields.len]);
         }
-        self.out.extend_from_slice(payload);
-        if headers.is_empty() {
-            self.out.push(0);
-        } else {
-            self.out.extend_from_slice(headers);
-        }
-        self.records += 1;
+        out.put(payload);
+        out.put(if headers.is_empty() { &[0] } else { headers });
+        self.count += 1;
     }
 
-    /// Records pushed so far.
-    pub fn records(&self) -> usize {
-        self.records as usize
-    }
-
-    /// Bytes written so far.
-    pub fn len(&self) -> usize {
-        self.out.len() - self.start
-    }
-
-    /// Whether no record was pushed yet.
-    pub fn is_empty(&self) -> bool {
-        self.records == 0
-    }
-
-    /// Completes the batch. Without a record there is none, and nothing stays in the buffer.
-    ///
-    /// # Panics
-    /// If the batch exceeds 2 GiB, which the limit on a request's size forbids.
-    pub fn finish(self) -> BatchSummary {
-        if self.records == 0 {
-            self.out.truncate(self.start);
-            return BatchSummary { records: 0, len: 0 };
-        }
-        let batch = &mut self.out[self.start..];
-        let len = batch.len();
-        let counted = i32::try_from(len - LENGTH_END).expect("a batch is far below 2 GiB");
+    /// Writes the header of a batch whose records are complete.
+    pub(super) fn put_header(&self, batch: &mut [u8], attributes: i16, producer: ProducerStamp) {
+        let counted = i32::try_from(batch.len() - LENGTH_END).expect("a batch is far below 2 GiB");
         batch[8..12].copy_from_slice(&counted.to_be_bytes());
         batch[12..16].copy_from_slice(&(-1i32).to_be_bytes());
         batch[16] = MAGIC;
-        batch[23..27].copy_from_slice(&(self.records - 1).to_be_bytes());
+        batch[21..23].copy_from_slice(&attributes.to_be_bytes());
+        batch[23..27].copy_from_slice(&(self.count - 1).to_be_bytes());
         batch[27..35].copy_from_slice(&self.first_timestamp_ms.to_be_bytes());
         batch[35..43].copy_from_slice(&self.highest_timestamp_ms.to_be_bytes());
-        batch[43..51].copy_from_slice(&self.producer.producer_id.to_be_bytes());
-        batch[51..53].copy_from_slice(&self.producer.epoch.to_be_bytes());
-        batch[53..57].copy_from_slice(&self.producer.base_sequence.to_be_bytes());
-        batch[57..61].copy_from_slice(&self.records.to_be_bytes());
+        batch[43..51].copy_from_slice(&producer.producer_id.to_be_bytes());
+        batch[51..53].copy_from_slice(&producer.epoch.to_be_bytes());
+        batch[53..57].copy_from_slice(&producer.base_sequence.to_be_bytes());
+        batch[57..61].copy_from_slice(&self.count.to_be_bytes());
         let checksum = crc32c::crc32c(&batch[CHECKSUM_END..]);
         batch[17..21].copy_from_slice(&checksum.to_be_bytes());
-        BatchSummary { records: self.records as usize, len }
     }
 }
 
@@ -217,12 +234,10 @@ impl Fields {
         self.len = write_varint(&mut self.bytes, self.len, value);
     }
 
-    /// A copy of constant size and a cut cost less than a copy of any other size. It happens once
-    /// at the start of a record, so that [`record_size_bound`] covers it.
+    /// For a moment this takes more room than it fills: at the start of a record, where it happens, [`record_size_bound`]
+    /// covers that.
     #[inline]
-    fn append_to(self, out: &mut Vec<u8>) {
-        let end = out.len() + self.len;
-        out.extend_from_slice(&self.bytes);
-        out.truncate(end);
+    fn put_to<S: Sink>(self, out: &mut S) {
+        out.put_short(&self.bytes, self.len);
     }
 }

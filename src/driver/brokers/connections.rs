@@ -7,6 +7,7 @@ use super::super::lua::log::Level;
 use super::super::records::queues::Queues;
 use super::super::reports;
 use super::super::undelivered::replay::Replay;
+use super::compression::Compression;
 use super::encode;
 use super::versions::BrokerVersions;
 use crate::config::{Config, HostPort};
@@ -31,6 +32,7 @@ const EVENTS_A_TURN: usize = 256;
 pub(in crate::driver) struct Connections {
     open: HashMap<ConnId, Connection>,
     frames: FramePool,
+    compression: Compression,
     room: Arc<AnswerRoom>,
     permits: ConnectionPermits,
     resolver: Resolver,
@@ -59,6 +61,7 @@ impl Connections {
         Connections {
             open: HashMap::new(),
             frames: FramePool::default(),
+            compression: Compression::new(config),
             room: Arc::default(),
             permits: ConnectionPermits::of_this_process(),
             resolver: Resolver::default(),
@@ -112,6 +115,7 @@ impl Connections {
                     versions.produce,
                     as_whom.unwrap_or_default(),
                 ));
+                self.compression.tell(cx, address, versions.produce);
                 stats::add(&cx.shared.stats.connections_opened, 1);
                 producer.handle_connected(now, conn);
             }
@@ -276,7 +280,7 @@ impl Connections {
     fn send_produce(
         &mut self,
         cx: &Context<'_>,
-        producer: &Producer,
+        producer: &mut Producer,
         queues: &mut Queues,
         replay: &Replay,
         conn: ConnId,
@@ -298,11 +302,15 @@ impl Connections {
             crash_point("batch stamped");
         }
         let lookup = Records { queues, replay };
+        let (frames, compression) = (&self.frames, &mut self.compression);
         let bytes = connection.send(request, |correlation_id, versions| {
-            let frame = |bytes| self.frames.take(bytes);
-            encode::produce(cx.config, versions, correlation_id, producer, lookup, frame, sent)
+            let version = encode::produce_version(versions, sent);
+            let encoding = compression.encoding(version);
+            let sent = (sent, |bytes| frames.take(bytes));
+            encode::produce(cx.config, version, correlation_id, producer, lookup, encoding, sent)
         });
         crash_point("batch sent");
+        producer.handle_encoded(conn, request, &self.compression.take_sizes());
         stats::add(&cx.shared.stats.request_bytes_sent, bytes as u64);
     }
 }

@@ -1,18 +1,17 @@
-//! Requests from the producer's lists and the queue's bytes. A payload is copied once, from the queue into
-//! the request; a repetition encodes it anew, so a record costs memory only while it is being written.
+//! Requests from the producer's lists and the queue's bytes. A payload goes from the queue straight into the request, or
+//! into the codec; a repetition encodes it anew, so a record costs memory only while it is being written.
 
 use super::super::lookup::Records;
 use super::super::records::new_record::on_the_wire;
+use super::compression::Encoding;
 use crate::config::Config;
 use crate::net::Expected;
 use crate::producer::{InFlightBatch, Producer};
 use crate::protocol::api_versions::Versions;
 use crate::protocol::header::{ApiKey, MAX_FRAME, finish_frame, put_request_header};
 use crate::protocol::init_producer_id::put_init_producer_id_request;
-use crate::protocol::message_set::{MessageFormat, MessageSetEncoder};
 use crate::protocol::metadata::{self, put_metadata_request};
 use crate::protocol::produce::{self, ProduceEncoder, TopicRef};
-use crate::protocol::record_batch::{BatchEncoder, ProducerStamp};
 
 /// How many records ahead their bytes are asked for: those of one partition lie scattered over the queue.
 const PREFETCH_AHEAD: usize = 4;
@@ -67,17 +66,13 @@ pub(super) fn metadata(
 /// A Produce request with the batches of `sent`, in a buffer of `frame_of` so many bytes, and the answer it gets.
 pub(super) fn produce(
     config: &Config,
-    versions: Versions,
+    version: i16,
     correlation_id: i32,
     producer: &Producer,
     lookup: Records<'_>,
-    frame_of: impl FnOnce(usize) -> Vec<u8>,
-    sent: &[InFlightBatch],
+    mut encoding: Encoding<'_>,
+    (sent, frame_of): (&[InFlightBatch], impl FnOnce(usize) -> Vec<u8>),
 ) -> (Vec<u8>, Option<Expected>) {
-    let ids_known = sent.iter().all(|sent| !sent.topic_id.is_nil());
-    // A broker that was upgraded a moment ago may offer what the metadata in hand cannot serve.
-    let version =
-        if ids_known { versions.produce } else { versions.produce.min(produce::BY_TOPIC_ID - 1) };
     let bytes: usize = sent.iter().map(|sent| sent.batch.encoded_bytes()).sum();
     let mut frame = frame_of(bytes + ENVELOPE);
     let by_topic: Vec<&[InFlightBatch]> = sent.chunk_by(|a, b| a.topic == b.topic).collect();
@@ -97,25 +92,15 @@ pub(super) fn produce(
             let hint = sent.batch.encoded_bytes();
             encoder.partition(sent.partition as i32, hint, |out| {
                 let list = &sent.batch.records;
-                let records = list.iter().enumerate().map(|(n, record)| {
-                    if let Some(later) = list.get(n + PREFETCH_AHEAD) {
-                        lookup.prefetch(later.id, later.bytes as usize);
-                    }
-                    on_the_wire(config, lookup.in_use(record.id))
-                });
-                match MessageFormat::of_produce(version) {
-                    None => {
-                        let stamp = sent.batch.stamp.unwrap_or(ProducerStamp::NONE);
-                        let mut batch = BatchEncoder::begin(out, stamp);
-                        records.for_each(|record| batch.push(&record));
-                        batch.finish()
-                    }
-                    Some(format) => {
-                        let mut set = MessageSetEncoder::begin(out, format);
-                        records.for_each(|record| set.push(&record));
-                        set.finish()
-                    }
-                }
+                let records = || {
+                    list.iter().enumerate().map(|(n, record)| {
+                        if let Some(later) = list.get(n + PREFETCH_AHEAD) {
+                            lookup.prefetch(later.id, later.bytes as usize);
+                        }
+                        on_the_wire(config, lookup.in_use(record.id))
+                    })
+                };
+                encoding.put(out, sent.batch.stamp, records);
             });
         }
     }
@@ -124,4 +109,11 @@ pub(super) fn produce(
     let (api, largest) = (ApiKey::Produce, largest_produce_answer(sent.len(), records));
     let expected = Expected { correlation_id, api, version, largest };
     (frame, (config.request_required_acks != 0).then_some(expected))
+}
+
+/// The version in which batches are sent to a broker that offers these.
+pub(super) fn produce_version(versions: Versions, sent: &[InFlightBatch]) -> i16 {
+    let ids_known = sent.iter().all(|sent| !sent.topic_id.is_nil());
+    // A broker that was upgraded a moment ago may offer what the metadata in hand cannot serve.
+    if ids_known { versions.produce } else { versions.produce.min(produce::BY_TOPIC_ID - 1) }
 }

@@ -21,6 +21,7 @@ use super::ledger::{Ledger, number};
 use super::*;
 use crate::producer::broker::request_bytes;
 use crate::protocol::init_producer_id::InitProducerIdResponse;
+use crate::protocol::record_batch::BATCH_OVERHEAD;
 use crate::queue::stamps::Stamp;
 use crate::seeded_bug::{self, BUGS, Bug, is_seeded};
 use std::cmp::Reverse;
@@ -117,6 +118,8 @@ struct Sim {
     idempotent: bool,
     /// Topics are named by their ids, as from Produce v13 on.
     by_id: bool,
+    /// Batches are compressed.
+    compresses: bool,
     /// Killed in the middle of giving a batch other numbers.
     torn: bool,
     /// Brokers refuse batches, or parts of them, for good.
@@ -640,6 +643,17 @@ impl Sim {
         Ok(())
     }
 
+    /// What a request's batches take once they are compressed, each by a factor of its own; nothing without compression.
+    fn compressed_sizes(&self, request: RequestId, sent: &[InFlightBatch]) -> Vec<usize> {
+        let sent = sent.iter().filter(|_| self.compresses);
+        sent.zip(0..)
+            .map(|(sent, place)| {
+                let percent = (request.0 * 31 + place).wrapping_mul(0x9e37_79b9) % 101;
+                BATCH_OVERHEAD + sent.batch.bytes * percent as usize / 100
+            })
+            .collect()
+    }
+
     fn send(&mut self, conn: ConnId, request: RequestId) -> Result<(), String> {
         let sent = self.producer.request(conn, request);
         if sent.is_empty() {
@@ -647,6 +661,9 @@ impl Sim {
         }
         let mut partitions = HashSet::new();
         let mut batches = Vec::new();
+        let sizes = self.compressed_sizes(request, sent);
+        self.producer.handle_encoded(conn, request, &sizes);
+        let sent = self.producer.request(conn, request);
         let bytes = request_bytes(sent);
         let parts: Vec<bool> = sent.iter().map(|sent| sent.batch.is_part()).collect();
         for sent in sent {

@@ -149,6 +149,10 @@ impl Stage {
     }
 
     pub fn log(&mut self, topic: TopicId, key: Option<&[u8]>) -> u64 {
+        self.log_sized(topic, key, 100)
+    }
+
+    pub fn log_sized(&mut self, topic: TopicId, key: Option<&[u8]>, bytes: u32) -> u64 {
         let id = self.next_record;
         self.next_record += 1;
         let record = NewRecord {
@@ -157,7 +161,7 @@ impl Stage {
                 id: RecordId(id),
                 key_hash: key.map(partitioner::key_hash),
                 partition: None,
-                bytes: 100,
+                bytes,
                 born: self.now,
             },
         };

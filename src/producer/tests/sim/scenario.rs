@@ -78,6 +78,7 @@ impl Sim {
             files: vec![0],
             idempotent,
             by_id: pick(&mut random, &[0, 1]) == 1,
+            compresses: seed.is_multiple_of(3),
             torn: false,
             refusals,
             cluster: Cluster {

@@ -1,0 +1,166 @@
+//! Which codec a request gets, and the memory that codecs need.
+
+use super::super::context::Context;
+use super::super::lua::log::Level;
+use crate::config::Config;
+use crate::protocol::compression::{Codec, Compressor, put_compressed_batch, put_compressed_set};
+use crate::protocol::message_set::{MessageFormat, MessageSetEncoder};
+use crate::protocol::record_batch::{BatchEncoder, ProducerStamp};
+use crate::record::Record;
+
+/// The compression of one producer's batches.
+pub(super) struct Compression {
+    /// By preference.
+    codecs: Vec<Codec>,
+    compressor: Compressor,
+    /// What the batches of the last request came to, in their order.
+    sizes: Vec<usize>,
+    was_told: bool,
+}
+
+/// How the records of one request are encoded.
+pub(super) struct Encoding<'a> {
+    /// `None` where the request has record batches.
+    format: Option<MessageFormat>,
+    codec: Option<(&'a mut Compressor, Codec)>,
+    sizes: &'a mut Vec<usize>,
+}
+
+impl Compression {
+    pub fn new(config: &Config) -> Compression {
+        let level = Some(config.compression_level).filter(|level| *level >= 0);
+        Compression {
+            codecs: config.compression_codec.0.clone(),
+            compressor: Compressor::new(level),
+            sizes: Vec::new(),
+            was_told: false,
+        }
+    }
+
+    /// The first codec that is taken in this version of Produce.
+    fn codec(&self, produce_version: i16) -> Option<Codec> {
+        self.codecs.iter().copied().find(|codec| codec.is_taken_in(produce_version))
+    }
+
+    /// Says, once, that a broker does not take the codec that was wanted.
+    pub fn tell(&mut self, cx: &Context<'_>, address: &str, produce_version: i16) {
+        let codec = self.codec(produce_version);
+        let Some(wanted) = self.codecs.first().filter(|wanted| Some(**wanted) != codec) else {
+            return;
+        };
+        if std::mem::replace(&mut self.was_told, true) {
+            return;
+        }
+        let text = format_args!(
+            "broker {address} does not take {} (Produce v{produce_version}; it needs Kafka 2.1): batches for it, and for \
+             others like it, are {} (compression_codec)",
+            wanted.name(),
+            match codec {
+                Some(codec) => format!("compressed with {}", codec.name()),
+                None => "not compressed".to_owned(),
+            }
+        );
+        cx.log(Level::Notice, "codec", "", text);
+    }
+
+    /// For a request in this version of Produce.
+    pub fn encoding(&mut self, produce_version: i16) -> Encoding<'_> {
+        let codec = self.codec(produce_version);
+        Encoding {
+            format: MessageFormat::of_produce(produce_version),
+            codec: codec.map(|codec| (&mut self.compressor, codec)),
+            sizes: &mut self.sizes,
+        }
+    }
+
+    /// What the batches of the request that was encoded last came to, in their order; none without compression.
+    pub fn take_sizes(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.sizes)
+    }
+}
+
+impl Encoding<'_> {
+    /// Appends the records of one partition, which `records` gives as often as it is asked.
+    pub fn put<'r, R: Iterator<Item = Record<'r>>>(
+        &mut self,
+        out: &mut Vec<u8>,
+        stamp: Option<ProducerStamp>,
+        records: impl Fn() -> R,
+    ) {
+        let start = out.len();
+        let stamp = stamp.unwrap_or(ProducerStamp::NONE);
+        let Some((compressor, codec)) = &mut self.codec else {
+            return put_plain(out, self.format, stamp, records());
+        };
+        let is_compressed = match self.format {
+            None => put_compressed_batch(out, stamp, (compressor, *codec), &records),
+            Some(format) => put_compressed_set(out, format, (compressor, *codec), &records),
+        };
+        if !is_compressed {
+            put_plain(out, self.format, stamp, records());
+        }
+        self.sizes.push(out.len() - start);
+    }
+}
+
+fn put_plain<'r>(
+    out: &mut Vec<u8>,
+    format: Option<MessageFormat>,
+    stamp: ProducerStamp,
+    records: impl Iterator<Item = Record<'r>>,
+) {
+    match format {
+        None => {
+            let mut batch = BatchEncoder::begin(out, stamp);
+            records.for_each(|record| batch.push(&record));
+            batch.finish();
+        }
+        Some(format) => {
+            let mut set = MessageSetEncoder::begin(out, format);
+            records.for_each(|record| set.push(&record));
+            set.finish();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Value;
+
+    fn compression(codecs: &str) -> Compression {
+        let text = |text: &str| Value::Text(text.as_bytes().to_vec());
+        let entries = [("metadata_broker_list", text("b:1")), ("compression_codec", text(codecs))];
+        let entries = entries.map(|(key, value)| (key.to_owned(), value));
+        Compression::new(&Config::parse(&entries, "/prefix").unwrap())
+    }
+
+    #[test]
+    fn the_first_codec_is_used_that_the_broker_takes() {
+        let codec = |codecs, produce_version| compression(codecs).codec(produce_version);
+        assert_eq!(codec("none", 13), None);
+        assert_eq!(codec("zstd,lz4", 13), Some(Codec::Zstd));
+        assert_eq!(codec("zstd,lz4", 6), Some(Codec::Lz4));
+        assert_eq!(codec("zstd", 6), None);
+        assert_eq!(codec("snappy,zstd", 7), Some(Codec::Snappy));
+    }
+
+    #[test]
+    fn the_size_of_each_batch_is_known_once_and_none_without_a_codec() {
+        let record = || std::iter::once(Record::new(0, None, Some(&[b'x'; 1000])));
+        let mut compression = compression("lz4,gzip");
+        for version in [0, 2, 13] {
+            let mut out = Vec::new();
+            let mut encoding = compression.encoding(version);
+            encoding.put(&mut out, None, record);
+            encoding.put(&mut out, None, record);
+            let sizes = compression.take_sizes();
+            assert_eq!(sizes, [out.len() / 2; 2]);
+            assert!(out.len() < 300);
+            assert!(compression.take_sizes().is_empty());
+        }
+        let mut plain = self::compression("none");
+        plain.encoding(13).put(&mut Vec::new(), None, record);
+        assert!(plain.take_sizes().is_empty());
+    }
+}
