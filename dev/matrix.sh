@@ -2,7 +2,8 @@
 # lkfk with real brokers of all ages: matrix.sh [VERSION...], without arguments all of VERSIONS. With
 # each: a thousand messages and back; a thousand more while the broker is killed and started again; two
 # hundred from a producer that is told the version instead of asking for it, and where there is SCRAM, two
-# hundred from one that authenticates. Every message must arrive, in the partition that its key gives, in
+# hundred from one that authenticates. With each codec that the version takes a batch of a thousand and batches of one, of
+# 1 byte to 1 MiB, are read back by kcat and by Java's consumer of that release. Every message must arrive, in the partition that its key gives, in
 # order, and with its time where Kafka keeps that. Where brokers know idempotent producers, the model of a broker
 # that the simulation trusts must give the answers that they give (rules: how many were compared). Prints a
 # table, and fails unless all of it is as it must be. LKFK_CPATH, when set, is the directory of the lkfk.so to test; else it is built.
@@ -25,6 +26,9 @@ MESSAGES=1000
 SECONDS_OF_LOAD=4
 UNASKED=200
 AUTHENTICATED=200
+CODEC_BATCH=1000
+# Bytes of the messages that follow, each a batch by itself.
+CODEC_SIZES='1 2 63 1000 10000 100000 1000000 1048576'
 SASL_USER=matrix
 SASL_PASSWORD=open-sesame
 
@@ -37,7 +41,8 @@ check_version() {
   mkdir -p "$STAGE/matrix"
   dev/kafka.sh fetch "$version"
   begun=$EPOCHREALTIME
-  dev/kafka.sh start "$BROKER" "$version" "--sasl=$SASL_USER:$SASL_PASSWORD"
+  dev/kafka.sh start "$BROKER" "$version" "--sasl=$SASL_USER:$SASL_PASSWORD" \
+    message.max.bytes=8388608 replica.fetch.max.bytes=8388608
   dev/kafka.sh topic "$BROKER" matrix "$PARTITIONS"
   BOOTSTRAP=$(sed -n 's/^BOOTSTRAP=//p' "$STAGE/kafka/$BROKER/env")
 
@@ -54,6 +59,7 @@ check_version() {
     rules=$("$RULES" "$BOOTSTRAP" rules "$version")
     tell rules "${rules%% *}"
   fi
+  timed codecs check_codecs "$produce"
   sasl=$(sed -n 's/^SASL=//p' "$STAGE/kafka/$BROKER/env")
   if [[ -n $sasl ]]; then
     BOOTSTRAP=$sasl
@@ -101,6 +107,29 @@ check_unasked() {
   [[ $CONNECTION == *"Produce v$1, not asked"* ]] || die "not told but asked: $CONNECTION"
 }
 
+# check_codecs PRODUCE: each codec that this version of Produce takes; zstd gives way to gzip where it is not taken.
+check_codecs() {
+  local codec topic wanted stored read
+  for codec in gzip snappy lz4 zstd; do
+    topic=codec-$codec wanted=$codec
+    if [[ $codec == zstd ]]; then wanted+=,gzip; fi
+    dev/kafka.sh topic "$BROKER" "$topic" 1
+    start_nginx "topics={'$topic'}" "compression_codec='$wanted'" "batch_num_messages=$CODEC_BATCH" \
+      message_max_bytes=2000000 batch_size=4000000 queue_buffering_max_ms=1000
+    if [[ $codec == zstd ]] && (( $1 < 7 )); then codec=gzip; fi
+    get "/log_sizes?topic=$topic&batch=$CODEC_BATCH&sizes=${CODEC_SIZES// /,}"
+    stop_nginx
+    stored=$(dev/kafka.sh codecs "$BROKER" "$topic" | cut -d ' ' -f 1 | xargs)
+    # What is a byte or two is sent as it is.
+    [[ $stored == "$codec none" || $stored == "none $codec" ]] || die "$topic: stored with $stored"
+    for read in consume read; do
+      dev/kafka.sh "$read" "$BROKER" "$topic" '%k %S:%s\n' >"$STAGE/matrix/records"
+      luajit dev/matrix/judge_sizes.lua "$CODEC_BATCH" "$CODEC_SIZES" <"$STAGE/matrix/records" ||
+        die "$topic, by $read"
+    done
+  done
+}
+
 check_authenticated() {
   local before=$(( 2 * MESSAGES + UNASKED ))
   get "/log?from=$(( before + 1 ))&to=$(( before + AUTHENTICATED ))"
@@ -145,6 +174,7 @@ init_worker_by_lua_block {
 server {
   include listen.conf;
   location = /log { content_by_lua_block { require("matrix").log() } }
+  location = /log_sizes { content_by_lua_block { require("matrix").log_sizes() } }
   location = /flush { content_by_lua_block { require("matrix").flush() } }
 }
 CONF
@@ -188,13 +218,13 @@ tell() {
 
 # row VERSION: what was found out; what was not is missing.
 row() {
-  local produce='' round_trip='' restart='' doubled='' unasked='' rules='' sasl='' total='' key value
+  local produce='' round_trip='' restart='' doubled='' unasked='' rules='' codecs='' sasl='' total='' key value
   while IFS='=' read -r key value; do
     printf -v "$key" %s "$value"
   done < <(cat "$STAGE/matrix/$1" 2>/dev/null)
-  printf '  %-10s%8s%12s%12s%12s%10s%8s%10s%10s' "$1" "${produce:+v$produce}" "$(seconds "$round_trip")" \
-    "$(seconds "$restart")" "${doubled:--}" "$(seconds "$unasked")" "${rules:--}" "$(seconds "$sasl")" \
-    "$(seconds "$total")"
+  printf '  %-10s%8s%12s%12s%12s%10s%8s%10s%10s%10s' "$1" "${produce:+v$produce}" "$(seconds "$round_trip")" \
+    "$(seconds "$restart")" "${doubled:--}" "$(seconds "$unasked")" "${rules:--}" "$(seconds "$codecs")" \
+    "$(seconds "$sasl")" "$(seconds "$total")"
 }
 
 seconds() {
@@ -218,7 +248,8 @@ for version in $wanted; do
   grep -q "^$version " <<<"$VERSIONS" || die "no $version among $(cut -d ' ' -f 1 <<<"$VERSIONS" | xargs)"
 done
 failed=0
-printf '  %-10s%8s%12s%12s%12s%10s%8s%10s%10s\n' Kafka Produce 'round trip' restart duplicates unasked rules SASL all
+printf '  %-10s%8s%12s%12s%12s%10s%8s%10s%10s%10s\n' \
+  Kafka Produce 'round trip' restart duplicates unasked rules codecs SASL all
 for version in $wanted; do
   if [[ -t 1 ]]; then printf '%s  %s ...%s\r' "$DIM" "$version" "$PLAIN"; fi
   spawn "$STAGE/log/$version" dev/matrix.sh --one "$version"

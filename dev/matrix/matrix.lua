@@ -1,11 +1,12 @@
 -- What the matrix's nginx does: logs numbered messages, all at once or over some seconds.
 
 local kfk = require "lkfk.kfk"
+local sizes = require "sizes"
 
 local ngx = ngx
 local say, sleep, var = ngx.say, ngx.sleep, ngx.var
 local rep = string.rep
-local error, tonumber = error, tonumber
+local error, ipairs, tonumber = error, ipairs, tonumber
 
 local FLUSH_TIMEOUT = 60
 
@@ -47,6 +48,21 @@ function _M.flush()
     local ok, err = kfk.flush(FLUSH_TIMEOUT)
     if not ok then
         fail(err)
+    end
+end
+
+
+-- /log_sizes?topic=t&batch=1000&sizes=1,100: so many messages at once, then each of those sizes.
+function _M.log_sizes()
+    local all = sizes.messages(tonumber(var.arg_batch), var.arg_sizes)
+    for number, message in ipairs(all) do
+        local ok, err = kfk.log(var.arg_topic, message.key, message.payload)
+        if ok and number >= tonumber(var.arg_batch) then
+            ok, err = kfk.flush(FLUSH_TIMEOUT)
+        end
+        if not ok then
+            return fail("message ", number, ": ", err)
+        end
     end
 end
 
