@@ -20,8 +20,11 @@ ROUNDS=3
 LINGER=100         # ms
 BURST_LINGER=500   # ms, with bursts of one key, on so many partitions
 BURST_PARTITIONS=4
+CODECS='lz4 zstd'
+CODEC_LEVEL=1
 WRK=(-t1 -c32 -d4s)
 
+CODEC_ROW='%-15s%-6s   %6.0f ns %5.0f ns     %5.0f B %6.0f\n'
 BURST_ROW='%-15s        %6.0f ns %5.0f ns %5.0f ns\n'
 HEADER='                            paced, 50,000 msg/s          flat out          requests/s, p99
 producer        Kafka   in log()     loop  process     msg/s  process   without           with         ratio'
@@ -29,10 +32,12 @@ ROW='%-15s %-6s %6.0f ns %5.0f ns %5.0f ns  %8s %5.0f ns  %5s %5.1f ms  %5s %5.1
 
 # --- One producer ---
 
-# open_row PRODUCER VERSION PARTITIONS LINGER: broker, topic and worker, all fresh.
+# open_row PRODUCER VERSION PARTITIONS LINGER [CODEC]: broker, topic and worker, all fresh.
 open_row() {
+  local codec=nil
+  if [[ -n ${5:-} ]]; then codec="'$5', $CODEC_LEVEL"; fi
   open_broker "$2" bench "$3"
-  open_worker "require('producers').start('$1', '$BOOTSTRAP', $4)" "
+  open_worker "require('producers').start('$1', '$BOOTSTRAP', $4, $codec)" "
   location = /pace { content_by_lua_file \"$ROOT/dev/bench/pace.lua\"; }
   location = /without { return 200 'hello, world\n'; }
   location = /with { return 200 'hello, world\n'; log_by_lua_block { require('access').log() } }
@@ -65,11 +70,13 @@ median() {
 
 # --- Measurements ---
 
-# pace N RATE [idle]: one run, see read_run. CORES is what the broker used. BURSTS=1: each tick has one key.
+# pace N RATE [idle]: one run, see read_run. CORES is what the broker used. BURSTS=1: each tick has one key. LINES=1: log
+# lines.
 pace() {
   local began=$EPOCHREALTIME ticks
   ticks=$(ticks_of "$BROKER")
-  get "/pace?topic=bench&n=$1&rate=$2&keys=$KEYS&idle=${3:+1}&bursts=${BURSTS:-}" >"$STAGE/run"
+  get "/pace?topic=bench&n=$1&rate=$2&keys=$KEYS&idle=${3:+1}&bursts=${BURSTS:-}&lines=${LINES:-}" \
+    >"$STAGE/run"
   read_run "$STAGE/run"
   CORES=$(calculate "($(ticks_of "$BROKER") - $ticks) / 100 / $(since "$began")")
   if [[ -z ${3:-} ]]; then LOGGED=$(( LOGGED + $1 )); fi
@@ -195,6 +202,50 @@ bursts() {
   fi
 }
 
+# measure_codec PRODUCER CODEC: a line about compressed access-log lines. What it takes in the broker's log is what it took
+# on the wire, but for the requests' headers.
+measure_codec() {
+  local LINES=1 round batches=0 bytes=0 codec count size
+  progress "$1, $2: starting"
+  open_row "$1" default "$PARTITIONS" "$LINGER" "$2"
+  progress "$1, $2: warming up"
+  pace 200000 "$RATE"
+  : >"$SAMPLES"
+  progress "$1, $2: waiting until the machine is quiet"
+  await_quiet
+  for (( round = 1; round <= ROUNDS; round++ )); do
+    progress "$1, $2: round $round of $ROUNDS"
+    paced_round
+  done
+  progress
+  while read -r codec count size; do
+    [[ $codec == "$2" ]] || die "$1 stored $count batches with $codec instead of $2"
+    batches=$(( batches + count )) bytes=$(( bytes + size ))
+  done < <(LKFK_KAFKA_DATA=$LKFK_SHM/kafka dev/kafka.sh codecs bench bench)
+  # shellcheck disable=SC2059 # a constant
+  printf "$CODEC_ROW" "$1" "$2" "$(median loop)" "$(median process)" \
+    "$(calculate "$bytes / $LOGGED")" "$(calculate "$LOGGED / $batches")"
+  CODEC_PROCESS[$1 $2]=$(median process) CODEC_BYTES[$1 $2]=$(calculate "$bytes / $LOGGED")
+  close_row
+}
+
+codecs() {
+  local -A CODEC_PROCESS=() CODEC_BYTES=()
+  local codec producer
+  printf '\nAccess-log lines of some 300 bytes, level %s, 50,000 msg/s\n' "$CODEC_LEVEL"
+  printf '%-15s%-6s   %9s %8s %11s %6s\n' producer codec loop process 'in the log' /batch
+  for codec in $CODECS; do
+    for producer in lkfk librdkafka; do
+      if installed "$producer" || [[ $producer == lkfk ]]; then measure_codec "$producer" "$codec"; fi
+    done
+    if [[ -n ${CODEC_PROCESS[librdkafka $codec]:-} ]]; then
+      printf '%s: the whole process takes %.2f of what it takes with librdkafka, and the log %.2f.\n' "$codec" \
+        "$(calculate "${CODEC_PROCESS[lkfk $codec]} / ${CODEC_PROCESS[librdkafka $codec]}")" \
+        "$(calculate "${CODEC_BYTES[lkfk $codec]} / ${CODEC_BYTES[librdkafka $codec]}")"
+    fi
+  done
+}
+
 installed() {
   case $1 in
     lua-nginx-kafka)
@@ -269,4 +320,5 @@ for row in "${ROWS[@]}"; do
 done
 explain
 bursts
+codecs
 if (( FAILED )); then die 'lkfk lost or duplicated messages'; fi

@@ -3,6 +3,8 @@
 -- acknowledged, and answers with KEY=VALUE lines: nanoseconds a message, messages a second.
 --
 -- With bursts=1 the messages of a tick all have one key, and those of the next tick the next key.
+-- With lines=1 they are lines as an access log has them instead, all different, of some 300 bytes.
+--
 -- With idle=1 it does the same and logs nothing: the control run. With run=ID all payloads differ:
 -- they say run, key and how many messages of this key came before.
 --
@@ -24,6 +26,7 @@ local MOST_IN_A_TICK = 5000
 local args = ngx.req.get_uri_args()
 local n, rate, key_count = tonumber(args.n), tonumber(args.rate), tonumber(args.keys)
 local topic, run, idle, bursts_of_a_key = args.topic, args.run, args.idle == "1", args.bursts == "1"
+local as_lines = args.lines == "1"
 
 local key_names = {}
 for i = 0, key_count - 1 do
@@ -40,6 +43,32 @@ end
 local keys, payloads = {}, {}
 for i = 1, MOST_IN_A_TICK do
   keys[i], payloads[i] = key_names[i % key_count], padding
+end
+
+
+-- A line of JSON about a made-up request.
+local random = math.random
+
+
+local LINE = '{"time":"2026-01-01T%02d:%02d:%02d+00:00","remote_addr":"10.%d.%d.%d",'
+  .. '"request_id":"%08x%08x","method":"%s","uri":"/api/v2/items/%d","status":%d,'
+  .. '"body_bytes_sent":%d,"request_time":%.3f,"upstream":"10.1.%d.%d:8080",'
+  .. '"user_agent":"Mozilla/5.0 (X11; Linux x86_64) Firefox/%d.0"}'
+
+
+local function access_line()
+  return LINE:format(random(0, 23), random(0, 59), random(0, 59), random(0, 255), random(0, 255),
+                     random(0, 255), random(0, 2 ^ 31 - 1), random(0, 2 ^ 31 - 1),
+                     random(10) > 8 and "POST" or "GET", random(1, 50000),
+                     random(20) > 19 and 404 or 200, random(200, 20000), random() ^ 4,
+                     random(0, 3), random(1, 250), random(100, 140))
+end
+
+
+if as_lines then
+  for i = 1, MOST_IN_A_TICK do
+    payloads[i] = access_line()
+  end
 end
 
 
@@ -65,10 +94,10 @@ local function make(first, count)
 end
 
 
--- Logs them; returns how many were taken before the first refusal.
-local function burst(log, count)
+-- Logs those behind `at`; returns how many were taken before the first refusal.
+local function burst(log, at, count)
   for i = 1, count do
-    if not log(topic, keys[i], payloads[i]) then
+    if not log(topic, keys[at + i], payloads[at + i]) then
       return i - 1
     end
   end
@@ -96,8 +125,10 @@ local function send()
     elseif bursts_of_a_key then
       keys, ticks = ticks_of[ticks % key_count], ticks + 1
     end
+    local at = as_lines and sent % (MOST_IN_A_TICK - 200) or 0
+    due = min(due, MOST_IN_A_TICK - at)
     local from = thread()
-    local taken = idle and due or burst(log, due)
+    local taken = idle and due or burst(log, at, due)
     local took = thread() - from
     spent = spent + took
     if not idle then

@@ -1,5 +1,5 @@
 -- The producers that are compared, behind one interface, with equal settings:
---   start(name, brokers, linger_ms)
+--   start(name, brokers, linger_ms[, codec, level])
 --                          once in each worker; the rest belongs to what was started
 --   log(topic, key, payload) -> true | nil, err
 --   tend()                 what a producer wants done now and then on the event loop
@@ -16,7 +16,7 @@ local BATCH, TIMEOUT_MS, QUEUE = 500, 60000, 100000
 local starters = {}
 
 
-function starters.lkfk(brokers, linger_ms)
+function starters.lkfk(brokers, linger_ms, codec, level)
   local kfk = require "lkfk.kfk"
   assert(kfk.init {
     metadata_broker_list = brokers,
@@ -26,6 +26,8 @@ function starters.lkfk(brokers, linger_ms)
     message_timeout_ms = TIMEOUT_MS,
     queue_buffering_max_messages = QUEUE,
     queue_buffering_max_kbytes = 65536,
+    compression_codec = codec,
+    compression_level = level,
     queue_path = getenv "LKFK_SHM",
     backpath = getenv "LKFK_STAGE" .. "/backup",
   })
@@ -78,7 +80,7 @@ local RDKAFKA = [[
   int rd_kafka_outq_len(rd_kafka_t *);
 ]]
 
-starters.librdkafka = function(brokers, linger_ms)
+starters.librdkafka = function(brokers, linger_ms, codec, level)
   local ffi = require "ffi"
   ffi.cdef(RDKAFKA)
   local PRODUCER, ANY_PARTITION, COPY = 0, -1, 2
@@ -92,6 +94,8 @@ starters.librdkafka = function(brokers, linger_ms)
     ["linger.ms"] = linger_ms,
     ["message.timeout.ms"] = TIMEOUT_MS,
     ["queue.buffering.max.messages"] = QUEUE,
+    ["compression.codec"] = codec or "none",
+    ["compression.level"] = level or -1,
   } do
     if lib.rd_kafka_conf_set(conf, name, tostring(value), reason, 256) ~= 0 then
       error(ffi.string(reason))
@@ -129,8 +133,8 @@ end
 local _M = {}
 
 
-function _M.start(name, brokers, linger_ms)
-  for key, value in pairs(starters[name](brokers, linger_ms)) do
+function _M.start(name, ...)
+  for key, value in pairs(starters[name](...)) do
     _M[key] = value
   end
 end
