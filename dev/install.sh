@@ -13,6 +13,7 @@ luajit2 luajit
 lua-busted
 lua-check
 luarocks
+openssl
 shellcheck
 kcat
 strace

@@ -10,7 +10,11 @@
 #                                    server.properties, --... goes to the format tool
 #                                    (--add-scram=...). --sasl=USER:PASSWORD adds a listener that wants
 #                                    authentication, SASL in env: with SCRAM, or PLAIN. Brokers before
-#                                    0.10.2 have none. Started again, it keeps ports, properties and data
+#                                    0.10.2 have none. --tls=DIR adds listeners with the certificates that
+#                                    dev/kafka/certificates.sh made there: TLS_NAME with each of a
+#                                    broker's, MTLS that wants one of a client, TLS_OLD with TLS 1.1 alone,
+#                                    SASL_SSL with --sasl. Started again, it keeps ports, properties and
+#                                    data
 #   cluster NAME PORT PORT... [KEY=VALUE ...]
 #                                    one cluster of as many nodes, NAME-1, NAME-2 and so on, each a
 #                                    NAME to the verbs below and to start. All hold all records; one
@@ -132,13 +136,14 @@ value() {
 }
 
 start() {
-  local name=$1 version='' lines=() options=() sasl='' argument dir pid
+  local name=$1 version='' lines=() options=() sasl='' tls='' argument dir pid
   shift
   dir=$(broker_dir "$name")
   if [[ ${1:-} =~ ^[0-9]+\.[0-9.]+$ ]]; then version=$1; shift; fi
   for argument in "$@"; do
     case $argument in
       --sasl=*:*) sasl=${argument#*=} ;;
+      --tls=*) tls=${argument#*=} ;;
       --*=*) options+=("$argument") ;;
       *=*) lines+=("$argument") ;;
       *) usage ;;
@@ -162,6 +167,7 @@ start() {
         options+=("--add-scram=$argument=[name=${sasl%%:*},password=${sasl#*:}]")
       done
     fi
+    if [[ -n $tls ]]; then add_tls "$dir" "$tls" "$sasl"; fi
     if (( ${#lines[@]} )); then printf '%s\n' "${lines[@]}" >>"$dir/server.properties"; fi
     if ! before "$version" 3; then format "$dir" "$version" "${options[@]}"; fi
   fi
@@ -194,13 +200,20 @@ write_env() {
 
 # --- Authentication ---
 
-# add_sasl DIR USER PASSWORD: one more listener, and who PLAIN lets in there.
-add_sasl() {
+# add_listener DIR NAME PROTOCOL: one more; its address is NAME in env.
+add_listener() {
   local address
   free_port; address=127.0.0.1:$PORT
-  echo "SASL=$address" >>"$1/env"
-  sed -i "s,^\(listeners=.*\|advertised.listeners=.*\)$,\1\,SASL_PLAINTEXT://$address,
-    s,^\(listener.security.protocol.map=.*\)$,\1\,SASL_PLAINTEXT:SASL_PLAINTEXT," "$1/server.properties"
+  echo "$2=$address" >>"$1/env"
+  sed -i "s,^\(listeners=.*\|advertised.listeners=.*\)$,\1\,$2://$address,
+    s,^\(listener.security.protocol.map=.*\)$,\1\,$2:$3," "$1/server.properties"
+}
+
+# add_sasl DIR USER PASSWORD: who PLAIN lets in at the listeners that want authentication. Those before 0.10.2 know no
+# names of listeners but those of protocols.
+add_sasl() {
+  add_listener "$1" SASL_PLAINTEXT SASL_PLAINTEXT
+  echo "SASL=127.0.0.1:$PORT" >>"$1/env"
   echo "sasl.enabled.mechanisms=PLAIN,${SCRAM// /,}" >>"$1/server.properties"
   cat >"$1/jaas.conf" <<JAAS
 KafkaServer {
@@ -208,6 +221,38 @@ KafkaServer {
   org.apache.kafka.common.security.scram.ScramLoginModule required;
 };
 JAAS
+}
+
+# add_tls DIR CERTIFICATES SASL: a listener for each certificate of a broker; one that wants a certificate; one that wants
+# authentication, where anybody may authenticate; one that has no version of TLS that is still in use.
+add_tls() {
+  local dir=$1 certificates=$2 file name names=(MTLS TLS_OLD)
+  for file in "$certificates"/broker-*.pem; do
+    name=${file##*/broker-}
+    name=${name%.pem}
+    names+=("TLS_${name^^}")
+  done
+  for name in "${names[@]}"; do add_listener "$dir" "$name" SSL; done
+  if [[ -n $3 ]]; then
+    add_listener "$dir" SASL_SSL SASL_SSL
+    names+=(SASL_SSL)
+  fi
+  for name in "${names[@]}"; do
+    file=$certificates/broker-good.pem
+    if [[ $name == TLS_* && $name != TLS_OLD ]]; then
+      file=${name#TLS_}
+      file=$certificates/broker-${file,,}.pem
+    fi
+    name=listener.name.${name,,}
+    printf '%s\n' "$name.ssl.keystore.type=PEM" "$name.ssl.keystore.location=$(property "$file")"
+  done >>"$dir/server.properties"
+  cat >>"$dir/server.properties" <<PROPERTIES
+listener.name.mtls.ssl.client.auth=required
+listener.name.mtls.ssl.truststore.type=PEM
+listener.name.mtls.ssl.truststore.location=$(property "$certificates/ca.pem")
+listener.name.tls_old.ssl.enabled.protocols=TLSv1.1
+listener.name.tls_old.ssl.protocol=TLSv1.1
+PROPERTIES
 }
 
 # add_user NAME VERSION USER PASSWORD: who SCRAM lets in, with ZooKeeper.

@@ -99,12 +99,12 @@ describe("failed_cb", function()
         assert.same({ { 300, "lkfk", 500, nginx.backpath, "function", DEAD[1] } }, seen(nginx))
     end)
 
-    it("is not given the password", function()
+    it("is not given passwords and private keys", function()
         for _, key in ipairs { "sasl_password", "sasl.password" } do
             local body = [[
                 local shown = { kfk.cf.sasl_username, "-" }
                 for name in pairs(kfk.cf) do
-                    if name:find("password") then
+                    if name:find("password") or name:find("key.pem") then
                         shown[2] = name
                     end
                 end
@@ -112,8 +112,10 @@ describe("failed_cb", function()
             ]]
             local nginx = start({
                 metadata_broker_list = DEAD, message_timeout_ms = 300,
-                security_protocol = "sasl_plaintext", sasl_mechanisms = "SCRAM-SHA-256",
+                security_protocol = "sasl_ssl", sasl_mechanisms = "SCRAM-SHA-256",
                 sasl_username = "nginx", [key] = "open-sesame",
+                ssl_certificate_pem = "certificate", ["ssl.key.pem"] = "key",
+                ssl_key_password = "sesame",
             }, "failed_cb = function(kfk, msg) " .. body .. " end")
             log(nginx, "cb-secret", 1, 1)
             await_failed(nginx, 1)

@@ -8,12 +8,16 @@ mod brokers;
 mod choices;
 mod keys;
 mod security;
+mod tls;
 mod value;
 
 pub use brokers::HostPort;
 pub use choices::{Callback, Codecs, Overflow, Replay, ReplayRate};
 pub use keys::{Config, KEYS, Key};
-pub use security::{Credentials, FEWEST_ITERATIONS, Mechanism, Secret, SecurityProtocol};
+pub use security::{
+    Credentials, FEWEST_ITERATIONS, Identification, Mechanism, Secret, SecurityProtocol,
+};
+pub use tls::{Pem, PemSource, TlsSettings};
 pub use value::Value;
 
 use std::path::{Path, PathBuf};
@@ -66,6 +70,13 @@ impl Config {
         for path in [&mut config.backpath, &mut config.queue_path] {
             *path = Path::new(prefix).join(&*path).components().collect();
         }
+        let Config { ssl_ca_location, ssl_certificate_location, ssl_key_location, .. } =
+            &mut config;
+        for path in [ssl_ca_location, ssl_certificate_location, ssl_key_location] {
+            if !path.as_os_str().is_empty() {
+                *path = Path::new(prefix).join(&*path).components().collect();
+            }
+        }
         config.check()?;
         Ok(config)
     }
@@ -108,6 +119,7 @@ impl Config {
                 self.backup_total_bytes, self.message_max_bytes,
             ));
         }
+        self.check_tls()?;
         self.check_security()?;
         for (low, high, names) in [
             (self.retry_backoff_ms, self.retry_backoff_max_ms, "retry_backoff"),
@@ -182,7 +194,7 @@ mod tests {
         for key in KEYS {
             let shown = match key.default {
                 shown @ ("true" | "false") => Value::Bool(shown == "true"),
-                "nil" | "{}" | "prefix" | "prefix .. \"/backup/\"" => continue,
+                "nil" | "{}" | "the system's" | "prefix" | "prefix .. \"/backup/\"" => continue,
                 _ if ["failed_cb", "partitioner", "enable_idempotence"].contains(&key.name) => {
                     continue;
                 }

@@ -70,6 +70,7 @@ stats! {
     batches_retried: Counter, "batches", "Batches that had to be sent again.";
     metadata_requests_sent: Counter, "requests", "Metadata requests that were sent.";
     connections_opened: Counter, "connections", "Connections that reached a broker.";
+    certificate_expires_s: Gauge, "seconds", "The time until the first certificate expires of those in use: the client certificate, and those that brokers have shown. It is 0 without TLS, and when one has expired.";
     connections_broken: Counter, "connections", "Connections that could not be made, or broke.";
     throttle_ms: Counter, "milliseconds", "The pauses that brokers imposed because a quota was used up, those of all brokers together.";
     wakeups: Counter, "times", "How often the driver thread was woken, or a timer was due.";

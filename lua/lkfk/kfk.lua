@@ -21,6 +21,7 @@ local ngx_log = ngx.log
 local ERR = ngx.ERR
 local WARN = ngx.WARN
 local concat = table.concat
+local gsub = string.gsub
 local error = error
 local getenv = os.getenv
 local getmetatable = getmetatable
@@ -118,7 +119,7 @@ end
 
 
 -- A configuration with the defaults that can be written down in Lua, for callbacks to read, and
--- perhaps to log: without the password.
+-- perhaps to log: without passwords and private keys.
 local function with_defaults(conf)
     local all = {}
     for name, text in pairs(core.defaults) do
@@ -129,7 +130,7 @@ local function with_defaults(conf)
         end
     end
     for name, value in pairs(conf) do
-        if name ~= "sasl_password" and name ~= "sasl.password" then
+        if not core.secrets[(gsub(name, "%.", "_"))] then
             all[name] = value
         end
     end

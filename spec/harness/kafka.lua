@@ -40,6 +40,20 @@ function Broker:start()
     local env = env_file(("%s/kafka/%s/env"):format(STAGE, self.name))
     self.bootstrap, self.pid, self.state = env.BOOTSTRAP, tonumber(env.PID), "up"
     self.sasl = env.SASL
+    -- Addresses of listeners, by name.
+    self.listeners = env
+end
+
+
+-- certificates() -> the directory that dev/kafka/certificates.sh filled, once.
+local made
+function Broker:certificates() -- luacheck: ignore 212
+    if made == nil then
+        made = STAGE .. "/certificates"
+        must { "mkdir", "-p", made }
+        must { (TOOL:gsub("kafka%.sh$", "kafka/certificates.sh")), made }
+    end
+    return made
 end
 
 

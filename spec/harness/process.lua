@@ -174,7 +174,7 @@ end
 
 function _M.env_file(path)
     local values = {}
-    for key, value in assert(read(path)):gmatch("([A-Z]+)=([^\n]*)") do
+    for key, value in assert(read(path)):gmatch("([A-Z_]+)=([^\n]*)") do
         values[key] = value
     end
     return values

@@ -1,6 +1,6 @@
 //! Whether and how connections authenticate: the keys of the security group, taken together.
 
-use super::security::{Credentials, Mechanism, Secret, SecurityProtocol};
+use super::security::{Credentials, Mechanism, Secret};
 use super::{Config, ConfigError};
 use crate::protocol::release::Release;
 
@@ -8,7 +8,7 @@ impl Config {
     /// What connections authenticate with, if they do.
     pub fn credentials(&self) -> Option<Credentials> {
         let mechanism = self.sasl_mechanisms?;
-        (self.security_protocol == SecurityProtocol::SaslPlaintext).then(|| Credentials {
+        self.security_protocol.has_sasl().then(|| Credentials {
             mechanism,
             username: self.sasl_username.clone(),
             password: self.sasl_password.clone(),
@@ -24,30 +24,35 @@ impl Config {
             ("sasl_username", !self.sasl_username.is_empty()),
             ("sasl_password", self.sasl_password != Secret::default()),
         ];
-        if self.security_protocol == SecurityProtocol::Plaintext {
+        let protocol = self.security_protocol;
+        if !protocol.has_sasl() {
             let Some((name, _)) = given.iter().find(|(_, given)| *given) else { return Ok(()) };
             return conflict(&format!(
-                "{name} is set, but nothing is authenticated with security_protocol = \
-                 \"plaintext\": set it to \"sasl_plaintext\""
+                "{name} is set, but nothing is authenticated with security_protocol = \"{}\": set it to \"{}\"",
+                protocol.name(),
+                protocol.and_sasl().name()
             ));
         }
         if let Some((name, _)) = given.iter().find(|(_, given)| !given) {
-            return conflict(&format!("security_protocol = \"sasl_plaintext\" needs {name}"));
+            return conflict(&format!("security_protocol = \"{}\" needs {name}", protocol.name()));
         }
         if self.sasl_username.contains('\0') {
             return conflict("sasl_username: no user's name has a NUL in it");
         }
-        if self.sasl_mechanisms == Some(Mechanism::Plain) && !self.insecure_plain {
+        let is_plain = self.sasl_mechanisms == Some(Mechanism::Plain);
+        if is_plain && !protocol.has_tls() && !self.insecure_plain {
             return conflict(
-                "sasl_mechanisms = \"PLAIN\" without TLS shows the password to whoever sees the network: \
-                 use \"SCRAM-SHA-256\" or \"SCRAM-SHA-512\", or allow it with insecure_plain = true",
+                "sasl_mechanisms = \"PLAIN\" without TLS shows the password to whoever sees the network: set \
+                 security_protocol to \"sasl_ssl\", use \"SCRAM-SHA-256\" or \"SCRAM-SHA-512\", or allow it with \
+                 insecure_plain = true",
             );
         }
         if !self.api_version_request && self.broker_version_fallback < Release::V0_10 {
-            return conflict(
-                "security_protocol = \"sasl_plaintext\" needs Kafka 0.10: set broker_version_fallback \
-                 to the brokers' release, or api_version_request = true",
-            );
+            return conflict(&format!(
+                "security_protocol = \"{}\" needs Kafka 0.10: set broker_version_fallback to the brokers' release, or \
+                 api_version_request = true",
+                protocol.name()
+            ));
         }
         Ok(())
     }
@@ -120,14 +125,43 @@ mod tests {
     }
 
     #[test]
-    fn protocols_with_tls_are_refused_by_that_reason() {
-        for protocol in ["ssl", "SASL_SSL"] {
-            let text = error(&[("security_protocol", protocol)]);
-            assert!(text.ends_with("which needs TLS: this version has none"), "{text}");
-        }
+    fn with_tls_a_password_may_be_sent_and_files_go_together() {
+        let mut entries = WHOLE.to_vec();
+        entries[0] = ("security.protocol", "SASL_SSL");
+        entries[1] = ("sasl_mechanism", "PLAIN");
+        let config = parse(&entries).unwrap();
+        assert!(config.credentials().is_some());
+        let tls = config.tls().unwrap();
+        assert!(tls.authorities.is_none() && tls.verifies && tls.identifies);
+        let text = error(&[("security_protocol", "ssl"), ("sasl_username", "nginx")]);
+        assert!(text.ends_with("set it to \"sasl_ssl\""), "{text}");
+        let text = error(&[("ssl_ca_location", "ca.pem")]);
+        assert_eq!(
+            text,
+            "ssl_ca_location is set, but security_protocol = \"plaintext\" has no TLS: set it to \"ssl\""
+        );
+        let ssl = ("security_protocol", "ssl");
+        let text = error(&[ssl, ("ssl_certificate_location", "a.pem")]);
+        assert!(text.ends_with("set ssl_key_location or ssl_key_pem"), "{text}");
+        let text = error(&[ssl, ("ssl_key_pem", "a key")]);
+        assert!(text.ends_with("set ssl_certificate_location or ssl_certificate_pem"), "{text}");
+        let text = error(&[ssl, ("ssl_ca_pem", "a"), ("ssl_ca_location", "b")]);
+        assert_eq!(text, "ssl_ca_location and ssl_ca_pem are both set: one of them has to go");
+        let tls = parse(&[ssl, ("ssl_ca_location", "ca.pem")]).unwrap().tls().unwrap();
+        let source = tls.authorities.unwrap().source;
+        assert_eq!(source, crate::config::PemSource::Path("/prefix/ca.pem".into()));
+    }
+
+    #[test]
+    fn a_mechanism_that_is_none_is_refused() {
         let text = error(&[("sasl_mechanisms", "GSSAPI")]);
         assert!(
             text.starts_with("sasl_mechanisms: expected \"PLAIN\", \"SCRAM-SHA-256\""),
+            "{text}"
+        );
+        let text = error(&[("security_protocol", "tls")]);
+        assert!(
+            text.contains("expected \"plaintext\", \"ssl\", \"sasl_plaintext\", \"sasl_ssl\""),
             "{text}"
         );
     }

@@ -3,7 +3,7 @@
 
 use super::brokers::HostPort;
 use super::choices::{self, Callback, Codecs, Overflow, Replay, ReplayRate};
-use super::security::{self, Mechanism, Secret, SecurityProtocol};
+use super::security::{self, Identification, Mechanism, Secret, SecurityProtocol};
 use super::value::{self, FromValue, Value};
 use crate::protocol::release::Release;
 use std::path::PathBuf;
@@ -26,6 +26,13 @@ pub struct Key {
     /// Type and range, in words.
     pub takes: fn() -> String,
     pub(super) set: fn(&mut Config, &Value) -> Result<(), String>,
+}
+
+impl Key {
+    /// Whether its value is not to be shown.
+    pub fn is_secret(&self) -> bool {
+        (self.takes)() == <Secret as FromValue>::takes(&())
+    }
 }
 
 /// Declares the structure, its defaults and the table of keys in one go. A row: what it does, then name: type = default,
@@ -224,18 +231,47 @@ keys! {
     }
 
     "Security" {
-        /// How brokers are spoken to: `"plaintext"` without authentication, `"sasl_plaintext"` after authentication. There
-        /// is no TLS in this version: whoever sees the network can read and change what is sent.
+        /// How brokers are spoken to: `"plaintext"`, `"ssl"` by TLS, `"sasl_plaintext"` after authentication, `"sasl_ssl"` by
+        /// TLS and after authentication. Without TLS whoever sees the network can read and change what is sent. TLS 1.2 and
+        /// 1.3 are spoken.
         security_protocol: SecurityProtocol = SecurityProtocol::Plaintext, "\"plaintext\"", ANY, "", [];
+        /// The certificates of the authorities that brokers' certificates are trusted for, in PEM: a file, or a directory of
+        /// files. Without it those of the system are trusted (`/etc/ssl/certs`, or what SSL_CERT_FILE and SSL_CERT_DIR name,
+        /// which nginx hands to its workers only with `env SSL_CERT_FILE;`). A broker's own certificate, if it is
+        /// self-signed, may stand here as well. A relative path lies below nginx's prefix, and nginx's workers must be able
+        /// to read the file. A file that has changed is read again with the next connection.
+        ssl_ca_location: PathBuf = PathBuf::new(), "the system's", ANY, "", ["ssl_cafile"];
+        /// The same certificates themselves, instead of a path to them.
+        ssl_ca_pem: Secret = Secret::default(), "nil", ANY, "", [];
+        /// The certificate that lkfk shows to brokers, in PEM, followed by those between it and its authority. It is
+        /// needed where brokers have `ssl.client.auth=required`. A certificate that is changed before it expires is used
+        /// from the next connection on; fourteen days before the end a warning begins.
+        ssl_certificate_location: PathBuf = PathBuf::new(), "nil", ANY, "", ["ssl_certfile"];
+        /// The same certificates themselves, instead of a path to them.
+        ssl_certificate_pem: Secret = Secret::default(), "nil", ANY, "", [];
+        /// The private key of that certificate, in PEM. nginx's workers, which are not root as a rule, must be able to read
+        /// it, and nobody else should be.
+        ssl_key_location: PathBuf = PathBuf::new(), "nil", ANY, "", ["ssl_keyfile"];
+        /// The same key itself, instead of a path to it. It is neither logged nor shown in an error, but Lua keeps a copy.
+        ssl_key_pem: Secret = Secret::default(), "nil", ANY, "", [];
+        /// The password of the private key, if it is encrypted (PKCS#8).
+        ssl_key_password: Secret = Secret::default(), "nil", ANY, "", ["ssl_password"];
+        /// Whether a broker's certificate must be for the host that is connected to, which is the name or address in
+        /// `metadata_broker_list` or in the broker's `advertised.listeners`. `"none"` takes any name, so that whoever has a
+        /// certificate of the same authority can pose as a broker; a warning at start says so.
+        ssl_endpoint_identification_algorithm: Identification = Identification::Https, "\"https\"", ANY, "", [];
+        /// Whether a broker has to show a certificate that is trusted at all. With false anybody can pose as a broker, read
+        /// what is sent, and take passwords; a warning at start says so.
+        enable_ssl_certificate_verification: bool = true, "true", ANY, "", [];
         /// How connections authenticate. SCRAM never sends the password, and has the broker show that it knows it, too;
         /// brokers have it from Kafka 0.10.2 on. What it sends is enough to try passwords out on, so let yours be long and
-        /// random. PLAIN sends the password itself, and needs `insecure_plain`.
+        /// random. PLAIN sends the password itself, and without TLS needs `insecure_plain`.
         sasl_mechanisms: Option<Mechanism> = None, "nil", ANY, "", ["sasl_mechanism"];
         /// The name of the user as whom connections authenticate.
         sasl_username: String = String::new(), "nil", value::Length(1, 255), "", [];
         /// The password of `sasl_username`. It is neither logged nor shown in an error.
         sasl_password: Secret = Secret::default(), "nil", ANY, "", [];
-        /// Lets PLAIN send the password though there is no TLS. Any host that poses as a broker gets it, too.
+        /// Lets PLAIN send the password without TLS. Any host that poses as a broker gets it, too.
         insecure_plain: bool = false, "false", ANY, "", [];
         /// How often a broker may have the password hashed for SCRAM, which costs processor time at each connection, on
         /// one more thread. Brokers of Kafka want 4,096 to 16,384. Fewer than 4,096 make a password easy to guess, and are

@@ -2,7 +2,7 @@
 //!
 //! A password is never printed: a [`Secret`] has no text, and an error about one does not show what was given.
 
-use super::value::{FromValue, Value, shown};
+use super::value::{FromValue, Value};
 use std::fmt;
 use zeroize::Zeroizing;
 
@@ -14,8 +14,82 @@ pub const FEWEST_ITERATIONS: u32 = 4096;
 pub enum SecurityProtocol {
     /// As they are.
     Plaintext,
+    /// By TLS.
+    Ssl,
     /// After authentication.
     SaslPlaintext,
+    /// By TLS, and after authentication.
+    SaslSsl,
+}
+
+impl SecurityProtocol {
+    const ALL: [Self; 4] = [Self::Plaintext, Self::Ssl, Self::SaslPlaintext, Self::SaslSsl];
+
+    /// Its name in Kafka's configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plaintext => "plaintext",
+            Self::Ssl => "ssl",
+            Self::SaslPlaintext => "sasl_plaintext",
+            Self::SaslSsl => "sasl_ssl",
+        }
+    }
+
+    /// Whether connections are encrypted.
+    pub const fn has_tls(self) -> bool {
+        matches!(self, Self::Ssl | Self::SaslSsl)
+    }
+
+    /// Whether connections authenticate by SASL.
+    pub const fn has_sasl(self) -> bool {
+        matches!(self, Self::SaslPlaintext | Self::SaslSsl)
+    }
+
+    /// The one that has both what this one has and what is asked for.
+    const fn with(tls: bool, sasl: bool) -> Self {
+        match (tls, sasl) {
+            (false, false) => Self::Plaintext,
+            (true, false) => Self::Ssl,
+            (false, true) => Self::SaslPlaintext,
+            (true, true) => Self::SaslSsl,
+        }
+    }
+
+    /// The same with SASL.
+    pub const fn and_sasl(self) -> Self {
+        Self::with(self.has_tls(), true)
+    }
+
+    /// The same with TLS.
+    pub const fn and_tls(self) -> Self {
+        Self::with(true, self.has_sasl())
+    }
+}
+
+/// Against what the name in a broker's certificate is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Identification {
+    /// The host that is connected to.
+    Https,
+    /// Nothing.
+    None,
+}
+
+impl FromValue for Identification {
+    type Bounds = ();
+    fn takes(_: &()) -> String {
+        "\"https\" or \"none\"".into()
+    }
+    fn from_value(value: &Value, _: &()) -> Result<Self, String> {
+        match value {
+            Value::Text(text) if text.eq_ignore_ascii_case(b"https") => Ok(Self::Https),
+            // Java's word for it is no word.
+            Value::Text(text) if text.is_empty() || text.eq_ignore_ascii_case(b"none") => {
+                Ok(Self::None)
+            }
+            _ => Err(value.to_string()),
+        }
+    }
 }
 
 /// Mechanisms of authentication.
@@ -81,21 +155,13 @@ impl fmt::Debug for Secret {
 impl FromValue for SecurityProtocol {
     type Bounds = ();
     fn takes(_: &()) -> String {
-        "\"plaintext\" or \"sasl_plaintext\"".into()
+        let names: Vec<_> = Self::ALL.iter().map(|one| format!("\"{}\"", one.name())).collect();
+        names.join(", ")
     }
     fn from_value(value: &Value, _: &()) -> Result<Self, String> {
-        match value {
-            Value::Text(text) if text.eq_ignore_ascii_case(b"plaintext") => Ok(Self::Plaintext),
-            Value::Text(text) if text.eq_ignore_ascii_case(b"sasl_plaintext") => {
-                Ok(Self::SaslPlaintext)
-            }
-            Value::Text(text)
-                if [&b"ssl"[..], b"sasl_ssl"].iter().any(|tls| text.eq_ignore_ascii_case(tls)) =>
-            {
-                Err(format!("\"{}\", which needs TLS: this version has none", shown(text)))
-            }
-            _ => Err(value.to_string()),
-        }
+        let Value::Text(text) = value else { return Err(value.to_string()) };
+        let named = |one: &Self| one.name().as_bytes().eq_ignore_ascii_case(text);
+        Self::ALL.into_iter().find(named).ok_or_else(|| value.to_string())
     }
 }
 
@@ -111,8 +177,8 @@ impl FromValue for Option<Mechanism> {
     }
 }
 
-/// Longest password, in bytes.
-const LONGEST_SECRET: usize = 4096;
+/// Longest password, or key in PEM, in bytes.
+const LONGEST_SECRET: usize = 65_536;
 
 impl FromValue for Secret {
     type Bounds = ();

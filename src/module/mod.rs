@@ -107,6 +107,9 @@ fn lkfk_core(lua: &Lua) -> mlua::Result<Table> {
         defaults.set(key.name, key.default)?;
     }
     core.set("defaults", defaults)?;
+    let secrets = KEYS.iter().filter(|key| key.is_secret());
+    let names = secrets.flat_map(|key| std::iter::once(&key.name).chain(key.aliases));
+    core.set("secrets", lua.create_table_from(names.map(|name| (*name, true)))?)?;
     callbacks::add_to(lua, &core)?;
     Ok(core)
 }

@@ -10,6 +10,8 @@ use super::frame_pool::FramePool;
 use super::handshake::{self, Handshake, Origin};
 use super::permits::ConnectionPermits;
 use super::sasl::{Authenticator, Lifetime};
+use super::stream::{self, FromBroker, ToBroker};
+use super::tls::Tls;
 use super::transport::Resolver;
 use super::{NetError, frame, transport};
 use crate::config::HostPort;
@@ -26,7 +28,6 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, BufReader};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{sleep, timeout};
@@ -50,6 +51,8 @@ pub struct Settings {
     pub frames: FramePool,
     /// How to find out what the broker speaks.
     pub handshake: Handshake,
+    /// Its TLS, if it has that.
+    pub tls: Option<Arc<Tls>>,
     /// Who authenticates it, if that is wanted.
     pub authenticator: Option<Arc<Authenticator>>,
     /// Memory for what it answers.
@@ -187,7 +190,14 @@ async fn serve(
     let Settings { address, resolver, setup_timeout: limit, keepalive, .. } = settings;
     let limit = *limit;
     let (stream, peer) = transport::connect(address, resolver, limit, *keepalive).await?;
-    let (from, mut to) = stream.into_split();
+    let (from, mut to) = match &settings.tls {
+        None => stream::plain(stream),
+        Some(tls) => {
+            let handshake = timeout(limit, tls.connect(&address.host, stream)).await;
+            let too_long = |_| NetError::SetupTimeout { what: "the TLS handshake", limit };
+            stream::tls(handshake.map_err(too_long)??)
+        }
+    };
     let mut from = BufReader::new(from);
     let handshake = handshake::perform(
         settings.handshake,
@@ -235,8 +245,8 @@ enum Ended {
 async fn authenticate(
     settings: &Settings,
     versions: Versions,
-    from: &mut BufReader<OwnedReadHalf>,
-    to: &mut OwnedWriteHalf,
+    from: &mut BufReader<FromBroker>,
+    to: &mut ToBroker,
     limit: Duration,
 ) -> Result<Option<Lifetime>, NetError> {
     let Some(authenticator) = &settings.authenticator else { return Ok(None) };
@@ -281,7 +291,7 @@ impl Due {
 async fn write(
     conn: u64,
     outgoing: &mut UnboundedReceiver<Outgoing>,
-    to: &mut OwnedWriteHalf,
+    to: &mut ToBroker,
     due: &Due,
     events: &UnboundedSender<Event>,
     frames: &FramePool,
@@ -310,6 +320,7 @@ async fn write(
             due.queue().push_back((expected, request));
         }
         to.write_all(&frame).await?;
+        to.flush().await?;
         frames.give(frame);
         if answer.is_none() && events.send(Event::Written { conn, request }).is_err() {
             break;
@@ -320,7 +331,7 @@ async fn write(
 
 async fn read(
     conn: u64,
-    from: &mut BufReader<OwnedReadHalf>,
+    from: &mut BufReader<FromBroker>,
     due: &Due,
     events: &UnboundedSender<Event>,
     room: &AnswerRoom,

@@ -42,6 +42,7 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Exchange<'a, R, W> {
 
     pub async fn send(&mut self) -> Result<(), NetError> {
         self.to.write_all(&self.out).await.map_err(|error| closed(error.into()))?;
+        self.to.flush().await.map_err(|error| closed(error.into()))?;
         self.out.clear();
         Ok(())
     }

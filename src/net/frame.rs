@@ -28,7 +28,7 @@ pub async fn length(from: &mut (impl AsyncRead + Unpin)) -> Result<Option<u32>, 
     if from.read(&mut length[..1]).await? == 0 {
         return Ok(None);
     }
-    from.read_exact(&mut length[1..]).await.map_err(closed)?;
+    from.read_exact(&mut length[1..]).await?;
     Ok(Some(u32::from_be_bytes(length)))
 }
 
@@ -108,18 +108,13 @@ impl Deref for FrameBuffer<'_> {
     }
 }
 
-fn closed(error: std::io::Error) -> NetError {
-    match error.kind() {
-        std::io::ErrorKind::UnexpectedEof => NetError::Closed,
-        _ => NetError::Io(error),
-    }
-}
-
 /// What a peer may be whose answer begins like this.
 fn looks_like(size: u32) -> &'static str {
     match size.to_be_bytes() {
         [b'H', b'T', b'T', b'P'] => "an HTTP server, not a Kafka broker",
-        [0x15 | 0x16, 0x03, _, _] => "a TLS listener; this connection is plaintext",
+        [0x15 | 0x16, 0x03, _, _] => {
+            "a TLS listener: set security_protocol to \"ssl\" or \"sasl_ssl\""
+        }
         [b'S', b'S', b'H', b'-'] => "an SSH server, not a Kafka broker",
         _ => "not a Kafka broker, or an answer larger than 4 MiB",
     }

@@ -10,8 +10,10 @@ pub mod frame_pool;
 pub mod handshake;
 mod permits;
 pub mod sasl;
+mod stream;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 pub mod transport;
 
 pub use answer_room::AnswerRoom;
@@ -19,6 +21,7 @@ pub use connection::{Event, Expected, Outgoing, Settings, run};
 pub use handshake::{Handshake, Origin};
 pub use permits::ConnectionPermits;
 pub use sasl::{Authenticator, SaslError};
+pub use tls::{Tls, TlsError};
 pub use transport::Resolver;
 
 use crate::config::HostPort;
@@ -93,6 +96,9 @@ pub enum NetError {
     /// No version in common.
     #[error(transparent)]
     Versions(#[from] NegotiationError),
+    /// No TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// No authentication.
     #[error(transparent)]
     Sasl(#[from] SaslError),
@@ -106,7 +112,7 @@ pub enum NetError {
     Closed,
     /// The system's word.
     #[error("connection failed: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
     /// The first bytes of an answer are no size a Kafka answer has.
     #[error("{looks_like} (an answer that begins with {size:#010x})")]
     NotKafka {
@@ -142,4 +148,16 @@ pub enum NetError {
         /// What was due, if anything.
         expected: Option<i32>,
     },
+}
+
+/// What TLS says comes by way of its stream, also that the broker does not want us: after the handshake.
+impl From<io::Error> for NetError {
+    fn from(error: io::Error) -> NetError {
+        match tls::of_io(error) {
+            Ok(error) => TlsError::Peer(error).into(),
+            // A peer that ends the connection without saying so by TLS.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => NetError::Closed,
+            Err(error) => NetError::Io(error),
+        }
+    }
 }

@@ -47,6 +47,7 @@ impl Scene {
             keepalive: false,
             frames: FramePool::default(),
             handshake: Handshake::Assume(VERSIONS),
+            tls: None,
             authenticator: None,
             room: self.room.clone(),
         };

@@ -7,13 +7,16 @@ use super::super::lua::log::Level;
 use super::super::records::queues::Queues;
 use super::super::reports;
 use super::super::undelivered::replay::Replay;
+use super::certificates::Certificates;
 use super::compression::Compression;
 use super::encode;
 use super::versions::BrokerVersions;
 use crate::config::{Config, HostPort};
 use crate::crash_points::crash_point;
 use crate::net::frame_pool::FramePool;
-use crate::net::{self, AnswerRoom, Authenticator, ConnectionPermits, Event, NetError, Resolver};
+use crate::net::{
+    self, AnswerRoom, Authenticator, ConnectionPermits, Event, NetError, Resolver, Tls,
+};
 use crate::producer::{Action, CloseReason, ConnId, Producer, RequestId};
 use crate::protocol::api_versions::Versions;
 use crate::protocol::error_code::ErrorCode;
@@ -36,6 +39,8 @@ pub(in crate::driver) struct Connections {
     room: Arc<AnswerRoom>,
     permits: ConnectionPermits,
     resolver: Resolver,
+    tls: Option<Arc<Tls>>,
+    certificates: Option<Certificates>,
     authenticator: Option<Arc<Authenticator>>,
     versions: BrokerVersions,
     events_in: UnboundedSender<Event>,
@@ -58,6 +63,7 @@ struct Connection {
 impl Connections {
     pub fn new(config: &Config) -> Connections {
         let (events_in, events) = mpsc::unbounded_channel();
+        let tls = config.tls().map(Tls::new).map(Arc::new);
         Connections {
             open: HashMap::new(),
             frames: FramePool::default(),
@@ -65,6 +71,8 @@ impl Connections {
             room: Arc::default(),
             permits: ConnectionPermits::of_this_process(),
             resolver: Resolver::default(),
+            certificates: tls.clone().map(Certificates::new),
+            tls,
             authenticator: config.credentials().map(Authenticator::new).map(Arc::new),
             versions: BrokerVersions::new(config),
             events_in,
@@ -85,6 +93,9 @@ impl Connections {
 
     /// Handles what has happened, up to a bound; true when there is more.
     pub fn turn(&mut self, cx: &Context<'_>, producer: &mut Producer) -> bool {
+        if let Some(certificates) = &mut self.certificates {
+            certificates.turn(cx);
+        }
         for _ in 0..EVENTS_A_TURN {
             let Ok(event) = self.events.try_recv() else { return false };
             self.handle(cx, producer, event);
@@ -111,11 +122,15 @@ impl Connections {
                     format!(", {} as {}", credentials.mechanism.name(), credentials.username)
                 });
                 connection.news = Some(format!(
-                    "broker {address} connected ({peer}, Produce v{}{origin}{})",
+                    "broker {address} connected ({peer}{}, Produce v{}{origin}{})",
+                    if self.tls.is_some() { " by TLS" } else { "" },
                     versions.produce,
                     as_whom.unwrap_or_default(),
                 ));
                 self.compression.tell(cx, address, versions.produce);
+                if let Some(certificates) = &mut self.certificates {
+                    certificates.handle_ready(now);
+                }
                 stats::add(&cx.shared.stats.connections_opened, 1);
                 producer.handle_connected(now, conn);
             }
@@ -213,6 +228,7 @@ impl Connections {
             keepalive: cx.config.socket_keepalive_enable,
             frames: self.frames.clone(),
             handshake: self.versions.handshake(cx.now, &name),
+            tls: self.tls.clone(),
             authenticator: self.authenticator.clone(),
             room: self.room.clone(),
             address,

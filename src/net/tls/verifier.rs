@@ -1,0 +1,159 @@
+//! Whom to believe. rustls' own rules, and three that Kafka's clients have besides: a certificate that is trusted by itself,
+//! certificates for any name, and no check at all.
+
+use super::error::TlsError;
+use crate::config::TlsSettings;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use std::sync::Arc;
+use x509_cert::der::Decode;
+
+/// The verifier that the settings ask for.
+pub(super) fn new(
+    settings: &TlsSettings,
+    roots: RootCertStore,
+    trusted: Vec<CertificateDer<'static>>,
+) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    if !settings.verifies {
+        return Ok(Arc::new(Anybody { provider }));
+    }
+    let by_authority = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+        .build()
+        .map_err(TlsError::Verifier)?;
+    // The system's authorities sign others, and are no brokers.
+    let pinned = if settings.authorities.is_some() { trusted } else { Vec::new() };
+    Ok(Arc::new(Trusted { by_authority, pinned, identifies: settings.identifies }))
+}
+
+/// Believes those whose certificate is from an authority, or is one of those that were given.
+#[derive(Debug)]
+struct Trusted {
+    by_authority: Arc<WebPkiServerVerifier>,
+    pinned: Vec<CertificateDer<'static>>,
+    identifies: bool,
+}
+
+impl Trusted {
+    /// A certificate that is trusted by itself has to be for that name, and for now, all the same.
+    fn verify_pinned(
+        &self,
+        certificate: &CertificateDer<'_>,
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        let bad = || Error::InvalidCertificate(CertificateError::BadEncoding);
+        let parsed = x509_cert::Certificate::from_der(certificate).map_err(|_| bad())?;
+        let validity = parsed.tbs_certificate.validity;
+        let not_before = UnixTime::since_unix_epoch(validity.not_before.to_unix_duration());
+        let not_after = UnixTime::since_unix_epoch(validity.not_after.to_unix_duration());
+        if now > not_after {
+            return Err(CertificateError::ExpiredContext { time: now, not_after }.into());
+        }
+        if now < not_before {
+            return Err(CertificateError::NotValidYetContext { time: now, not_before }.into());
+        }
+        verify_server_name(&ParsedCertificate::try_from(certificate)?, name)
+    }
+}
+
+fn is_name(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }
+        )
+    )
+}
+
+impl ServerCertVerifier for Trusted {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verified = if self.pinned.iter().any(|pinned| pinned == certificate) {
+            self.verify_pinned(certificate, name, now)
+        } else {
+            let verifier = &self.by_authority;
+            verifier.verify_server_cert(certificate, intermediates, name, ocsp, now).map(drop)
+        };
+        match verified {
+            // The name is the last that is looked at.
+            Err(error) if self.identifies || !is_name(&error) => Err(error),
+            _ => Ok(ServerCertVerified::assertion()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.by_authority.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.by_authority.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.by_authority.supported_verify_schemes()
+    }
+}
+
+/// Believes whoever has the key of the certificate that he shows.
+#[derive(Debug)]
+struct Anybody {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
