@@ -41,6 +41,8 @@ pub mod queue;
 pub mod record;
 #[cfg(not(loom))]
 mod rename;
+#[cfg(not(loom))]
+pub mod report_kind;
 mod seeded_bug;
 #[cfg(not(loom))]
 pub mod stats;

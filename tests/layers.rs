@@ -17,6 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("topic_name", &[]),
     ("producer_name", &[]),
     ("stats", &[]),
+    ("report_kind", &[]),
     ("crash_points", &[]),
     ("seeded_bug", &[]),
     ("protocol", &[]),
@@ -25,11 +26,24 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("backup", &["local_time", "rename", "sys"]),
     ("producer", &["config", "protocol"]),
     ("net", &["config", "protocol"]),
-    ("driver", &["backup", "config", "net", "nginx", "producer", "protocol", "queue", "stats"]),
-    ("worker", &["config", "driver", "local_time", "nginx", "queue", "stats"]),
-    ("ffi", &["driver", "queue", "stats", "worker"]),
-    ("manual", &["config", "stats"]),
-    ("module", &["backup", "config", "driver", "ffi", "producer", "stats", "worker"]),
+    (
+        "driver",
+        &[
+            "backup",
+            "config",
+            "net",
+            "nginx",
+            "producer",
+            "protocol",
+            "queue",
+            "report_kind",
+            "stats",
+        ],
+    ),
+    ("worker", &["config", "driver", "local_time", "nginx", "queue", "report_kind", "stats"]),
+    ("ffi", &["driver", "queue", "report_kind", "worker"]),
+    ("manual", &["config", "report_kind", "stats"]),
+    ("module", &["backup", "config", "driver", "ffi", "producer", "worker"]),
 ];
 
 /// What every module may use.

@@ -1,5 +1,7 @@
 //! The manual says what the code says.
 
+use lkfk::report_kind::ReportKind;
+
 #[test]
 fn configuration_is_what_the_table_says() {
     assert!(
@@ -14,6 +16,17 @@ fn statistics_are_what_the_table_says() {
         include_str!("../docs/statistics.md") == lkfk::manual::statistics(),
         "docs/statistics.md is out of date: run make docs"
     );
+}
+
+#[test]
+fn each_kind_of_log_line_has_a_line_with_its_level_in_the_statistics() {
+    let lines: Vec<&str> = include_str!("../docs/statistics.md").lines().collect();
+    for kind in ReportKind::ALL {
+        let beginning = format!("| `{}` | {} | ", kind.counter(), kind.level().name());
+        let line = lines.iter().find(|line| line.starts_with(&beginning));
+        let line = line.unwrap_or_else(|| panic!("{beginning}: run make docs"));
+        assert!(line.ends_with(". |"), "{line}");
+    }
 }
 
 /// The public functions of the Lua module and those that README.md describes are the same.

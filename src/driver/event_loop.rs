@@ -7,14 +7,15 @@
 use super::brokers::connections::Connections;
 use super::context::{Context, Shared};
 use super::lookup::Records;
-use super::lua::log::Level;
+use super::notices;
 use super::records::adoption::{Adoption, QueueDirs};
 use super::records::intake::Intake;
 use super::records::overflow;
 use super::records::partitioning::{self, Partitioning};
 use super::records::queues::Queues;
-use super::reports;
+use super::report::queue::QueueReport;
 use super::sleep::Sleep;
+use super::statistics;
 use super::undelivered::disk::Disk;
 use super::undelivered::failed_callback::FailedCallback;
 use super::undelivered::replay::Replay;
@@ -163,7 +164,7 @@ impl<'a> EventLoop<'a> {
         spill.turn(&cx, queues);
         failed_callback.turn(&cx, queues, spill);
         queues.release(&cx);
-        reports::publish_stats(&cx, producer, spill.amount().records);
+        statistics::publish(&cx, producer, spill.amount().records);
         cx.shared.log.settle(cx.now);
         more_records || more_events
     }
@@ -187,7 +188,7 @@ impl<'a> EventLoop<'a> {
             connections.act(cx, action, producer, queues, &undelivered.replay);
         }
         while let Some(notice) = self.producer.poll_notice() {
-            reports::tell(cx, &self.producer, notice);
+            notices::tell(cx, &self.producer, notice);
         }
     }
 
@@ -296,8 +297,6 @@ impl<'a> EventLoop<'a> {
 /// Keeps memory ready for what `log()` will take.
 fn provide(cx: &Context<'_>, provisioner: &mut Provisioner) {
     if provisioner.turn(cx.now.0 / 1000).is_starved {
-        let text = "the file system of queue_path has no more memory for the queue: log() refuses messages once what it \
-                    has is full; a larger file system (/dev/shm), or another queue_path, gives it room";
-        cx.log(Level::Warn, "starved", "", text);
+        cx.report(&QueueReport::Starved);
     }
 }

@@ -2,9 +2,9 @@
 
 use super::context::{Shared, wall_ms};
 use super::lua::bell::BellError;
-use super::lua::log::Level;
 use super::own_queue;
 use super::records::adoption::QueueDirs;
+use super::report::driver::DriverReport;
 use super::task::{Finished, ProducerTask};
 use super::thread;
 use super::undelivered::disk::Offloaded;
@@ -129,13 +129,8 @@ impl Driver {
             if self.finished.wait(HURRY_EVERY) {
                 return true;
             }
-            let now = self.shared.now();
-            if now >= self.shared.stop_by() + SPILL_GRACE {
-                let text = format_args!(
-                    "the producer did not end in time, perhaps for its backup's disk: what is not delivered is {}",
-                    self.queue.fate()
-                );
-                self.shared.log.put(now, Level::Error, "left", "", text);
+            if self.shared.now() >= self.shared.stop_by() + SPILL_GRACE {
+                self.shared.report(&DriverReport::NotInTime { fate: &self.queue.fate() });
                 return false;
             }
             if let Some(left) = hurry() {

@@ -9,8 +9,9 @@ mod callbacks;
 mod value;
 
 use crate::config::{Config, KEYS};
+use crate::driver::statistics;
+use crate::ffi;
 use crate::worker::{self, Handle, Producer};
-use crate::{ffi, stats};
 use mlua::{Function, LightUserData, Lua, MultiValue, Table};
 use std::ffi::c_void;
 use std::os::unix::ffi::OsStrExt;
@@ -100,7 +101,7 @@ fn lkfk_core(lua: &Lua) -> mlua::Result<Table> {
     core.set("heard", lua.create_function(heard)?)?;
     core.set("shuts_down", lua.create_function(shuts_down)?)?;
     core.set("waiting", lua.create_function(waiting)?)?;
-    let names: Vec<&str> = stats::ROWS.iter().map(|row| row.name).collect();
+    let names: Vec<&str> = statistics::names().collect();
     core.set("stat_names", names)?;
     let defaults = lua.create_table()?;
     for key in KEYS {

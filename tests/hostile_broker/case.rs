@@ -4,10 +4,11 @@
 use super::broker::{Arrived, Broker, Lie, scram};
 use super::memory;
 use lkfk::config::{Config, Value};
-use lkfk::driver::{Driver, Level};
+use lkfk::driver::Driver;
 use lkfk::queue::layout::NO_PARTITION;
 use lkfk::queue::{Flags, Writer};
 use lkfk::record::Record;
+use lkfk::report_kind::Level;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -3,9 +3,10 @@
 
 use super::super::context::Context;
 use super::super::lookup::Records;
-use super::super::lua::log::Level;
+use super::super::notices;
 use super::super::records::queues::Queues;
-use super::super::reports;
+use super::super::report::brokers::{BrokerReport, Greeting};
+use super::super::report::queue::QueueReport;
 use super::super::undelivered::replay::Replay;
 use super::encode;
 use super::versions::BrokerVersions;
@@ -49,7 +50,7 @@ struct Connection {
     address: String,
     versions: Option<Versions>,
     /// What the log is to say of it once it has answered a request: what only tells its versions may refuse all else.
-    news: Option<String>,
+    greeting: Option<Greeting>,
     next_correlation_id: i32,
 }
 
@@ -103,34 +104,31 @@ impl Connections {
                 connection.versions = Some(versions);
                 let address = &connection.address;
                 self.versions.handle_ready(now, address, origin);
-                let as_whom = self.authenticator.as_ref().map(|authenticator| {
+                let user = self.authenticator.as_ref().map(|authenticator| {
                     let credentials = authenticator.credentials();
-                    format!(", {} as {}", credentials.mechanism.name(), credentials.username)
+                    (credentials.mechanism.name(), credentials.username.clone())
                 });
-                connection.news = Some(format!(
-                    "broker {address} connected ({peer}, Produce v{}{origin}{})",
-                    versions.produce,
-                    as_whom.unwrap_or_default(),
-                ));
+                connection.greeting =
+                    Some(Greeting { peer, produce: versions.produce, origin, user });
                 stats::add(&cx.shared.stats.connections_opened, 1);
                 producer.handle_connected(now, conn);
             }
             Event::Written { conn, request } => {
-                self.tell_news(cx, ConnId(conn));
+                self.tell_connected(cx, ConnId(conn));
                 producer.handle_written(now, ConnId(conn), RequestId(request));
             }
             Event::Produced { conn, request, response, .. } => {
-                self.tell_news(cx, ConnId(conn));
-                reports::tell_errors(cx, producer, &response);
+                self.tell_connected(cx, ConnId(conn));
+                notices::tell_errors(cx, producer, &response);
                 producer.handle_produced(now, ConnId(conn), RequestId(request), &response);
             }
             Event::Metadata { conn, request, response, .. } => {
-                self.tell_news(cx, ConnId(conn));
+                self.tell_connected(cx, ConnId(conn));
                 producer.handle_metadata(now, ConnId(conn), RequestId(request), &response);
                 self.fresh_metadata = true;
             }
             Event::ProducerId { conn, request, response } => {
-                self.tell_news(cx, ConnId(conn));
+                self.tell_connected(cx, ConnId(conn));
                 producer.handle_producer_id(now, ConnId(conn), RequestId(request), &response);
             }
             Event::Closed { conn, error } => self.handle_closed(cx, producer, ConnId(conn), &error),
@@ -138,10 +136,10 @@ impl Connections {
     }
 
     /// Says that a broker is connected, once for each connection.
-    fn tell_news(&mut self, cx: &Context<'_>, conn: ConnId) {
+    fn tell_connected(&mut self, cx: &Context<'_>, conn: ConnId) {
         let Some(connection) = self.open.get_mut(&conn) else { return };
-        if let Some(news) = connection.news.take() {
-            cx.log(Level::Notice, "connected", &connection.address, news);
+        if let Some(greeting) = connection.greeting.take() {
+            cx.report(&BrokerReport::Connected { address: &connection.address, greeting });
         }
     }
 
@@ -158,17 +156,12 @@ impl Connections {
             self.versions.handle_failure(address, error);
         }
         let error = match error {
-            NetError::Closed if connection.news.is_some() && self.authenticator.is_none() => {
+            NetError::Closed if connection.greeting.is_some() && self.authenticator.is_none() => {
                 &NetError::ClosedUnanswered
             }
             error => error,
         };
-        // That there may be no more connections is one thing to say, however many brokers it concerns.
-        let (kind, subject) = match error {
-            NetError::TooMany { .. } => ("too many", ""),
-            _ => ("closed", address.as_str()),
-        };
-        cx.log(Level::Warn, kind, subject, format_args!("broker {address}: {error}"));
+        cx.report(&BrokerReport::Failed { address, error });
         match error {
             NetError::TooMany { .. } => producer.handle_no_room(cx.now, conn),
             NetError::Sasl(error) if error.is_refusal() => producer.handle_refused(cx.now, conn),
@@ -219,7 +212,7 @@ impl Connections {
             task: task.abort_handle(),
             address: name,
             versions: None,
-            news: None,
+            greeting: None,
             next_correlation_id: net::handshake::FIRST_CORRELATION_ID,
         };
         self.open.insert(conn, connection);
@@ -227,12 +220,7 @@ impl Connections {
 
     fn close(&mut self, cx: &Context<'_>, conn: ConnId, reason: CloseReason) {
         let Some(connection) = self.open.remove(&conn) else { return };
-        let (level, kind) = match reason {
-            CloseReason::NotNeeded => (Level::Info, "not needed"),
-            CloseReason::RequestTimeout => (Level::Warn, "request timeout"),
-        };
-        let address = &connection.address;
-        cx.log(level, kind, address, format_args!("broker {address}: {reason}, connection closed"));
+        cx.report(&BrokerReport::Closed { address: &connection.address, reason });
     }
 
     fn send_metadata(
@@ -290,10 +278,7 @@ impl Connections {
             let ids = sent.batch.records.iter().map(|record| record.id);
             if let Err(error) = queues.stamp(sent.partition, stamp, sent.batch.is_part(), ids) {
                 // It is not sent: the time limit of the request ends it, and it is tried again.
-                let text = format_args!(
-                    "{error}: there is no more memory where queue_path lies, and sending waits for it"
-                );
-                return cx.log(Level::Error, "stamp", "", text);
+                return cx.report(&QueueReport::BatchLogFull { error });
             }
             crash_point("batch stamped");
         }

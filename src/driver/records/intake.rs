@@ -1,7 +1,7 @@
 //! Records from the queues to the producer, and batches that somebody sent before us.
 
 use super::super::context::{Context, wall_ms};
-use super::super::lua::log::Level;
+use super::super::report::queue::QueueReport;
 use super::adoption::Adoption;
 use super::name::{self, OWN};
 use super::new_record::new_record;
@@ -132,8 +132,7 @@ fn lose_topicless(
     records: impl IntoIterator<Item = producer::Record>,
 ) {
     for record in records {
-        let text = "a message whose topic is not in the queue is lost";
-        cx.log(Level::Error, "damage", "topic", text);
+        cx.report(&QueueReport::WithoutTopic);
         queues.lose(record.id);
     }
 }
@@ -142,9 +141,7 @@ fn abandon(cx: &Context<'_>, queues: &mut Queues, number: usize, damage: Damage)
     let Some(source) = queues.source(number) else { return };
     let path = source.queue.path();
     let bytes = queues.abandon_rest(number);
-    let text =
-        format_args!("queue {}: {damage}; {bytes} bytes of messages are lost", path.display());
-    cx.log(Level::Error, "damage", number, text);
+    cx.report(&QueueReport::Damaged { number, path: &path, damage, bytes });
 }
 
 /// The producer's number for topic `id` of queue `number`.

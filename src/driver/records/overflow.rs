@@ -4,7 +4,7 @@
 //! refused.
 
 use super::super::context::Context;
-use super::super::lua::log::Level;
+use super::super::report::queue::QueueReport;
 use super::super::undelivered::failed_callback::FailedCallback;
 use super::super::undelivered::spill::Spill;
 use super::amount::Amount;
@@ -81,11 +81,7 @@ fn drop_oldest(cx: &Context<'_>, excess: Amount, queues: &mut Queues, spill: &mu
     let dropped = spill.drop_oldest(cx.now, excess, name::is_own, queues);
     if dropped > 0 {
         stats::add(&cx.shared.stats.dropped_cnt, dropped);
-        let text = format_args!(
-            "the queue is full and the backup takes no more, or not as fast: the oldest {dropped} messages are \
-             lost (overflow = \"drop_oldest\")"
-        );
-        cx.log(Level::Error, "dropped", "", text);
+        cx.report(&QueueReport::Dropped { records: dropped });
     }
 }
 
