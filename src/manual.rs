@@ -24,7 +24,7 @@ pub fn configuration() -> String {
         writeln!(out, "### {}\n", key.name).expect("writing to a string");
         writeln!(out, "{}\n", key.text.trim_start()).expect("writing to a string");
         writeln!(out, "- takes: {}{unit}", (key.takes)()).expect("writing to a string");
-        writeln!(out, "- default: `{}`", key.default).expect("writing to a string");
+        writeln!(out, "- default: `{}`", (key.default)()).expect("writing to a string");
         if !key.aliases.is_empty() {
             let aliases: Vec<String> = key.aliases.iter().map(|a| format!("`{a}`")).collect();
             writeln!(out, "- also: {}", aliases.join(", ")).expect("writing to a string");

@@ -110,7 +110,8 @@ fn a_name_has_one_producer_and_one_configuration() {
     assert!(first.is_new && !second.is_new);
     assert!(std::ptr::eq(first.handle, second.handle));
     assert!(std::ptr::eq(first.handle, worker::find("name.one").unwrap()));
-    let other = Config { send_key: false, ..config(&scratch.0) };
+    let mut other = config(&scratch.0);
+    other.delivery.send_key = false;
     assert!(matches!(worker::start("name.one", other), Err(InitError::Different)));
     assert!(matches!(worker::start("name/one", config(&scratch.0)), Err(InitError::Name)));
     assert!(matches!(worker::start("", config(&scratch.0)), Err(InitError::Name)));

@@ -1,10 +1,10 @@
 //! Whether and how connections authenticate: the keys of the security group, taken together.
 
 use super::security::{Credentials, Mechanism, Secret, SecurityProtocol};
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, SecurityConfig};
 use crate::protocol::release::Release;
 
-impl Config {
+impl SecurityConfig {
     /// What connections authenticate with, if they do.
     pub fn credentials(&self) -> Option<Credentials> {
         let mechanism = self.sasl_mechanisms?;
@@ -17,7 +17,7 @@ impl Config {
     }
 
     /// Checks that the keys of authentication go together.
-    pub(super) fn check_security(&self) -> Result<(), ConfigError> {
+    fn check(&self) -> Result<(), ConfigError> {
         let conflict = |text: &str| Err(ConfigError::Conflict(text.to_owned()));
         let given = [
             ("sasl_mechanisms", self.sasl_mechanisms.is_some()),
@@ -43,11 +43,25 @@ impl Config {
                  use \"SCRAM-SHA-256\" or \"SCRAM-SHA-512\", or allow it with insecure_plain = true",
             );
         }
-        if !self.api_version_request && self.broker_version_fallback < Release::V0_10 {
-            return conflict(
+        Ok(())
+    }
+}
+
+impl Config {
+    /// Checks that the keys of authentication go together, and with the brokers' release.
+    pub(super) fn check_security(&self) -> Result<(), ConfigError> {
+        self.security.check()?;
+        let brokers = &self.brokers;
+        let authenticated = self.security.security_protocol == SecurityProtocol::SaslPlaintext;
+        if authenticated
+            && !brokers.api_version_request
+            && brokers.broker_version_fallback < Release::V0_10
+        {
+            return Err(ConfigError::Conflict(
                 "security_protocol = \"sasl_plaintext\" needs Kafka 0.10: set broker_version_fallback \
-                 to the brokers' release, or api_version_request = true",
-            );
+                 to the brokers' release, or api_version_request = true"
+                    .to_owned(),
+            ));
         }
         Ok(())
     }
@@ -84,8 +98,8 @@ mod tests {
 
     #[test]
     fn keys_of_authentication_are_given_together_or_not_at_all() {
-        assert_eq!(parse(&[]).unwrap().credentials(), None);
-        let credentials = parse(&WHOLE).unwrap().credentials().unwrap();
+        assert_eq!(parse(&[]).unwrap().security.credentials(), None);
+        let credentials = parse(&WHOLE).unwrap().security.credentials().unwrap();
         assert_eq!(credentials.mechanism, Mechanism::ScramSha256);
         assert_eq!(
             (&*credentials.username, credentials.password.expose()),
@@ -135,7 +149,7 @@ mod tests {
     #[test]
     fn a_password_is_never_shown() {
         let config = parse(&WHOLE).unwrap();
-        let shown = format!("{config:?} {:?}", config.credentials());
+        let shown = format!("{config:?} {:?}", config.security.credentials());
         assert!(shown.contains("sasl_password: not shown") && !shown.contains("sesame"), "{shown}");
         for value in [Value::Int(31337), Value::Text(b"31337\0".to_vec()), Value::Text(vec![0xff])]
         {

@@ -5,7 +5,6 @@ use super::lua::bell::{self, Bell};
 use super::lua::log::LogBuffer;
 use super::report::Report;
 use super::undelivered::disk::Disk;
-use crate::config::Config;
 use crate::producer::Time;
 use crate::stats::Stats;
 use rustix::fd::OwnedFd;
@@ -107,7 +106,6 @@ impl Shared {
 #[derive(Clone, Copy)]
 pub(super) struct Context<'a> {
     pub now: Time,
-    pub config: &'a Config,
     pub shared: &'a Shared,
     pub disk: &'a Disk,
 }
@@ -116,11 +114,6 @@ impl Context<'_> {
     /// Reports to operators; see [`LogBuffer::put`].
     pub fn report(&self, report: &dyn Report) {
         self.shared.log.put(self.now, report);
-    }
-
-    /// How long a message may wait for its delivery.
-    pub fn message_timeout(&self) -> Duration {
-        Duration::from_millis(self.config.message_timeout_ms)
     }
 }
 

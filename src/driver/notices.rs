@@ -6,7 +6,6 @@ use super::report::delivery::DeliveryReport;
 use crate::producer::{Notice, Producer};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::produce::{ProduceResponse, ProducedTopicRef};
-use std::time::Duration;
 
 /// Reports what the producer noticed.
 pub(super) fn tell(cx: &Context<'_>, producer: &Producer, notice: Notice) {
@@ -16,11 +15,9 @@ pub(super) fn tell(cx: &Context<'_>, producer: &Producer, notice: Notice) {
             cx.report(&DeliveryReport::TopicError { topic: name(topic), error });
         }
         Notice::NoRoom { most } => cx.report(&BrokerReport::NoConnectionLeft { most }),
-        Notice::BrokerRests { address, .. } => cx.report(&BrokerReport::LeftAlone {
-            address: &address,
-            attempts: cx.config.conn_retry_limit,
-            pause: Duration::from_secs(cx.config.conn_retry_timeout),
-        }),
+        Notice::BrokerRests { address, attempts, pause, .. } => {
+            cx.report(&BrokerReport::LeftAlone { address: &address, attempts, pause });
+        }
         Notice::NoProducerId { error, mode } => {
             cx.report(&DeliveryReport::NoProducerId { error, mode });
         }

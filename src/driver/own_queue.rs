@@ -16,16 +16,17 @@ pub(super) fn make(
     owner: Owner<'_>,
     shared: &Shared,
 ) -> Result<Queue, QueueError> {
-    let bytes = config.queue_buffering_max_kbytes * 1024;
+    let (queue_path, backpath) = (&*config.queue.queue_path, &*config.backup.backpath);
+    let bytes = config.queue.bytes();
     let make_below = |parent: &Path| -> Result<Queue, QueueError> {
         let dir = Arc::new(QueueDir::open(parent)?);
         Queue::create(dir, owner, &unique(shared.now()), bytes, wall_ms())
     };
-    let error = match make_below(&config.queue_path) {
+    let error = match make_below(queue_path) {
         Err(error) if !matches!(error, QueueError::FileSizeLimit { .. }) => error,
         result => return result,
     };
-    let other = match make_below(&config.backpath) {
+    let other = match make_below(backpath) {
         Err(other) => other,
         Ok(queue) => {
             shared.report(&QueueReport::InBackpath { error: &error });
@@ -35,7 +36,7 @@ pub(super) fn make(
     if ![&error, &other].iter().any(|error| matches!(error, QueueError::UnfitFileSystem { .. })) {
         return Err(error);
     }
-    let dir = QueueDir::open(&config.queue_path).or_else(|_| QueueDir::open(&config.backpath))?;
+    let dir = QueueDir::open(queue_path).or_else(|_| QueueDir::open(backpath))?;
     let queue = Queue::anonymous(Arc::new(dir), owner, bytes, wall_ms())?;
     shared.report(&QueueReport::WithoutFile { errors: [&error, &other] });
     Ok(queue)

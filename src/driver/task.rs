@@ -132,7 +132,7 @@ impl ProducerTask {
         let exit = ProducerExit {
             shared: shared.clone(),
             queues,
-            backpath: self.config.backpath.clone(),
+            backpath: self.config.backup.backpath.clone(),
             instance: self.instance.clone(),
             name: self.name.clone(),
         };

@@ -88,7 +88,7 @@ async fn serve(mut given: UnboundedReceiver<ProducerTask>) {
             task = given.recv(), if !given.is_closed() || !given.is_empty() => {
                 let Some(task) = task else { continue };
                 let shared = task.shared.clone();
-                let disk = Disk::new(disks.of(&task.config.backpath), move || shared.signal());
+                let disk = Disk::new(disks.of(&task.config.backup.backpath), move || shared.signal());
                 producers.spawn_local(task.live(disk));
             }
             // Faults are caught in the task.

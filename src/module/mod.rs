@@ -105,7 +105,7 @@ fn lkfk_core(lua: &Lua) -> mlua::Result<Table> {
     core.set("stat_names", names)?;
     let defaults = lua.create_table()?;
     for key in KEYS {
-        defaults.set(key.name, key.default)?;
+        defaults.set(key.name, (key.default)())?;
     }
     core.set("defaults", defaults)?;
     callbacks::add_to(lua, &core)?;

@@ -21,7 +21,6 @@ use crate::protocol::init_producer_id::InitProducerIdResponse;
 use crate::stats;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::AbortHandle;
 
@@ -29,7 +28,8 @@ use tokio::task::AbortHandle;
 const EVENTS_A_TURN: usize = 256;
 
 /// All connections, and what they share.
-pub(in crate::driver) struct Connections {
+pub(in crate::driver) struct Connections<'a> {
+    config: &'a Config,
     open: HashMap<ConnId, Connection>,
     frames: FramePool,
     room: Arc<AnswerRoom>,
@@ -54,16 +54,17 @@ struct Connection {
     next_correlation_id: i32,
 }
 
-impl Connections {
-    pub fn new(config: &Config) -> Connections {
+impl<'a> Connections<'a> {
+    pub fn new(config: &'a Config) -> Connections<'a> {
         let (events_in, events) = mpsc::unbounded_channel();
         Connections {
+            config,
             open: HashMap::new(),
             frames: FramePool::default(),
             room: Arc::default(),
             permits: ConnectionPermits::of_this_process(),
             resolver: Resolver::default(),
-            authenticator: config.credentials().map(Authenticator::new).map(Arc::new),
+            authenticator: config.security.credentials().map(Authenticator::new).map(Arc::new),
             versions: BrokerVersions::new(config),
             events_in,
             events,
@@ -181,7 +182,7 @@ impl Connections {
         match action {
             Action::Connect { conn, address, .. } => self.connect(cx, conn, address),
             Action::Close { conn, reason } => self.close(cx, conn, reason),
-            Action::Metadata { conn, request } => self.send_metadata(cx, producer, conn, request),
+            Action::Metadata { conn, request } => self.send_metadata(producer, conn, request),
             Action::InitProducerId { conn, request } => {
                 self.send_init_producer_id(cx, producer, conn, request);
             }
@@ -194,12 +195,13 @@ impl Connections {
     fn connect(&mut self, cx: &Context<'_>, conn: ConnId, address: HostPort) {
         let (outgoing, from_us) = mpsc::unbounded_channel();
         let name = address.to_string();
+        let brokers = &self.config.brokers;
         let settings = net::Settings {
-            client_id: cx.config.client_id.clone(),
+            client_id: brokers.client_id.clone(),
             permits: self.permits.clone(),
             resolver: self.resolver.clone(),
-            setup_timeout: Duration::from_millis(cx.config.socket_connection_setup_timeout_ms),
-            keepalive: cx.config.socket_keepalive_enable,
+            setup_timeout: brokers.setup_timeout(),
+            keepalive: brokers.socket_keepalive_enable,
             frames: self.frames.clone(),
             handshake: self.versions.handshake(cx.now, &name),
             authenticator: self.authenticator.clone(),
@@ -223,18 +225,12 @@ impl Connections {
         cx.report(&BrokerReport::Closed { address: &connection.address, reason });
     }
 
-    fn send_metadata(
-        &mut self,
-        cx: &Context<'_>,
-        producer: &Producer,
-        conn: ConnId,
-        request: RequestId,
-    ) {
+    fn send_metadata(&mut self, producer: &Producer, conn: ConnId, request: RequestId) {
         let Some(connection) = self.open.get_mut(&conn) else { return };
         let topics = producer.asked_topics();
         let may_make = producer.may_make_asked_topics();
         connection.send(request, |correlation_id, versions| {
-            encode::metadata(cx.config, versions, correlation_id, &topics, may_make)
+            encode::metadata(self.config, versions, correlation_id, &topics, may_make)
         });
     }
 
@@ -257,7 +253,7 @@ impl Connections {
             return producer.handle_producer_id(cx.now, conn, request, &response);
         };
         connection.send(request, |correlation_id, _| {
-            encode::init_producer_id(cx.config, version, correlation_id)
+            encode::init_producer_id(self.config, version, correlation_id)
         });
     }
 
@@ -285,7 +281,7 @@ impl Connections {
         let lookup = Records { queues, replay };
         let bytes = connection.send(request, |correlation_id, versions| {
             let frame = |bytes| self.frames.take(bytes);
-            encode::produce(cx.config, versions, correlation_id, producer, lookup, frame, sent)
+            encode::produce(self.config, versions, correlation_id, producer, lookup, frame, sent)
         });
         crash_point("batch sent");
         stats::add(&cx.shared.stats.request_bytes_sent, bytes as u64);

@@ -27,8 +27,6 @@ const DELIVERED: Delivery = Delivery::UNPLACED;
 
 /// Rules with the product's defaults.
 fn rules() -> Rules {
-    Rules::from(&Config {
-        metadata_broker_list: vec![HostPort { host: "boot".into(), port: 9092 }],
-        ..Config::default()
-    })
+    let bootstrap = vec![HostPort { host: "boot".into(), port: 9092 }];
+    Rules { bootstrap, ..Rules::from(&Config::default()) }
 }

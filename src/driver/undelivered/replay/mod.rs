@@ -15,7 +15,7 @@ mod progress;
 use super::super::context::{Context, Shared, wall_ms};
 use super::super::records::name;
 use super::super::records::new_record::new_record;
-use super::super::records::partitioning::{self, Partitioning};
+use super::super::records::partitioning::Partitioning;
 use super::super::report::backup::ReplayReport;
 use super::disk::Offloaded;
 use crate::backup::backlog::Place;
@@ -62,6 +62,7 @@ struct InHand {
 /// The replay's state.
 pub(in crate::driver) struct Replay {
     files: Option<Offloaded<Files, Answer>>,
+    send_key: bool,
     /// The job that it is away with is to note what became of a chunk.
     noting: bool,
     pace: Pace,
@@ -82,10 +83,12 @@ pub(in crate::driver) struct Replay {
 impl Replay {
     pub fn new(now: Time, config: &Config) -> Replay {
         Replay {
-            files: Files::new(config).map(Offloaded::new),
+            files: Files::new(&config.backup, config.delivery.message_max_bytes)
+                .map(Offloaded::new),
+            send_key: config.delivery.send_key,
             noting: false,
-            pace: Pace::new(now, config.replay_rate),
-            configured: config.topics.iter().cloned().collect(),
+            pace: Pace::new(now, config.backup.replay_rate),
+            configured: config.brokers.topics.iter().cloned().collect(),
             look_at: Time(0),
             refresh_at: Time(0),
             waiting: BTreeMap::new(),
@@ -343,13 +346,13 @@ impl Replay {
             return;
         }
         // Another configuration than the one that wrote them may have nobody to ask.
-        let ask = partitioning::is_asked(cx);
+        let ask = partitioning.is_asked(cx);
         for &line in &lines {
             let Some(found) = chunk.get(line) else { continue };
             let id = name::of_line(*first + line as u64);
             let topic = progress.topic;
             let record =
-                NewRecord { topic, record: new_record(cx.config, id, cx.now, found.record) };
+                NewRecord { topic, record: new_record(self.send_key, id, cx.now, found.record) };
             progress.out += 1;
             partitioning.hand_over(cx.now, record, ask, producer);
         }
