@@ -46,7 +46,7 @@ impl Producer {
         ];
         let entries = entries.map(|(key, value)| (key.to_owned(), value));
         let config = Config::parse(&entries, "/nowhere").expect("a configuration");
-        let handle = worker::start(name, config).expect("a producer").handle;
+        let handle = worker::start(name, config).expect("a producer");
         Producer { name, handle, logged: 0 }
     }
 

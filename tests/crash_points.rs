@@ -110,7 +110,8 @@ fn part_of_the_worker() {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    assert!(driver.stop(Duration::from_millis(20), || None));
+    driver.begin_stop(Duration::from_millis(20));
+    assert!(driver.wait(|| None));
     let restarts = &driver.shared().stats.driver_restarts;
     let restarts = restarts.load(std::sync::atomic::Ordering::Relaxed);
     let panics = std::env::var_os("LKFK_PANIC_AT").is_some();

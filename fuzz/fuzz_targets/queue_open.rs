@@ -51,7 +51,7 @@ fn orphan(records: usize, done: usize) -> PathBuf {
         positions.push(slot.position);
     }
     let stamp = ProducerStamp { producer_id: 3, epoch: 0, base_sequence: 0 };
-    reader.stamp(1, stamp, positions.iter().copied().take(3)).expect("room for a batch");
+    reader.stamp(1, stamp, false, positions.iter().copied().take(3)).expect("room for a batch");
     for position in positions.into_iter().rev().take(done) {
         reader.done(position);
     }

@@ -142,10 +142,4 @@ impl Driver {
             }
         }
     }
-
-    /// [`begin_stop`](Self::begin_stop), then [`wait`](Self::wait).
-    pub fn stop(&self, limit: Duration, hurry: impl Fn() -> Option<Duration>) -> bool {
-        self.begin_stop(limit);
-        self.wait(hurry)
-    }
 }

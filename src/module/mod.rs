@@ -143,9 +143,7 @@ fn with<T>(id: LightUserData, f: impl FnOnce(&mut Producer) -> T) -> Option<T> {
 fn init(lua: &Lua, (conf, prefix): (Table, String)) -> mlua::Result<MultiValue> {
     let Some(entries) = value::entries(conf) else { return failure(lua, UNNAMED) };
     match worker::init(&entries, &prefix) {
-        Ok(started) => {
-            Ok(MultiValue::from_vec(vec![mlua::Value::LightUserData(id_of(started.handle))]))
-        }
+        Ok(handle) => Ok(MultiValue::from_vec(vec![mlua::Value::LightUserData(id_of(handle))])),
         Err(error) => failure(lua, &error.to_string()),
     }
 }

@@ -18,7 +18,7 @@ mod start;
 
 pub use handle::{Entry, Handle, Refusal};
 pub use producer::Producer;
-pub use registry::{InitError, Started, find, init_error, set_init_error, with};
+pub use registry::{InitError, find, init_error, set_init_error, with};
 pub use shutdown::{close, end_with_process, shuts_down};
 pub use start::{init, start};
 

@@ -232,7 +232,8 @@ impl Case {
         assert_eq!(restarts.load(Ordering::Relaxed), 0);
         let peak = memory::peak_since(self.memory_at_start);
         assert!(peak <= self.memory, "took {peak} bytes: {:?}", self.lines);
-        assert!(self.driver.stop(Duration::from_secs(1), || None), "the driver does not end");
+        self.driver.begin_stop(Duration::from_secs(1));
+        assert!(self.driver.wait(|| None), "the driver does not end");
         self.take_lines();
 
         let arrived = self.broker.arrived();

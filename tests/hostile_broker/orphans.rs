@@ -45,7 +45,7 @@ fn leave(queues: &Path, time_ms: i64, sent: usize) -> (PathBuf, Vec<u64>) {
     let positions: Vec<u64> =
         std::iter::from_fn(|| reader.read().unwrap().map(|slot| slot.position)).collect();
     let numbers = ProducerStamp { producer_id: 5, epoch: 0, base_sequence: 0 };
-    reader.stamp(0, numbers, positions.iter().copied().take(sent)).unwrap();
+    reader.stamp(0, numbers, false, positions.iter().copied().take(sent)).unwrap();
     (queue.path(), positions)
 }
 

@@ -131,7 +131,7 @@ impl Queues {
         let Some(first) = ids.clone().next() else { return Ok(()) };
         let Some((reader, _)) = self.place(first) else { return Ok(()) };
         let head = reader.head();
-        reader.stamp_as(partition, stamp, is_part, ids.map(|id| name::position(id, head)))
+        reader.stamp(partition, stamp, is_part, ids.map(|id| name::position(id, head)))
     }
 
     /// Writes down that a record is known not to be in the log.

@@ -240,7 +240,7 @@ impl<'a> ExitSpill<'a> {
                 let _ = writer.push(topic, partition, time, &slot.record, slot.flags)?;
                 positions.push(copies.read()?.ok_or(CarryError::NoTopic)?.position);
             }
-            copies.stamp_as(batch.partition, batch.stamp, batch.is_part, positions)?;
+            copies.stamp(batch.partition, batch.stamp, batch.is_part, positions)?;
         }
         Ok(())
     }
