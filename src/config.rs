@@ -13,12 +13,11 @@ mod units;
 mod value;
 
 pub use brokers::HostPort;
-pub use choices::{Callback, Codec, Overflow, Replay, ReplayRate};
+pub use choices::{Overflow, Replay, ReplayRate};
 pub use keys::{
-    BackupConfig, BrokerConfig, CallbackConfig, Config, DeliveryConfig, ExitConfig, KEYS, Key,
-    QueueConfig, SecurityConfig,
+    BackupConfig, BrokerConfig, Config, DeliveryConfig, KEYS, Key, QueueConfig, SecurityConfig,
 };
-pub use security::{Credentials, FEWEST_ITERATIONS, Mechanism, Secret, SecurityProtocol};
+pub use security::{Credentials, FEWEST_ITERATIONS, Mechanism};
 pub use value::Value;
 
 use std::path::{Path, PathBuf};

@@ -11,13 +11,13 @@ mod broker;
 mod memory;
 
 use broker::{Broker, Lie};
-use lkfk::config::{Config, Value};
-use lkfk::crash_points::{Held, hold};
-use lkfk::driver::Driver;
-use lkfk::driver::lua::Append;
-use lkfk::queue::layout::NO_PARTITION;
-use lkfk::queue::{Flags, PushError, Writer};
-use lkfk::record::Record;
+use lkfk::internals::config::{Config, Value};
+use lkfk::internals::crash_points::{Held, hold};
+use lkfk::internals::driver::Driver;
+use lkfk::internals::driver::lua::Append;
+use lkfk::internals::queue::layout::NO_PARTITION;
+use lkfk::internals::queue::{Flags, PushError, Writer};
+use lkfk::internals::record::Record;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -96,7 +96,7 @@ impl Scene {
         }
     }
 
-    fn count(&self, counter: impl Fn(&lkfk::stats::Stats) -> &AtomicU64) -> u64 {
+    fn count(&self, counter: impl Fn(&lkfk::internals::stats::Stats) -> &AtomicU64) -> u64 {
         counter(&self.driver.shared().stats).load(Ordering::Relaxed)
     }
 

@@ -42,6 +42,23 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("worker", &["config", "driver", "local_time", "nginx", "queue", "report_kind", "stats"]),
     ("ffi", &["driver", "queue", "report_kind", "worker"]),
+    (
+        "internals",
+        &[
+            "backup",
+            "config",
+            "driver",
+            "ffi",
+            "manual",
+            "net",
+            "producer",
+            "protocol",
+            "queue",
+            "report_kind",
+            "stats",
+            "worker",
+        ],
+    ),
     ("manual", &["config", "report_kind", "stats"]),
     ("module", &["backup", "config", "driver", "ffi", "producer", "worker"]),
 ];

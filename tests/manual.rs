@@ -1,11 +1,11 @@
 //! The manual says what the code says.
 
-use lkfk::report_kind::ReportKind;
+use lkfk::internals::report_kind::ReportKind;
 
 #[test]
 fn configuration_is_what_the_table_says() {
     assert!(
-        include_str!("../docs/configuration.md") == lkfk::manual::configuration(),
+        include_str!("../docs/configuration.md") == lkfk::internals::manual::configuration(),
         "docs/configuration.md is out of date: run make docs"
     );
 }
@@ -13,7 +13,7 @@ fn configuration_is_what_the_table_says() {
 #[test]
 fn statistics_are_what_the_table_says() {
     assert!(
-        include_str!("../docs/statistics.md") == lkfk::manual::statistics(),
+        include_str!("../docs/statistics.md") == lkfk::internals::manual::statistics(),
         "docs/statistics.md is out of date: run make docs"
     );
 }

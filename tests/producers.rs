@@ -4,14 +4,14 @@
 
 #![allow(clippy::disallowed_methods, reason = "processes are started, and end themselves")]
 
-use lkfk::config::{Config, Value};
-use lkfk::ffi::records::lkfk_record;
-use lkfk::ffi::{API, codes};
-use lkfk::queue::Flags;
-use lkfk::queue::layout::NO_PARTITION;
-use lkfk::record::Record;
-use lkfk::stats;
-use lkfk::worker::{self, Entry, Handle, InitError, Refusal};
+use lkfk::internals::config::{Config, Value};
+use lkfk::internals::ffi::records::lkfk_record;
+use lkfk::internals::ffi::{API, codes};
+use lkfk::internals::queue::Flags;
+use lkfk::internals::queue::layout::NO_PARTITION;
+use lkfk::internals::record::Record;
+use lkfk::internals::stats;
+use lkfk::internals::worker::{self, Entry, Handle, InitError, Refusal};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};

@@ -11,11 +11,11 @@ mod broker;
 mod memory;
 
 use broker::Broker;
-use lkfk::config::{Config, Value};
-use lkfk::driver::Driver;
-use lkfk::queue::layout::NO_PARTITION;
-use lkfk::queue::{Flags, PushError, Writer, layout};
-use lkfk::record::Record;
+use lkfk::internals::config::{Config, Value};
+use lkfk::internals::driver::Driver;
+use lkfk::internals::queue::layout::NO_PARTITION;
+use lkfk::internals::queue::{Flags, PushError, Writer, layout};
+use lkfk::internals::record::Record;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;

@@ -7,8 +7,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use lkfk::config::{Config, KEYS, Value};
-use lkfk::producer::Rules;
+use lkfk::internals::config::{Config, KEYS, Value};
+use lkfk::internals::producer::Rules;
 
 struct Input<'a>(&'a [u8]);
 

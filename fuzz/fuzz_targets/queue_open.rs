@@ -8,10 +8,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use lkfk::protocol::record_batch::ProducerStamp;
-use lkfk::queue::layout::{Areas, DONE_OFFSET, MAP_OFFSET, NO_PARTITION};
-use lkfk::queue::{Flags, Owner, Queue, QueueDir, Reader, Writer, recovery};
-use lkfk::record::{Headers, HeadersBuf, Record};
+use lkfk::internals::protocol::record_batch::ProducerStamp;
+use lkfk::internals::queue::layout::{Areas, DONE_OFFSET, MAP_OFFSET, NO_PARTITION};
+use lkfk::internals::queue::{Flags, Owner, Queue, QueueDir, Reader, Writer, recovery};
+use lkfk::internals::record::{Headers, HeadersBuf, Record};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};

@@ -29,4 +29,3 @@ mod undelivered;
 
 pub use context::Shared;
 pub use handle::{Driver, StartError};
-pub use lua::log::LogBuffer;

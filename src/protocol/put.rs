@@ -1,7 +1,7 @@
 //! Writing the primitive types of Kafka's wire format.
 
 use super::primitives::Form;
-use crate::varint::{put_varint, zigzag};
+use crate::varint::put_varint;
 use uuid::Uuid;
 
 /// Writes primitive types to the end of a buffer.
@@ -21,10 +21,6 @@ pub trait Put {
     fn put_bool(&mut self, value: bool);
     /// A topic id or the like.
     fn put_uuid(&mut self, value: Uuid);
-    /// A signed varint (zigzag).
-    fn put_varint(&mut self, value: i32);
-    /// A signed varint of up to 64 bits (zigzag).
-    fn put_varlong(&mut self, value: i64);
     /// An unsigned varint.
     fn put_unsigned_varint(&mut self, value: u32);
     /// A string.
@@ -64,14 +60,6 @@ impl Put for Vec<u8> {
 
     fn put_uuid(&mut self, value: Uuid) {
         self.extend_from_slice(value.as_bytes());
-    }
-
-    fn put_varint(&mut self, value: i32) {
-        self.put_varlong(i64::from(value));
-    }
-
-    fn put_varlong(&mut self, value: i64) {
-        put_varint(self, zigzag(value));
     }
 
     fn put_unsigned_varint(&mut self, value: u32) {

@@ -89,11 +89,6 @@ impl Slots {
         self.format
     }
 
-    /// Position of the oldest slot that is not done.
-    pub fn head(&self) -> u64 {
-        self.map.cursors().head()
-    }
-
     /// Position after the last whole slot.
     #[inline]
     pub fn tail(&self) -> u64 {
@@ -108,11 +103,6 @@ impl Slots {
     /// Bytes of the data area.
     pub fn capacity(&self) -> u64 {
         self.division.data_len()
-    }
-
-    /// When the file was made, milliseconds since 1970.
-    pub fn created_ms(&self) -> i64 {
-        self.map.identity().created_ms
     }
 
     /// Process id of the file's maker.

@@ -1,7 +1,7 @@
 //! The producers of one nginx worker, by name. They belong to the process: they outlive every Lua VM, and end with the
 //! process or when they are closed, never because something was collected.
 //!
-//! - `registry`: which producers there are; [`start`]: how one is started.
+//! - `registry`: which producers there are; `start`: how one is started.
 //! - `producer`: one of them.
 //! - [`handle`]: its writing half, which `log()` goes through.
 //! - `shutdown`: what ends them.

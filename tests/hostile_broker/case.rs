@@ -3,12 +3,12 @@
 
 use super::broker::{Arrived, Broker, Lie, scram};
 use super::memory;
-use lkfk::config::{Config, Value};
-use lkfk::driver::Driver;
-use lkfk::queue::layout::NO_PARTITION;
-use lkfk::queue::{Flags, Writer};
-use lkfk::record::Record;
-use lkfk::report_kind::Level;
+use lkfk::internals::config::{Config, Value};
+use lkfk::internals::driver::Driver;
+use lkfk::internals::queue::layout::NO_PARTITION;
+use lkfk::internals::queue::{Flags, Writer};
+use lkfk::internals::record::Record;
+use lkfk::internals::report_kind::Level;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -3,11 +3,11 @@
 
 use crate::broker::{Lie, Reply};
 use crate::case::Case;
-use lkfk::protocol::header::ApiKey;
-use lkfk::protocol::record_batch::ProducerStamp;
-use lkfk::queue::layout::{Areas, NO_PARTITION};
-use lkfk::queue::{Flags, Owner, Queue, QueueDir, Reader, Writer};
-use lkfk::record::Record;
+use lkfk::internals::protocol::header::ApiKey;
+use lkfk::internals::protocol::record_batch::ProducerStamp;
+use lkfk::internals::queue::layout::{Areas, NO_PARTITION};
+use lkfk::internals::queue::{Flags, Owner, Queue, QueueDir, Reader, Writer};
+use lkfk::internals::record::Record;
 use std::os::unix::fs::{FileExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

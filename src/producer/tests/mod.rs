@@ -11,7 +11,9 @@ mod sequences;
 mod sim;
 mod stage;
 
+use super::batch::Batch;
 use super::broker;
+use super::ids::BrokerId;
 use super::metadata::Refresh;
 use super::random::Random;
 use super::*;
