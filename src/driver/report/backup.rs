@@ -182,6 +182,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn that_a_file_is_sent_again_keeps_no_error_of_its_topic_out_of_the_log() {
+        let error = BackupError::Full { path: "/backup".into(), limit: 1 };
+        let begun = ReplayReport::Begun { topic: "t", file: "t~1" };
+        let failed = ReplayReport::Failed { topic: Some("t"), error: &error };
+        assert_eq!(begun.subject(), failed.subject());
+        assert_ne!(begun.kind(), failed.kind());
+    }
+
+    #[test]
     fn messages_that_go_to_a_file_are_reported_with_its_path_and_the_last_warning() {
         let mut report = BackupReport::Written {
             path: Path::new("/backup"),

@@ -183,3 +183,30 @@ impl Display for AdoptionReport<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_without_a_file_says_what_to_do_before_the_paths_which_may_be_long() {
+        let long = |name: &str| QueueError::NoRoom {
+            path: format!("/{}", name.repeat(300)).into(),
+            errno: rustix::io::Errno::NOSPC,
+        };
+        let (first, second) = (long("a"), long("b"));
+        let text = QueueReport::WithoutFile { errors: [&first, &second] }.to_string();
+        let place = |part: &str| text.find(part).expect(part);
+        assert!(place("Set queue_path to a directory on tmpfs") < place("/aaa"));
+        assert!(place("/aaa") < place("; /bbb"));
+    }
+
+    #[test]
+    fn what_is_said_of_one_adopted_queue_does_not_limit_what_is_said_of_another() {
+        let error = QueueError::InvalidName;
+        let report =
+            |name| QueueReport::Adoption(AdoptionReport::NotAdopted { name, error: &error });
+        assert_ne!(report("one").subject(), report("two").subject());
+        assert_eq!(report("one").kind(), ReportKind::AdoptionFailed);
+    }
+}
