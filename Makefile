@@ -49,7 +49,7 @@ lint:
 
 docs:
 	$(CARGO) run --quiet --no-default-features --example manual
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --document-private-items
 
 bench:
 	dev/bench.sh

@@ -3,11 +3,11 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use lkfk::protocol::produce::{ProduceEncoder, TopicRef};
-use lkfk::protocol::record_batch::{
+use lkfk::internals::protocol::produce::{ProduceEncoder, TopicRef};
+use lkfk::internals::protocol::record_batch::{
     BATCH_OVERHEAD, BatchEncoder, ProducerStamp, record_size_bound,
 };
-use lkfk::record::Record;
+use lkfk::internals::record::Record;
 
 const RECORDS: usize = 500;
 const NOW_MS: i64 = 1_760_000_000_000;

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
-use lkfk::queue::layout::NO_PARTITION;
-use lkfk::queue::{Flags, Owner, Provisioner, Queue, QueueDir, Reader, Writer};
-use lkfk::record::Record;
+use lkfk::internals::queue::layout::NO_PARTITION;
+use lkfk::internals::queue::{Flags, Owner, Provisioner, Queue, QueueDir, Reader, Writer};
+use lkfk::internals::record::Record;
 
 /// Records between two looks at the clock.
 const BURST: u64 = 50;

@@ -11,11 +11,11 @@
 #[allow(dead_code, reason = "a real broker forgets by itself")]
 mod sequences;
 
-use lkfk::protocol::header::{ApiKey, read_response_header};
-use lkfk::protocol::primitives::Reader;
-use lkfk::protocol::produce::{ProduceEncoder, ProduceResponse, TopicRef};
-use lkfk::protocol::record_batch::{BatchEncoder, ProducerStamp};
-use lkfk::record::Record;
+use lkfk::internals::protocol::header::{ApiKey, read_response_header};
+use lkfk::internals::protocol::primitives::Reader;
+use lkfk::internals::protocol::produce::{ProduceEncoder, ProduceResponse, TopicRef};
+use lkfk::internals::protocol::record_batch::{BatchEncoder, ProducerStamp};
+use lkfk::internals::record::Record;
 use sequences::{Memory, Numbers, Sequences};
 use std::error::Error;
 use std::io::{Read, Write};

@@ -9,11 +9,11 @@
 
 #![allow(clippy::disallowed_methods, reason = "a program that measures")]
 
-use lkfk::config::{Config, Value};
-use lkfk::queue::Flags;
-use lkfk::queue::layout::NO_PARTITION;
-use lkfk::record::Record;
-use lkfk::worker::{self, Entry, Handle};
+use lkfk::internals::config::{Config, Value};
+use lkfk::internals::queue::Flags;
+use lkfk::internals::queue::layout::NO_PARTITION;
+use lkfk::internals::record::Record;
+use lkfk::internals::worker::{self, Entry, Handle};
 use std::io::BufRead;
 use std::path::Path;
 use std::thread::sleep;
@@ -46,7 +46,7 @@ impl Producer {
         ];
         let entries = entries.map(|(key, value)| (key.to_owned(), value));
         let config = Config::parse(&entries, "/nowhere").expect("a configuration");
-        let handle = worker::start(name, config).expect("a producer").handle;
+        let handle = worker::start(name, config).expect("a producer");
         Producer { name, handle, logged: 0 }
     }
 

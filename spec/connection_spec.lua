@@ -30,4 +30,8 @@ it("NET-08: what comes after a broker closed an idle connection is delivered, on
     end
     assert.same({ "1", "2", "3" }, broker:payloads(topic))
     assert.same({ 0, 3 }, { stats().fail_msg_cnt, stats().batches_sent })
+    -- The log tells of the first one alone, within half a minute.
+    assert.is_true(stats().reported_connection_failed >= 3)
+    assert.is_true(stats().reported_broker_connected >= 3)
+    assert.equal(0, stats().reported_topic_error)
 end)

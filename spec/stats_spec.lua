@@ -1,18 +1,29 @@
--- stats(): the values of src/stats.rs, and what they add up to.
+-- stats(): the values of src/stats.rs and src/report_kind.rs, and what they add up to.
 
 local harness = require "spec.harness"
 
 local kafka = harness.kafka
 
 
--- Name and kind of every row of the table in src/stats.rs.
-local function rows()
-    local file = assert(io.open(os.getenv("LKFK_ROOT") .. "/src/stats.rs"))
+local function text_of(source)
+    local file = assert(io.open(os.getenv("LKFK_ROOT") .. "/src/" .. source))
     local text = file:read("*a")
     file:close()
+    return text
+end
+
+
+-- The name of every row of the table in src/stats.rs, and of the counter of every kind of report in
+-- src/report_kind.rs.
+local function rows()
     local names = {}
-    for name in text:match("\nstats! {\n(.-)\n}\n"):gmatch("([%w_]+): %u%l+, \"") do
+    local values = text_of("stats.rs"):match("\nstats! {\n(.-)\n}\n")
+    for name in values:gmatch("([%w_]+): %u%l+, \"") do
         names[#names + 1] = name
+    end
+    local kinds = text_of("report_kind.rs"):match("\nkinds! {(\n.-)\n}\n")
+    for name in kinds:gmatch("\n    %w+ = \"([%w_]+)\", %u%l+, \"") do
+        names[#names + 1] = "reported_" .. name
     end
     return names
 end
@@ -23,7 +34,7 @@ describe("stats()", function()
         assert.same({}, harness.nginx():stats())
     end)
 
-    it("has a number for each row of src/stats.rs, and nothing else", function()
+    it("has a number for each row of both tables, and nothing else", function()
         local seen = harness.nginx({ producer = {} }):stats()
         local names, expected = {}, rows()
         for name, value in pairs(seen) do
@@ -33,7 +44,7 @@ describe("stats()", function()
         end
         table.sort(names)
         table.sort(expected)
-        assert.is_true(#expected > 10)
+        assert.is_true(#expected > 60)
         assert.same(expected, names)
     end)
 

@@ -1,22 +1,26 @@
 //! The configuration: one [table of keys](KEYS), from which the parser, its error messages and the manual come.
 //!
 //! Keys are librdkafka's with underscores, or the original module's. A value is refused here or never:
-//! what is in a [`Config`] has the right type and lies within its range.
+//! what is in a [`Config`] has the right type and lies within its range. Its parts are given to those who go by them.
 
 mod authentication;
 mod brokers;
 mod choices;
 mod keys;
+mod ranges;
 mod security;
 mod tls;
+mod units;
 mod value;
 
 pub use brokers::HostPort;
-pub use choices::{Callback, Codecs, Overflow, Replay, ReplayRate};
-pub use keys::{Config, KEYS, Key};
-pub use security::{
-    Credentials, FEWEST_ITERATIONS, Identification, Mechanism, Secret, SecurityProtocol,
+pub use choices::{Overflow, Replay, ReplayRate};
+pub use keys::{
+    BackupConfig, BrokerConfig, Config, DeliveryConfig, KEYS, Key, QueueConfig, SecurityConfig,
 };
+#[cfg(test)]
+pub use security::Secret;
+pub use security::{Credentials, FEWEST_ITERATIONS, Mechanism};
 pub use tls::{Pem, PemSource, TlsSettings};
 pub use value::Value;
 
@@ -52,11 +56,9 @@ impl Config {
     /// Lays `entries` over the defaults. `prefix` is nginx's, from which the default of `backpath` comes and below which
     /// relative paths lie. The last of two equal keys wins.
     pub fn parse(entries: &[(String, Value)], prefix: &str) -> Result<Config, ConfigError> {
-        let mut config = Config {
-            backpath: PathBuf::from("backup"),
-            instance: prefix.to_owned(),
-            ..Config::default()
-        };
+        let mut config = Config::default();
+        config.backup.backpath = PathBuf::from("backup");
+        config.queue.instance = prefix.to_owned();
         for (name, value) in entries {
             let key = find(name)?;
             (key.set)(&mut config, value).map_err(|got| ConfigError::BadValue {
@@ -67,11 +69,11 @@ impl Config {
         }
         // As nginx treats its own paths: where it was started from does not matter. People read them in the log, so
         // without a second slash, or whatever else they may as well do without.
-        for path in [&mut config.backpath, &mut config.queue_path] {
+        for path in [&mut config.backup.backpath, &mut config.queue.queue_path] {
             *path = Path::new(prefix).join(&*path).components().collect();
         }
-        let Config { ssl_ca_location, ssl_certificate_location, ssl_key_location, .. } =
-            &mut config;
+        let SecurityConfig { ssl_ca_location, ssl_certificate_location, ssl_key_location, .. } =
+            &mut config.security;
         for path in [ssl_ca_location, ssl_certificate_location, ssl_key_location] {
             if !path.as_os_str().is_empty() {
                 *path = Path::new(prefix).join(&*path).components().collect();
@@ -83,56 +85,68 @@ impl Config {
 
     /// Checks what no key can check alone.
     fn check(&self) -> Result<(), ConfigError> {
-        let conflict = |text: String| Err(ConfigError::Conflict(text));
-        if self.metadata_broker_list.is_empty() {
+        if self.brokers.metadata_broker_list.is_empty() {
             return conflict(
                 "metadata_broker_list is empty: set it to at least one \"host:port\"".into(),
             );
         }
-        let quarter = self.queue_buffering_max_kbytes as usize * 1024 / 4;
-        if self.message_max_bytes > quarter {
+        let message_bytes = self.delivery.message_max_bytes;
+        if message_bytes as u64 > self.queue.bytes() / 4 {
             return conflict(format!(
-                "message_max_bytes ({}) is more than a quarter of the queue: raise \
+                "message_max_bytes ({message_bytes}) is more than a quarter of the queue: raise \
                  queue_buffering_max_kbytes to at least {}",
-                self.message_max_bytes,
-                (self.message_max_bytes * 4).div_ceil(1024),
+                (message_bytes * 4).div_ceil(1024),
             ));
         }
+        self.backup.check(message_bytes)?;
+        self.check_security()?;
+        self.delivery.check()?;
+        let BrokerConfig { reconnect_backoff_ms, reconnect_backoff_max_ms, .. } = self.brokers;
+        check_backoff("reconnect_backoff", reconnect_backoff_ms, reconnect_backoff_max_ms)
+    }
+}
+
+impl DeliveryConfig {
+    fn check(&self) -> Result<(), ConfigError> {
         if self.enable_idempotence == Some(true) && self.request_required_acks != -1 {
             return conflict(format!(
                 "enable_idempotence needs request_required_acks = -1, not {}",
                 self.request_required_acks
             ));
         }
-        if self.backup_total_bytes < self.backup_max_bytes {
+        check_backoff("retry_backoff", self.retry_backoff_ms, self.retry_backoff_max_ms)
+    }
+}
+
+impl BackupConfig {
+    fn check(&self, message_max_bytes: usize) -> Result<(), ConfigError> {
+        let (total, file) = (self.backup_total_bytes, self.backup_max_bytes);
+        if total < file {
             return conflict(format!(
-                "backup_total_bytes ({}) is less than backup_max_bytes ({})",
-                self.backup_total_bytes, self.backup_max_bytes
+                "backup_total_bytes ({total}) is less than backup_max_bytes ({file})"
             ));
         }
         // Every byte may be escaped, and a line has a time and a topic.
-        let longest_line = 2 * self.message_max_bytes as u64 + 1024;
-        if self.backup_total_bytes < longest_line {
+        let longest_line = 2 * message_max_bytes as u64 + 1024;
+        if total < longest_line {
             return conflict(format!(
-                "backup_total_bytes ({}) cannot hold a message of message_max_bytes ({}): raise it \
+                "backup_total_bytes ({total}) cannot hold a message of message_max_bytes ({message_max_bytes}): raise it \
                  to at least {longest_line}",
-                self.backup_total_bytes, self.message_max_bytes,
             ));
-        }
-        self.check_tls()?;
-        self.check_security()?;
-        for (low, high, names) in [
-            (self.retry_backoff_ms, self.retry_backoff_max_ms, "retry_backoff"),
-            (self.reconnect_backoff_ms, self.reconnect_backoff_max_ms, "reconnect_backoff"),
-        ] {
-            if low > high {
-                return conflict(format!(
-                    "{names}_ms ({low}) is more than {names}_max_ms ({high})"
-                ));
-            }
         }
         Ok(())
     }
+}
+
+fn conflict(text: String) -> Result<(), ConfigError> {
+    Err(ConfigError::Conflict(text))
+}
+
+fn check_backoff(name: &str, low: u64, high: u64) -> Result<(), ConfigError> {
+    if low > high {
+        return conflict(format!("{name}_ms ({low}) is more than {name}_max_ms ({high})"));
+    }
+    Ok(())
 }
 
 /// The row of a key or of one of its aliases. Dots count as underscores, as librdkafka writes them.
@@ -190,21 +204,44 @@ mod tests {
     }
 
     #[test]
-    fn defaults_shown_in_the_manual_are_the_defaults() {
+    fn each_key_takes_its_default_as_the_manual_shows_it() {
+        let special = ["nil", "{}", "prefix", "prefix .. \"/backup/\""];
+        let mut taken = 0;
         for key in KEYS {
-            let shown = match key.default {
-                shown @ ("true" | "false") => Value::Bool(shown == "true"),
-                "nil" | "{}" | "the system's" | "prefix" | "prefix .. \"/backup/\"" => continue,
-                _ if ["failed_cb", "partitioner", "enable_idempotence"].contains(&key.name) => {
-                    continue;
-                }
+            let shown = (key.default)();
+            let value = match &*shown {
+                "true" | "false" => Value::Bool(shown == "true"),
                 quoted if quoted.starts_with('"') => text(quoted.trim_matches('"')),
-                number => Value::Int(number.parse().unwrap()),
+                shown if special.contains(&shown) => continue,
+                number => match number.parse() {
+                    Ok(number) => Value::Int(number),
+                    // In words.
+                    Err(_) => continue,
+                },
             };
             let mut config = Config::default();
-            (key.set)(&mut config, &shown).unwrap();
+            (key.set)(&mut config, &value).unwrap();
             assert_eq!(config, Config::default(), "{}", key.name);
+            taken += 1;
         }
+        assert!(taken > 35);
+    }
+
+    #[test]
+    fn times_and_sizes_are_converted_from_the_units_of_their_keys() {
+        let config = parse(&[
+            ("conn_retry_timeout", Value::Int(7)),
+            ("linger_ms", Value::Int(70)),
+            ("queue_buffering_max_kbytes", Value::Int(70_000)),
+            ("request_timeout_ms", Value::Int(700)),
+        ]);
+        let config = config.unwrap();
+        assert_eq!(config.brokers.left_alone_for().as_millis(), 7_000);
+        assert_eq!(config.delivery.linger().as_millis(), 70);
+        assert_eq!(config.queue.bytes(), 71_680_000);
+        let delivery = &config.delivery;
+        assert_eq!(delivery.request_timeout().as_millis(), 700);
+        assert_eq!(delivery.request_timeout_on_the_wire(), 700);
     }
 
     #[test]
@@ -237,8 +274,8 @@ mod tests {
     #[test]
     fn aliases_and_dots_reach_the_same_key() {
         let config = parse(&[("linger.ms", Value::Int(7)), ("acks", text("all"))]).unwrap();
-        assert_eq!(config.queue_buffering_max_ms, 7);
-        assert_eq!(config.request_required_acks, -1);
+        assert_eq!(config.delivery.queue_buffering_max_ms, 7);
+        assert_eq!(config.delivery.request_required_acks, -1);
     }
 
     #[test]
@@ -248,7 +285,10 @@ mod tests {
             ("message_timeout_ms", text("300")),
         ]);
         let config = config.unwrap();
-        assert_eq!((config.request_timeout_ms, config.message_timeout_ms), (250, 300));
+        assert_eq!(
+            (config.delivery.request_timeout_ms, config.delivery.message_timeout_ms),
+            (250, 300)
+        );
         assert!(parse(&[("request_timeout_ms", Value::Float(0.5))]).is_err());
     }
 
@@ -262,7 +302,7 @@ mod tests {
     fn a_release_is_taken_in_the_forms_that_librdkafka_takes() {
         let parsed = |release: &str| parse(&[("broker.version.fallback", text(release))]);
         for (release, produce) in [("0.8.2", 0), ("0.9.0.1", 0), ("0.10.0", 2), ("2.8.2", 9)] {
-            let versions = parsed(release).unwrap().broker_version_fallback.versions();
+            let versions = parsed(release).unwrap().brokers.broker_version_fallback.versions();
             assert_eq!(versions.produce, produce, "{release}");
         }
         assert_eq!(
@@ -275,21 +315,22 @@ mod tests {
 
     #[test]
     fn replay_and_overflow_take_their_words_and_the_rate_a_number_as_well() {
-        let replay = |value: Value| parse(&[("replay", value)]).map(|config| config.replay);
+        let replay = |value: Value| parse(&[("replay", value)]).map(|config| config.backup.replay);
         assert_eq!(replay(Value::Bool(false)), Ok(Replay::Off));
         assert_eq!(replay(text("all")), Ok(Replay::All));
         assert_eq!(
             replay(text("own")).unwrap_err().to_string(),
             "replay: expected true, false or \"all\", got \"own\""
         );
-        let rate = |value: Value| parse(&[("replay_rate", value)]).map(|config| config.replay_rate);
+        let rate =
+            |value: Value| parse(&[("replay_rate", value)]).map(|config| config.backup.replay_rate);
         assert_eq!(rate(text("auto")), Ok(ReplayRate::Auto));
         assert_eq!(rate(Value::Int(50)), Ok(ReplayRate::Fixed(50)));
         assert_eq!(
             rate(text("fast")).unwrap_err().to_string(),
             "replay_rate: expected \"auto\" or an integer from 0 to 10000000, got \"fast\""
         );
-        let overflow = parse(&[("overflow", text("drop_oldest"))]).unwrap().overflow;
+        let overflow = parse(&[("overflow", text("drop_oldest"))]).unwrap().queue.overflow;
         assert_eq!(overflow, Overflow::DropOldest);
         assert_eq!(
             error(&[("overflow", text("block"))]),
@@ -300,7 +341,7 @@ mod tests {
     #[test]
     fn codecs_are_one_or_a_list_of_preferences_in_any_case() {
         let codecs = |words: &str| {
-            parse(&[("compression.type", text(words))]).map(|c| c.compression_codec.0)
+            parse(&[("compression.type", text(words))]).map(|c| c.delivery.compression_codec.0)
         };
         assert_eq!(codecs("none"), Ok(vec![]));
         assert_eq!(codecs("LZ4"), Ok(vec![Codec::Lz4]));
@@ -329,9 +370,9 @@ mod tests {
     #[test]
     fn backpath_and_instance_default_to_the_prefix() {
         let config = parse(&[]).unwrap();
-        assert_eq!(config.backpath, PathBuf::from("/prefix/backup"));
-        assert_eq!(config.instance, "/prefix");
-        assert_eq!(parse(&[("instance", text("edge"))]).unwrap().instance, "edge");
+        assert_eq!(config.backup.backpath, PathBuf::from("/prefix/backup"));
+        assert_eq!(config.queue.instance, "/prefix");
+        assert_eq!(parse(&[("instance", text("edge"))]).unwrap().queue.instance, "edge");
         assert!(parse(&[("instance", text(""))]).is_err());
     }
 
@@ -340,7 +381,7 @@ mod tests {
         for key in ["backpath", "queue_path"] {
             let path = |given: &str| {
                 let config = parse(&[(key, text(given))]).unwrap();
-                if key == "backpath" { config.backpath } else { config.queue_path }
+                if key == "backpath" { config.backup.backpath } else { config.queue.queue_path }
             };
             assert_eq!(path("spool/lkfk"), PathBuf::from("/prefix/spool/lkfk"));
             assert_eq!(path("/var/lib/lkfk"), PathBuf::from("/var/lib/lkfk"));
@@ -350,11 +391,11 @@ mod tests {
     #[test]
     fn flt_26_paths_have_no_double_slash() {
         let config = parse(&[("backpath", text("/prefix//backup/"))]).unwrap();
-        assert_eq!(config.backpath.to_str(), Some("/prefix/backup"));
-        assert_eq!(config.backpath.join("t").to_str(), Some("/prefix/backup/t"));
+        assert_eq!(config.backup.backpath.to_str(), Some("/prefix/backup"));
+        assert_eq!(config.backup.backpath.join("t").to_str(), Some("/prefix/backup/t"));
         let broker = [("metadata_broker_list".to_owned(), text("b:1"))];
         let config = Config::parse(&broker, "/usr//share/nginx/").unwrap();
-        assert_eq!(config.backpath.to_str(), Some("/usr/share/nginx/backup"));
+        assert_eq!(config.backup.backpath.to_str(), Some("/usr/share/nginx/backup"));
     }
 
     #[test]

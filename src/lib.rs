@@ -14,39 +14,52 @@
 //! ```
 //! `producer`, `protocol` and `queue` build without mlua and tokio (`--no-default-features`) and read no
 //! clock, do not sleep and start no thread.
+//!
+//! Nothing of this is an interface of Rust's: users call Lua. What tests, fuzz targets, benches and examples need
+//! is in `internals`.
+
+// Whoever reads the documentation builds it with private items: `make docs`.
+#![allow(rustdoc::private_intra_doc_links)]
+// Without the Lua module, and under loom, there is nobody who uses all of what is below it.
+#![cfg_attr(any(not(feature = "module"), loom), allow(dead_code, unused_imports))]
 
 #[cfg(not(loom))]
-pub mod backup;
-pub mod config;
+mod backup;
+mod config;
 #[cfg(not(loom))]
-pub mod crash_points;
+mod crash_points;
 #[cfg(all(feature = "net", not(loom)))]
-pub mod driver;
+mod driver;
 #[cfg(all(feature = "net", not(loom)))]
-pub mod ffi;
+mod ffi;
 #[cfg(not(loom))]
-pub mod local_time;
+#[doc(hidden)]
+pub mod internals;
 #[cfg(not(loom))]
-pub mod manual;
+mod local_time;
+#[cfg(not(loom))]
+mod manual;
 #[cfg(feature = "module")]
 mod module;
 #[cfg(all(feature = "net", not(loom)))]
-pub mod net;
+mod net;
 #[cfg(all(feature = "net", not(loom)))]
 mod nginx;
-pub mod producer;
-pub mod producer_name;
-pub mod protocol;
-pub mod queue;
-pub mod record;
+mod producer;
+mod producer_name;
+mod protocol;
+mod queue;
+mod record;
 #[cfg(not(loom))]
 mod rename;
+#[cfg(not(loom))]
+mod report_kind;
 mod seeded_bug;
 #[cfg(not(loom))]
-pub mod stats;
+mod stats;
 #[cfg(not(loom))]
 mod sys;
-pub mod topic_name;
+mod topic_name;
 mod varint;
 #[cfg(all(feature = "net", not(loom)))]
-pub mod worker;
+mod worker;

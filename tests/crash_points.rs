@@ -15,13 +15,13 @@ mod broker;
 mod memory;
 
 use broker::{Broker, Lie, Reply};
-use lkfk::config::{Config, Value};
-use lkfk::crash_points::POINTS;
-use lkfk::driver::Driver;
-use lkfk::protocol::header::ApiKey;
-use lkfk::queue::Flags;
-use lkfk::queue::layout::NO_PARTITION;
-use lkfk::record::Record;
+use lkfk::internals::config::{Config, Value};
+use lkfk::internals::crash_points::POINTS;
+use lkfk::internals::driver::Driver;
+use lkfk::internals::protocol::header::ApiKey;
+use lkfk::internals::queue::Flags;
+use lkfk::internals::queue::layout::NO_PARTITION;
+use lkfk::internals::record::Record;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
@@ -110,7 +110,8 @@ fn part_of_the_worker() {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    assert!(driver.stop(Duration::from_millis(20), || None));
+    driver.begin_stop(Duration::from_millis(20));
+    assert!(driver.wait(|| None));
     let restarts = &driver.shared().stats.driver_restarts;
     let restarts = restarts.load(std::sync::atomic::Ordering::Relaxed);
     let panics = std::env::var_os("LKFK_PANIC_AT").is_some();

@@ -11,13 +11,13 @@ mod broker;
 mod memory;
 
 use broker::{Broker, Lie};
-use lkfk::config::{Config, Value};
-use lkfk::crash_points::{Held, hold};
-use lkfk::driver::Driver;
-use lkfk::driver::lua::Append;
-use lkfk::queue::layout::NO_PARTITION;
-use lkfk::queue::{Flags, PushError, Writer};
-use lkfk::record::Record;
+use lkfk::internals::config::{Config, Value};
+use lkfk::internals::crash_points::{Held, hold};
+use lkfk::internals::driver::Driver;
+use lkfk::internals::driver::lua::Append;
+use lkfk::internals::queue::layout::NO_PARTITION;
+use lkfk::internals::queue::{Flags, PushError, Writer};
+use lkfk::internals::record::Record;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -96,7 +96,7 @@ impl Scene {
         }
     }
 
-    fn count(&self, counter: impl Fn(&lkfk::stats::Stats) -> &AtomicU64) -> u64 {
+    fn count(&self, counter: impl Fn(&lkfk::internals::stats::Stats) -> &AtomicU64) -> u64 {
         counter(&self.driver.shared().stats).load(Ordering::Relaxed)
     }
 
@@ -111,9 +111,15 @@ impl Scene {
 impl Drop for Scene {
     fn drop(&mut self) {
         self.disk = None;
-        self.driver.stop(Duration::ZERO, || None);
+        stop(&self.driver, Duration::ZERO);
         let _ = std::fs::remove_dir_all(&self.directory);
     }
+}
+
+/// Ends the producer within `limit`; false when it does not.
+fn stop(driver: &Driver, limit: Duration) -> bool {
+    driver.begin_stop(limit);
+    driver.wait(|| None)
 }
 
 fn eventually(what: &str, mut happens: impl FnMut() -> bool) {
@@ -168,7 +174,7 @@ fn dsk_08_a_worker_ends_in_time_while_the_backup_hangs_and_leaves_its_queue() {
     scene.log(UNKNOWN, 0..200);
     eventually("given up", || scene.count(|stats| &stats.spill_waiting) == 200);
     let begun = Instant::now();
-    assert!(!scene.driver.stop(Duration::from_millis(20), || None));
+    assert!(!stop(&scene.driver, Duration::from_millis(20)));
     assert!(begun.elapsed() < PATIENCE);
     let lines: Vec<_> = std::iter::from_fn(|| scene.driver.shared().log.take()).collect();
     let says_where = |line: &str| line.contains("did not end in time") && line.contains(".queue");
@@ -207,7 +213,7 @@ fn dsk_08_what_a_callback_handled_before_the_end_is_not_written_again() {
             std::thread::sleep(Duration::from_millis(200));
             drop(disk);
         });
-        scene.driver.stop(PATIENCE, || None)
+        stop(&scene.driver, PATIENCE)
     });
     assert!(stopped);
     assert_eq!(scene.backed_up(), Vec::from_iter(0..10));

@@ -6,7 +6,7 @@ mod answers;
 mod oracle;
 
 use answers::{APIS, Counting, allowed_memory, decode, peak_memory};
-use lkfk::protocol::header::ApiKey;
+use lkfk::internals::protocol::header::ApiKey;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -183,7 +183,7 @@ fn check(api: ApiKey, version: i16, answer: &[u8]) {
 }
 
 fn any_answer() -> impl Strategy<Value = (ApiKey, i16, Vec<u8>)> {
-    use lkfk::protocol::{api_versions, init_producer_id, metadata, produce, sasl};
+    use lkfk::internals::protocol::{api_versions, init_producer_id, metadata, produce, sasl};
     let api_versions = api_versions::VERSIONS.prop_flat_map(|version| {
         oracle::api_versions(version).prop_map(move |answer| {
             (ApiKey::ApiVersions, version, with_header(false, &oracle::encode(&answer, version)))

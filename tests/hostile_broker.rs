@@ -34,10 +34,10 @@ use kafka_protocol::messages::{
     ApiVersionsResponse, BrokerId, MetadataResponse, ProduceResponse, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
-use lkfk::protocol::header::{ApiKey, read_response_header};
-use lkfk::protocol::metadata::MetadataResponse as MetadataAnswer;
-use lkfk::protocol::primitives::Reader;
-use lkfk::protocol::produce::ProduceResponse as ProduceAnswer;
+use lkfk::internals::protocol::header::{ApiKey, read_response_header};
+use lkfk::internals::protocol::metadata::MetadataResponse as MetadataAnswer;
+use lkfk::internals::protocol::primitives::Reader;
+use lkfk::internals::protocol::produce::ProduceResponse as ProduceAnswer;
 use std::time::Duration;
 
 #[global_allocator]

@@ -1,9 +1,11 @@
 //! The manual says what the code says.
 
+use lkfk::internals::report_kind::ReportKind;
+
 #[test]
 fn configuration_is_what_the_table_says() {
     assert!(
-        include_str!("../docs/configuration.md") == lkfk::manual::configuration(),
+        include_str!("../docs/configuration.md") == lkfk::internals::manual::configuration(),
         "docs/configuration.md is out of date: run make docs"
     );
 }
@@ -11,9 +13,20 @@ fn configuration_is_what_the_table_says() {
 #[test]
 fn statistics_are_what_the_table_says() {
     assert!(
-        include_str!("../docs/statistics.md") == lkfk::manual::statistics(),
+        include_str!("../docs/statistics.md") == lkfk::internals::manual::statistics(),
         "docs/statistics.md is out of date: run make docs"
     );
+}
+
+#[test]
+fn each_kind_of_log_line_has_a_line_with_its_level_in_the_statistics() {
+    let lines: Vec<&str> = include_str!("../docs/statistics.md").lines().collect();
+    for kind in ReportKind::ALL {
+        let beginning = format!("| `{}` | {} | ", kind.counter(), kind.level().name());
+        let line = lines.iter().find(|line| line.starts_with(&beginning));
+        let line = line.unwrap_or_else(|| panic!("{beginning}: run make docs"));
+        assert!(line.ends_with(". |"), "{line}");
+    }
 }
 
 /// The public functions of the Lua module and those that README.md describes are the same.

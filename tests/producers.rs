@@ -4,14 +4,14 @@
 
 #![allow(clippy::disallowed_methods, reason = "processes are started, and end themselves")]
 
-use lkfk::config::{Config, Value};
-use lkfk::ffi::records::lkfk_record;
-use lkfk::ffi::{API, codes};
-use lkfk::queue::Flags;
-use lkfk::queue::layout::NO_PARTITION;
-use lkfk::record::Record;
-use lkfk::stats;
-use lkfk::worker::{self, Entry, Handle, InitError, Refusal};
+use lkfk::internals::config::{Config, Value};
+use lkfk::internals::ffi::records::lkfk_record;
+use lkfk::internals::ffi::{API, codes};
+use lkfk::internals::queue::Flags;
+use lkfk::internals::queue::layout::NO_PARTITION;
+use lkfk::internals::record::Record;
+use lkfk::internals::stats;
+use lkfk::internals::worker::{self, Entry, Handle, InitError, Refusal};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -107,16 +107,16 @@ fn a_name_has_one_producer_and_one_configuration() {
     let scratch = Scratch::new("name");
     let first = worker::start("name.one", config(&scratch.0)).unwrap();
     let second = worker::start("name.one", config(&scratch.0)).unwrap();
-    assert!(first.is_new && !second.is_new);
-    assert!(std::ptr::eq(first.handle, second.handle));
-    assert!(std::ptr::eq(first.handle, worker::find("name.one").unwrap()));
-    let other = Config { send_key: false, ..config(&scratch.0) };
+    assert!(std::ptr::eq(first, second));
+    assert!(std::ptr::eq(first, worker::find("name.one").unwrap()));
+    let mut other = config(&scratch.0);
+    other.delivery.send_key = false;
     assert!(matches!(worker::start("name.one", other), Err(InitError::Different)));
     assert!(matches!(worker::start("name/one", config(&scratch.0)), Err(InitError::Name)));
     assert!(matches!(worker::start("", config(&scratch.0)), Err(InitError::Name)));
-    let tag = worker::with(first.handle, |producer| producer.tag());
+    let tag = worker::with(first, |producer| producer.tag());
     assert_eq!(tag.as_deref(), Some("[lkfk name.one] "));
-    worker::close(first.handle);
+    worker::close(first);
     assert!(worker::find("name.one").is_none());
 }
 
@@ -125,7 +125,7 @@ fn closing_one_producer_ends_that_one_and_no_other() {
     let scratch = ["a", "b"].map(|name| Scratch::new(&format!("close-{name}")));
     let [a, b] = ["close.a", "close.b"].map(|name| {
         let at = usize::from(name.ends_with('b'));
-        worker::start(name, config(&scratch[at].0)).unwrap().handle
+        worker::start(name, config(&scratch[at].0)).unwrap()
     });
     log(a, "t", "to a").unwrap();
     log(b, "t", "to b").unwrap();
@@ -139,11 +139,11 @@ fn closing_one_producer_ends_that_one_and_no_other() {
 
     // The name is free again; who kept the old handle is told that it is closed.
     let again = worker::start("close.a", config(&scratch[0].0)).unwrap();
-    assert!(again.is_new);
-    log(again.handle, "t", "to the second a").unwrap();
+    assert!(!std::ptr::eq(again, a));
+    log(again, "t", "to the second a").unwrap();
     assert_eq!(log(a, "t", "late"), Err(Refusal::Closed));
     worker::close(a);
-    worker::close(again.handle);
+    worker::close(again);
     worker::close(b);
     assert_eq!(backed_up(&scratch[0].0, "t"), ["to a", "to the second a"]);
     assert_eq!(backed_up(&scratch[1].0, "t"), ["to b", "to b again"]);
@@ -170,7 +170,7 @@ fn each_call_of_the_c_abi_means_the_producer_that_it_names_and_says_when_that_is
     let scratch = ["c", "d"].map(|name| Scratch::new(&format!("abi-{name}")));
     let [c, d] = [0, 1].map(|at| {
         let name = ["abi.c", "abi.d"][at];
-        worker::start(name, config(&scratch[at].0)).unwrap().handle.address()
+        worker::start(name, config(&scratch[at].0)).unwrap().address()
     });
     let rejected = stats::ROWS.iter().position(|row| row.name == "rejected_cnt").unwrap() as u32;
     let (mut line, mut level) = ([0; 64], 0);
@@ -214,9 +214,8 @@ fn part_of_a_process() {
             let default = worker::init(&entries(&directory.join("default")), "/nowhere").unwrap();
             let named = worker::start("named", config(&directory.join("named"))).unwrap();
             for number in 0..300 {
-                log(default.handle, "t", &number.to_string())
-                    .unwrap_or_else(|full| panic!("{full}"));
-                log(named.handle, "t", &number.to_string()).unwrap_or_else(|full| panic!("{full}"));
+                log(default, "t", &number.to_string()).unwrap_or_else(|full| panic!("{full}"));
+                log(named, "t", &number.to_string()).unwrap_or_else(|full| panic!("{full}"));
             }
             std::process::exit(0);
         }
@@ -224,8 +223,8 @@ fn part_of_a_process() {
             let before = held(directory);
             for number in 0..100 {
                 let started = worker::start(&format!("n{number}"), config(directory)).unwrap();
-                log(started.handle, "t", &number.to_string()).unwrap();
-                worker::close(started.handle);
+                log(started, "t", &number.to_string()).unwrap();
+                worker::close(started);
             }
             // Threads that were told to end may take their time.
             let patience = Instant::now() + Duration::from_secs(20);

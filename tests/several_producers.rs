@@ -11,11 +11,11 @@ mod broker;
 mod memory;
 
 use broker::Broker;
-use lkfk::config::{Config, Value};
-use lkfk::driver::Driver;
-use lkfk::queue::layout::NO_PARTITION;
-use lkfk::queue::{Flags, PushError, Writer, layout};
-use lkfk::record::Record;
+use lkfk::internals::config::{Config, Value};
+use lkfk::internals::driver::Driver;
+use lkfk::internals::queue::layout::NO_PARTITION;
+use lkfk::internals::queue::{Flags, PushError, Writer, layout};
+use lkfk::internals::record::Record;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -100,7 +100,12 @@ impl Producer {
     }
 
     fn stop(&self) {
-        assert!(self.driver.stop(Duration::from_secs(5), || None), "{} does not end", self.name);
+        self.stop_within(Duration::from_secs(5));
+    }
+
+    fn stop_within(&self, limit: Duration) {
+        self.driver.begin_stop(limit);
+        assert!(self.driver.wait(|| None), "{} does not end", self.name);
     }
 }
 
@@ -163,7 +168,7 @@ fn a_producer_whose_cluster_is_down_holds_up_no_other_and_ends_alone() {
         up.deliver(&broker);
     }
     assert!(!down.driver.is_done(down.writer.tail()));
-    down.driver.stop(Duration::ZERO, || None);
+    down.stop_within(Duration::ZERO);
     let backup = std::fs::read_to_string(scene.directory.path().join("down/backup/topic")).unwrap();
     assert_eq!(backup.lines().count(), 100);
     up.log(10);

@@ -6,8 +6,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use lkfk::backup::format::{Line, Writing, put, read};
-use lkfk::record::{Headers, HeadersBuf, Record};
+use lkfk::internals::backup::format::{Line, Writing, put, read};
+use lkfk::internals::record::{Headers, HeadersBuf, Record};
 
 /// The longest key, headers and payload that are read.
 const LONGEST: usize = 1 << 20;

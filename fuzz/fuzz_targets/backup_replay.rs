@@ -8,9 +8,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use lkfk::backup::backlog::Which;
-use lkfk::backup::format::Line;
-use lkfk::backup::{Backlog, BackupDir, Limits, LineBatch};
+use lkfk::internals::backup::backlog::Which;
+use lkfk::internals::backup::format::Line;
+use lkfk::internals::backup::{Backlog, BackupDir, Limits, LineBatch};
 use std::collections::HashSet;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt};

@@ -7,8 +7,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use lkfk::config::{Config, KEYS, Value};
-use lkfk::producer::Rules;
+use lkfk::internals::config::{Config, KEYS, Value};
+use lkfk::internals::producer::Rules;
 
 struct Input<'a>(&'a [u8]);
 
@@ -71,8 +71,8 @@ fuzz_target!(|input: &[u8]| {
     }
     match Config::parse(&entries, "/prefix") {
         Ok(config) => {
-            assert!(!config.metadata_broker_list.is_empty());
-            assert!(config.message_max_bytes as u64 <= config.queue_buffering_max_kbytes * 256);
+            assert!(!config.brokers.metadata_broker_list.is_empty());
+            assert!(config.delivery.message_max_bytes as u64 <= config.queue.bytes() / 4);
             let rules = Rules::from(&config);
             assert!(rules.batch_records > 0 && rules.max_in_flight > 0);
             assert!(rules.retry_backoff <= rules.retry_backoff_max);

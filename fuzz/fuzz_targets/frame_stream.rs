@@ -7,9 +7,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use lkfk::net::frame::{self, FrameBuffer};
-use lkfk::net::AnswerRoom;
-use lkfk::protocol::header::MAX_FRAME;
+use lkfk::internals::net::frame::{self, FrameBuffer};
+use lkfk::internals::net::AnswerRoom;
+use lkfk::internals::protocol::header::MAX_FRAME;
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};

@@ -10,8 +10,8 @@ mod message_reader;
 mod records;
 
 use libfuzzer_sys::fuzz_target;
-use lkfk::protocol::message_set::{MessageFormat, MessageSetEncoder, message_size_bound};
-use lkfk::protocol::record_batch::BatchSummary;
+use lkfk::internals::protocol::message_set::{MessageFormat, MessageSetEncoder, message_size_bound};
+use lkfk::internals::protocol::record_batch::BatchSummary;
 use message_reader::Message;
 use records::Input;
 

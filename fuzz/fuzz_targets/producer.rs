@@ -7,15 +7,15 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use lkfk::config::{Config, HostPort};
-use lkfk::producer::{
+use lkfk::internals::config::{Config, HostPort};
+use lkfk::internals::producer::{
     Action, ConnId, NewRecord, Producer, Record, RecordId, RequestId, Rules, Time, TopicId,
 };
-use lkfk::protocol::error_code::ErrorCode;
-use lkfk::protocol::metadata::{
+use lkfk::internals::protocol::error_code::ErrorCode;
+use lkfk::internals::protocol::metadata::{
     BrokerMetadata, MetadataResponse, PartitionMetadata, TopicMetadata,
 };
-use lkfk::protocol::produce::{
+use lkfk::internals::protocol::produce::{
     LeaderHint, ProduceResponse, ProducedPartition, ProducedTopic, ProducedTopicRef, RecordError,
 };
 use std::collections::HashSet;

@@ -8,10 +8,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use lkfk::protocol::record_batch::ProducerStamp;
-use lkfk::queue::layout::{Areas, DONE_OFFSET, MAP_OFFSET, NO_PARTITION};
-use lkfk::queue::{Flags, Owner, Queue, QueueDir, Reader, Writer, recovery};
-use lkfk::record::{Headers, HeadersBuf, Record};
+use lkfk::internals::protocol::record_batch::ProducerStamp;
+use lkfk::internals::queue::layout::{Areas, DONE_OFFSET, MAP_OFFSET, NO_PARTITION};
+use lkfk::internals::queue::{Flags, Owner, Queue, QueueDir, Reader, Writer, recovery};
+use lkfk::internals::record::{Headers, HeadersBuf, Record};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
@@ -51,7 +51,7 @@ fn orphan(records: usize, done: usize) -> PathBuf {
         positions.push(slot.position);
     }
     let stamp = ProducerStamp { producer_id: 3, epoch: 0, base_sequence: 0 };
-    reader.stamp(1, stamp, positions.iter().copied().take(3)).expect("room for a batch");
+    reader.stamp(1, stamp, false, positions.iter().copied().take(3)).expect("room for a batch");
     for position in positions.into_iter().rev().take(done) {
         reader.done(position);
     }

@@ -11,7 +11,7 @@ mod records;
 
 use kafka_protocol::records::RecordBatchDecoder;
 use libfuzzer_sys::fuzz_target;
-use lkfk::protocol::record_batch::{
+use lkfk::internals::protocol::record_batch::{
     BATCH_OVERHEAD, BatchEncoder, BatchSummary, ProducerStamp, record_size_bound,
 };
 use records::Input;

@@ -1,7 +1,7 @@
 //! Records out of arbitrary bytes: for each whether it has a key, the lengths of key and payload, the
 //! timestamp, and their bytes.
 
-use lkfk::record::Record;
+use lkfk::internals::record::Record;
 
 pub struct Input<'a>(pub &'a [u8]);
 

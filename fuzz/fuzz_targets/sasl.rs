@@ -6,8 +6,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use lkfk::config::{Credentials, FEWEST_ITERATIONS, Mechanism};
-use lkfk::net::sasl::Client;
+use lkfk::internals::config::{Credentials, FEWEST_ITERATIONS, Mechanism};
+use lkfk::internals::net::sasl::Client;
 
 fuzz_target!(|input: &[u8]| {
     let mechanism = match input.len() % 2 {

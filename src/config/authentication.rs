@@ -1,10 +1,10 @@
 //! Whether and how connections authenticate: the keys of the security group, taken together.
 
 use super::security::{Credentials, Mechanism, Secret};
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, SecurityConfig};
 use crate::protocol::release::Release;
 
-impl Config {
+impl SecurityConfig {
     /// What connections authenticate with, if they do.
     pub fn credentials(&self) -> Option<Credentials> {
         let mechanism = self.sasl_mechanisms?;
@@ -17,7 +17,7 @@ impl Config {
     }
 
     /// Checks that the keys of authentication go together.
-    pub(super) fn check_security(&self) -> Result<(), ConfigError> {
+    fn check(&self) -> Result<(), ConfigError> {
         let conflict = |text: &str| Err(ConfigError::Conflict(text.to_owned()));
         let given = [
             ("sasl_mechanisms", self.sasl_mechanisms.is_some()),
@@ -47,12 +47,26 @@ impl Config {
                  insecure_plain = true",
             );
         }
-        if !self.api_version_request && self.broker_version_fallback < Release::V0_10 {
-            return conflict(&format!(
+        Ok(())
+    }
+}
+
+impl Config {
+    /// Checks that the keys of TLS and of authentication go together, and with the brokers' release.
+    pub(super) fn check_security(&self) -> Result<(), ConfigError> {
+        self.security.check_tls()?;
+        self.security.check()?;
+        let brokers = &self.brokers;
+        let protocol = self.security.security_protocol;
+        if protocol.has_sasl()
+            && !brokers.api_version_request
+            && brokers.broker_version_fallback < Release::V0_10
+        {
+            return Err(ConfigError::Conflict(format!(
                 "security_protocol = \"{}\" needs Kafka 0.10: set broker_version_fallback to the brokers' release, or \
                  api_version_request = true",
                 protocol.name()
-            ));
+            )));
         }
         Ok(())
     }
@@ -89,8 +103,8 @@ mod tests {
 
     #[test]
     fn keys_of_authentication_are_given_together_or_not_at_all() {
-        assert_eq!(parse(&[]).unwrap().credentials(), None);
-        let credentials = parse(&WHOLE).unwrap().credentials().unwrap();
+        assert_eq!(parse(&[]).unwrap().security.credentials(), None);
+        let credentials = parse(&WHOLE).unwrap().security.credentials().unwrap();
         assert_eq!(credentials.mechanism, Mechanism::ScramSha256);
         assert_eq!(
             (&*credentials.username, credentials.password.expose()),
@@ -130,8 +144,8 @@ mod tests {
         entries[0] = ("security.protocol", "SASL_SSL");
         entries[1] = ("sasl_mechanism", "PLAIN");
         let config = parse(&entries).unwrap();
-        assert!(config.credentials().is_some());
-        let tls = config.tls().unwrap();
+        assert!(config.security.credentials().is_some());
+        let tls = config.security.tls().unwrap();
         assert!(tls.authorities.is_none() && tls.verifies && tls.identifies);
         let text = error(&[("security_protocol", "ssl"), ("sasl_username", "nginx")]);
         assert!(text.ends_with("set it to \"sasl_ssl\""), "{text}");
@@ -147,7 +161,7 @@ mod tests {
         assert!(text.ends_with("set ssl_certificate_location or ssl_certificate_pem"), "{text}");
         let text = error(&[ssl, ("ssl_ca_pem", "a"), ("ssl_ca_location", "b")]);
         assert_eq!(text, "ssl_ca_location and ssl_ca_pem are both set: one of them has to go");
-        let tls = parse(&[ssl, ("ssl_ca_location", "ca.pem")]).unwrap().tls().unwrap();
+        let tls = parse(&[ssl, ("ssl_ca_location", "ca.pem")]).unwrap().security.tls().unwrap();
         let source = tls.authorities.unwrap().source;
         assert_eq!(source, crate::config::PemSource::Path("/prefix/ca.pem".into()));
     }
@@ -169,7 +183,7 @@ mod tests {
     #[test]
     fn a_password_is_never_shown() {
         let config = parse(&WHOLE).unwrap();
-        let shown = format!("{config:?} {:?}", config.credentials());
+        let shown = format!("{config:?} {:?}", config.security.credentials());
         assert!(shown.contains("sasl_password: not shown") && !shown.contains("sesame"), "{shown}");
         for value in [Value::Int(31337), Value::Text(b"31337\0".to_vec()), Value::Text(vec![0xff])]
         {

@@ -1,7 +1,7 @@
 //! TLS: the keys of the security group that are about it, taken together.
 
 use super::security::{Identification, Secret};
-use super::{Config, ConfigError};
+use super::{ConfigError, SecurityConfig};
 use std::path::{Path, PathBuf};
 
 /// What TLS needs to know.
@@ -50,7 +50,7 @@ impl Pem {
     }
 }
 
-impl Config {
+impl SecurityConfig {
     /// What TLS needs to know, if connections have it.
     pub fn tls(&self) -> Option<TlsSettings> {
         self.security_protocol.has_tls().then(|| TlsSettings {

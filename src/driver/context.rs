@@ -2,13 +2,12 @@
 
 use super::lua::LuaPorts;
 use super::lua::bell::{self, Bell};
-use super::lua::log::{Level, LogBuffer};
+use super::lua::log::LogBuffer;
+use super::report::Report;
 use super::undelivered::disk::Disk;
-use crate::config::Config;
 use crate::producer::Time;
 use crate::stats::Stats;
 use rustix::fd::OwnedFd;
-use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -65,6 +64,11 @@ impl Shared {
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 
+    /// Reports to operators; see [`LogBuffer::put`].
+    pub(super) fn report(&self, report: &dyn Report) {
+        self.log.put(self.now(), report);
+    }
+
     /// True while queues of dead workers and backup files are this worker's business.
     pub(super) fn looks_after_others(&self) -> bool {
         !self.leaving.load(Ordering::Acquire) && !self.is_stopping()
@@ -102,20 +106,14 @@ impl Shared {
 #[derive(Clone, Copy)]
 pub(super) struct Context<'a> {
     pub now: Time,
-    pub config: &'a Config,
     pub shared: &'a Shared,
     pub disk: &'a Disk,
 }
 
 impl Context<'_> {
-    /// Leaves a log line; see [`LogBuffer::put`].
-    pub fn log(&self, level: Level, kind: &'static str, subject: impl Display, text: impl Display) {
-        self.shared.log.put(self.now, level, kind, subject, text);
-    }
-
-    /// How long a message may wait for its delivery.
-    pub fn message_timeout(&self) -> Duration {
-        Duration::from_millis(self.config.message_timeout_ms)
+    /// Reports to operators; see [`LogBuffer::put`].
+    pub fn report(&self, report: &dyn Report) {
+        self.shared.log.put(self.now, report);
     }
 }
 

@@ -7,14 +7,15 @@
 use super::brokers::connections::Connections;
 use super::context::{Context, Shared};
 use super::lookup::Records;
-use super::lua::log::Level;
+use super::notices;
 use super::records::adoption::{Adoption, QueueDirs};
 use super::records::intake::Intake;
 use super::records::overflow;
-use super::records::partitioning::{self, Partitioning};
+use super::records::partitioning::Partitioning;
 use super::records::queues::Queues;
-use super::reports;
+use super::report::queue::QueueReport;
 use super::sleep::Sleep;
+use super::statistics;
 use super::undelivered::disk::Disk;
 use super::undelivered::failed_callback::FailedCallback;
 use super::undelivered::replay::Replay;
@@ -39,7 +40,7 @@ pub(super) struct EventLoop<'a> {
     intake: Intake,
     partitioning: Partitioning,
     producer: Producer,
-    connections: Connections,
+    connections: Connections<'a>,
     undelivered: Undelivered<'a>,
     sleep: Sleep,
 }
@@ -70,7 +71,7 @@ impl<'a> EventLoop<'a> {
         let connections = Connections::new(config);
         let rules = Rules { max_connections: connections.most(), ..Rules::from(config) };
         let mut producer = Producer::new(rules, seed);
-        for topic in &config.topics {
+        for topic in &config.brokers.topics {
             producer.topic(now, topic);
         }
         EventLoop {
@@ -80,8 +81,8 @@ impl<'a> EventLoop<'a> {
             provisioner: Provisioner::new(&queue),
             adoption: Adoption::new(dirs, owner),
             queues: Queues::new(queue),
-            intake: Intake::new(now),
-            partitioning: Partitioning::default(),
+            intake: Intake::new(now, &config.delivery),
+            partitioning: Partitioning::new(config),
             producer,
             connections,
             undelivered: Undelivered {
@@ -89,13 +90,13 @@ impl<'a> EventLoop<'a> {
                 spill: Spill::new(backup),
                 replay: Replay::new(now, config),
             },
-            sleep: Sleep::new(now),
+            sleep: Sleep::new(now, config),
         }
     }
 
     fn context(&self) -> Context<'a> {
-        let Self { config, shared, disk, .. } = *self;
-        Context { now: shared.now(), config, shared, disk }
+        let Self { shared, disk, .. } = *self;
+        Context { now: shared.now(), shared, disk }
     }
 
     /// Works until it is told to stop, and then until all is delivered or the time is up.
@@ -142,7 +143,7 @@ impl<'a> EventLoop<'a> {
             self.intake.turn(&cx, &mut self.adoption, queues, producer, partitioning);
         let more_events = self.connections.turn(&cx, producer);
         if self.connections.take_fresh_metadata() {
-            partitioning::publish_counts(&cx, queues, producer);
+            partitioning.publish_counts(&cx, queues, producer);
         }
 
         let cx = self.context();
@@ -152,7 +153,8 @@ impl<'a> EventLoop<'a> {
         partitioning.turn(&cx, producer, |id| lookup.in_use(id).key);
         self.sleep.take_flush(&cx, &queues.own().reader, producer);
         replay.turn(&cx, producer, partitioning);
-        overflow::make_room(&cx, queues, producer, partitioning, failed_callback, spill);
+        let limits = &self.config.queue;
+        overflow::make_room(&cx, limits, queues, producer, partitioning, failed_callback, spill);
         if producer.next_deadline().is_some_and(|at| at <= cx.now) {
             producer.handle_timeout(cx.now);
         }
@@ -163,7 +165,7 @@ impl<'a> EventLoop<'a> {
         spill.turn(&cx, queues);
         failed_callback.turn(&cx, queues, spill);
         queues.release(&cx);
-        reports::publish_stats(&cx, producer, spill.amount().records);
+        statistics::publish(&cx, producer, spill.amount().records);
         cx.shared.log.settle(cx.now);
         more_records || more_events
     }
@@ -187,7 +189,7 @@ impl<'a> EventLoop<'a> {
             connections.act(cx, action, producer, queues, &undelivered.replay);
         }
         while let Some(notice) = self.producer.poll_notice() {
-            reports::tell(cx, &self.producer, notice);
+            notices::tell(cx, &self.producer, notice);
         }
     }
 
@@ -227,7 +229,7 @@ impl<'a> EventLoop<'a> {
         let topic = self.producer.topic_name(topic).to_owned();
         let Undelivered { failed_callback, spill, replay } = &mut self.undelivered;
         replay.topic_failed(cx.now, &topic);
-        if cx.config.failed_cb.0 && !cx.shared.callbacks_ended() {
+        if self.config.callbacks.failed_cb.0 && !cx.shared.callbacks_ended() {
             failed_callback.add(topic, records, reason, in_doubt);
         } else {
             spill.add(cx.now, topic, records, reason.to_string(), in_doubt);
@@ -251,7 +253,6 @@ impl<'a> EventLoop<'a> {
     }
 
     fn next_deadline(&self) -> Time {
-        let cx = self.context();
         let others = self.shared.looks_after_others();
         let Undelivered { spill, replay, .. } = &self.undelivered;
         let deadline = self
@@ -259,7 +260,7 @@ impl<'a> EventLoop<'a> {
             .next_deadline()
             .unwrap_or(Time::NEVER)
             .min(spill.deadline(self.shared))
-            .min(self.partitioning.deadline(cx.message_timeout()))
+            .min(self.partitioning.deadline())
             .min(replay.deadline(!others))
             .min(if others { self.adoption.deadline() } else { Time::NEVER });
         if self.shared.is_stopping() { deadline.min(self.shared.stop_by()) } else { deadline }
@@ -269,8 +270,8 @@ impl<'a> EventLoop<'a> {
     fn fall_asleep(&mut self) -> Option<std::time::Duration> {
         let deadline = self.next_deadline();
         let waits = self.producer.held_records() > 0 || !self.partitioning.is_empty();
-        let cx = self.context();
-        self.sleep.fall_asleep(&cx, &self.queues.own().reader, &self.producer, deadline, waits)
+        let now = self.shared.now();
+        self.sleep.fall_asleep(now, &self.queues.own().reader, &self.producer, deadline, waits)
     }
 
     /// Waits for what the replay has with the disk thread: it would be done again otherwise. To be called at the end of
@@ -296,8 +297,6 @@ impl<'a> EventLoop<'a> {
 /// Keeps memory ready for what `log()` will take.
 fn provide(cx: &Context<'_>, provisioner: &mut Provisioner) {
     if provisioner.turn(cx.now.0 / 1000).is_starved {
-        let text = "the file system of queue_path has no more memory for the queue: log() refuses messages once what it \
-                    has is full; a larger file system (/dev/shm), or another queue_path, gives it room";
-        cx.log(Level::Warn, "starved", "", text);
+        cx.report(&QueueReport::Starved);
     }
 }

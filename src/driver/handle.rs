@@ -2,9 +2,9 @@
 
 use super::context::{Shared, wall_ms};
 use super::lua::bell::BellError;
-use super::lua::log::Level;
 use super::own_queue;
 use super::records::adoption::QueueDirs;
+use super::report::driver::DriverReport;
 use super::task::{Finished, ProducerTask};
 use super::thread;
 use super::undelivered::disk::Offloaded;
@@ -52,9 +52,13 @@ impl Driver {
         name: &str,
         instance: &str,
     ) -> Result<(Driver, Writer), StartError> {
-        config.backpath = backup::directory_of(&config.backpath, name);
-        let limits = Limits { file: config.backup_max_bytes, total: config.backup_total_bytes };
-        let backup = BackupDir::open(&config.backpath, limits)?;
+        config.backup.backpath = backup::directory_of(&config.backup.backpath, name);
+        let Config { queue: queue_config, backup: backup_config, delivery, .. } = &config;
+        let limits = Limits {
+            file: backup_config.backup_max_bytes,
+            total: backup_config.backup_total_bytes,
+        };
+        let backup = BackupDir::open(&backup_config.backpath, limits)?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|errno| StartError::System("eventfd", errno.into()))?;
         let shared = Arc::new(Shared::new(wake));
@@ -63,10 +67,10 @@ impl Driver {
         // What the first messages need; if there is no memory for it now, there may be later.
         Provisioner::new(&queue).turn(shared.now().0 / 1000);
         // Another worker's queue may lie in the other of the two places.
-        let parents = [&config.queue_path, &config.backpath].map(Clone::clone);
+        let parents = [&queue_config.queue_path, &backup_config.backpath].map(Clone::clone);
         let dirs = QueueDirs::new(&queue, &parents);
-        let (messages, bytes) = (config.queue_buffering_max_messages, config.message_max_bytes);
-        let writer = Writer::new(&queue, messages, bytes);
+        let most = queue_config.queue_buffering_max_messages;
+        let writer = Writer::new(&queue, most, delivery.message_max_bytes);
         let finished = Arc::new(Finished::default());
         let task = ProducerTask {
             config,
@@ -129,24 +133,13 @@ impl Driver {
             if self.finished.wait(HURRY_EVERY) {
                 return true;
             }
-            let now = self.shared.now();
-            if now >= self.shared.stop_by() + SPILL_GRACE {
-                let text = format_args!(
-                    "the producer did not end in time, perhaps for its backup's disk: what is not delivered is {}",
-                    self.queue.fate()
-                );
-                self.shared.log.put(now, Level::Error, "left", "", text);
+            if self.shared.now() >= self.shared.stop_by() + SPILL_GRACE {
+                self.shared.report(&DriverReport::NotInTime { fate: &self.queue.fate() });
                 return false;
             }
             if let Some(left) = hurry() {
                 self.begin_stop(left);
             }
         }
-    }
-
-    /// [`begin_stop`](Self::begin_stop), then [`wait`](Self::wait).
-    pub fn stop(&self, limit: Duration, hurry: impl Fn() -> Option<Duration>) -> bool {
-        self.begin_stop(limit);
-        self.wait(hurry)
     }
 }

@@ -7,6 +7,7 @@
 //! | `brokers` | connections, requests and answers |
 //! | `undelivered` | failed messages to `failed_cb` or the backup, replay, the end |
 //! | [`lua`] | what goes to Lua and comes from it |
+//! | `report` | what operators read of all that |
 //!
 //! `event_loop` puts them together; nobody below it knows it.
 
@@ -16,14 +17,15 @@ mod event_loop;
 mod handle;
 mod lookup;
 pub mod lua;
+mod notices;
 mod own_queue;
 mod records;
-mod reports;
+mod report;
 mod sleep;
+pub mod statistics;
 mod task;
 mod thread;
 mod undelivered;
 
 pub use context::Shared;
 pub use handle::{Driver, StartError};
-pub use lua::log::{Level, LogBuffer};

@@ -1,11 +1,10 @@
 //! The queue file of a worker: where it is made, and what it is called.
 
 use super::context::{Shared, wall_ms};
-use super::lua::log::Level;
+use super::report::queue::QueueReport;
 use crate::config::Config;
 use crate::producer::Time;
 use crate::queue::{Owner, Queue, QueueDir, QueueError};
-use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,34 +16,29 @@ pub(super) fn make(
     owner: Owner<'_>,
     shared: &Shared,
 ) -> Result<Queue, QueueError> {
-    let bytes = config.queue_buffering_max_kbytes * 1024;
+    let (queue_path, backpath) = (&*config.queue.queue_path, &*config.backup.backpath);
+    let bytes = config.queue.bytes();
     let make_below = |parent: &Path| -> Result<Queue, QueueError> {
         let dir = Arc::new(QueueDir::open(parent)?);
         Queue::create(dir, owner, &unique(shared.now()), bytes, wall_ms())
     };
-    let warn = |text: fmt::Arguments<'_>| {
-        shared.log.put(shared.now(), Level::Warn, "queue_path", "", text);
-    };
-    let error = match make_below(&config.queue_path) {
+    let error = match make_below(queue_path) {
         Err(error) if !matches!(error, QueueError::FileSizeLimit { .. }) => error,
         result => return result,
     };
-    let other = match make_below(&config.backpath) {
+    let other = match make_below(backpath) {
         Err(other) => other,
         Ok(queue) => {
-            warn(format_args!("{error}; the queue lies in backpath instead, which is slower"));
+            shared.report(&QueueReport::InBackpath { error: &error });
             return Ok(queue);
         }
     };
     if ![&error, &other].iter().any(|error| matches!(error, QueueError::UnfitFileSystem { .. })) {
         return Err(error);
     }
-    let dir = QueueDir::open(&config.queue_path).or_else(|_| QueueDir::open(&config.backpath))?;
+    let dir = QueueDir::open(queue_path).or_else(|_| QueueDir::open(backpath))?;
     let queue = Queue::anonymous(Arc::new(dir), owner, bytes, wall_ms())?;
-    warn(format_args!(
-        "the queue has no file: what waits in it is lost when this worker is killed with SIGKILL or crashes, though not \
-         at a reload or a stop. Set queue_path to a directory on tmpfs, ext4 or xfs, such as /dev/shm: {error}; {other}"
-    ));
+    shared.report(&QueueReport::WithoutFile { errors: [&error, &other] });
     Ok(queue)
 }
 

@@ -1,6 +1,7 @@
 //! When a producer's event loop sleeps, for how long, and what wakes it.
 
 use super::context::Context;
+use crate::config::Config;
 use crate::producer::{Producer, Time};
 use crate::queue::Reader;
 use std::sync::atomic::Ordering;
@@ -10,6 +11,10 @@ use std::time::Duration;
 const LONGEST: Duration = Duration::from_secs(1);
 
 pub(super) struct Sleep {
+    linger: Duration,
+    /// What is worth a wake-up: bytes of a full batch, and records of which the queue holds eight times as many.
+    batch_bytes: u64,
+    records: u64,
     /// Position up to which everything was flushed.
     flushed: u64,
     /// How far the own queue was read before the last sleep, and when what came since is looked at anyway.
@@ -18,8 +23,15 @@ pub(super) struct Sleep {
 }
 
 impl Sleep {
-    pub fn new(now: Time) -> Sleep {
-        Sleep { flushed: 0, seen: 0, look_at: now }
+    pub fn new(now: Time, config: &Config) -> Sleep {
+        Sleep {
+            linger: config.delivery.linger(),
+            batch_bytes: config.delivery.batch_size as u64,
+            records: (config.queue.queue_buffering_max_messages / 8).max(1),
+            flushed: 0,
+            seen: 0,
+            look_at: now,
+        }
     }
 
     /// Flushes up to where nginx's event loop asked for it, and when stopping all there is.
@@ -41,17 +53,16 @@ impl Sleep {
     /// left alone for as long as they would linger, which is not over before the next look: one look finds many.
     pub fn fall_asleep(
         &mut self,
-        cx: &Context<'_>,
+        now: Time,
         reader: &Reader,
         producer: &Producer,
         deadline: Time,
         waits: bool,
     ) -> Option<Duration> {
-        let (now, config) = (cx.now, cx.config);
         if deadline <= now {
             return None;
         }
-        let linger = Duration::from_millis(config.queue_buffering_max_ms);
+        let linger = self.linger;
         let tail = reader.position();
         if tail != std::mem::replace(&mut self.seen, tail) {
             self.look_at = now + linger;
@@ -64,9 +75,8 @@ impl Sleep {
         };
         // It is enough to look when a batch may be full, by count or by bytes, or when so much waits that the queue
         // might not hold more.
-        let bytes = (config.batch_size as u64).min(reader.capacity() / 8);
-        let room = (config.queue_buffering_max_messages / 8).max(1);
-        let records = (producer.records_to_full_batch() as u64).min(room);
+        let bytes = self.batch_bytes.min(reader.capacity() / 8);
+        let records = (producer.records_to_full_batch() as u64).min(self.records);
         let until = if soon { until } else { until.min(self.look_at) };
         reader.sleep_unless(tail + bytes, read + records).then(|| until.since(now))
     }

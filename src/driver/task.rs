@@ -3,8 +3,8 @@
 
 use super::context::Shared;
 use super::event_loop::EventLoop;
-use super::lua::log::Level;
 use super::records::adoption::QueueDirs;
+use super::report::driver::DriverReport;
 use super::undelivered::disk::Disk;
 use super::undelivered::exit::ProducerExit;
 use super::undelivered::spill::Backup;
@@ -86,8 +86,7 @@ impl ProducerTask {
             let ended = self.run(disk).await;
             let Err(fault) = ended.result else { return ended.queues };
             stats::add(&shared.stats.driver_restarts, 1);
-            let text = format_args!("driver fault, starting over from the queue: {fault}");
-            shared.log.put(shared.now(), Level::Error, "fault", "", text);
+            shared.report(&DriverReport::Fault { text: &fault });
             if shared.is_stopping() {
                 return ended.queues;
             }
@@ -133,15 +132,14 @@ impl ProducerTask {
         let exit = ProducerExit {
             shared: shared.clone(),
             queues,
-            backpath: self.config.backpath.clone(),
+            backpath: self.config.backup.backpath.clone(),
             instance: self.instance.clone(),
             name: self.name.clone(),
         };
         let saved = self.backup.is_here()
             && self.backup.run_last(disk, move |backup| exit.save(backup)).await;
         if !saved {
-            let text = format_args!("messages are {}", self.queue.fate());
-            shared.log.put(shared.now(), Level::Error, "left", "", text);
+            shared.report(&DriverReport::Left { path: None, fate: &self.queue.fate() });
         }
         shared.log.settle(Time::NEVER);
     }

@@ -5,8 +5,6 @@
 //! processor that nginx's master may run on, since nginx may have pinned the worker to one. Nothing here runs before the
 //! fork: the thread would not survive it.
 
-#![allow(clippy::disallowed_methods, reason = "this is where the driver thread is started")]
-
 use super::task::ProducerTask;
 use super::undelivered::disk::{Disk, DiskThreads};
 use crate::nginx::affinity;
@@ -57,6 +55,7 @@ pub(super) fn run(task: ProducerTask) -> io::Result<()> {
 }
 
 /// Starts the thread with all signals blocked.
+#[expect(clippy::disallowed_methods, reason = "the driver thread is started here, after the fork")]
 fn spawn(live: impl FnOnce() + Send + 'static) -> io::Result<()> {
     // SAFETY: an all-zero sigset_t is a valid value to be filled by the calls below.
     let (mut all, mut before): (libc::sigset_t, libc::sigset_t) =
@@ -88,7 +87,7 @@ async fn serve(mut given: UnboundedReceiver<ProducerTask>) {
             task = given.recv(), if !given.is_closed() || !given.is_empty() => {
                 let Some(task) = task else { continue };
                 let shared = task.shared.clone();
-                let disk = Disk::new(disks.of(&task.config.backpath), move || shared.signal());
+                let disk = Disk::new(disks.of(&task.config.backup.backpath), move || shared.signal());
                 producers.spawn_local(task.live(disk));
             }
             // Faults are caught in the task.

@@ -1,7 +1,7 @@
 //! Log lines: those of the driver, which Lua hands to `ngx.log`, and those that are written without it.
 
 use super::guard;
-use crate::driver::Level;
+use crate::report_kind::Level;
 use crate::worker::{Handle, write_line};
 use std::ffi::c_char;
 

@@ -1,11 +1,11 @@
-//! Statistics, by their place in [`stats::ROWS`]. A plain C function, since the last ones are read from a `__gc` at
-//! worker exit.
+//! Statistics, by their place among [`statistics::names`](crate::driver::statistics::names). A plain C function, since the
+//! last ones are read from a `__gc` at worker exit.
 
 use super::guard;
-use crate::stats;
 use crate::worker::Handle;
 
-/// A value of [`stats::ROWS`]. Asking for number 0 brings those up to date that nginx's thread owns.
+/// A value of [`statistics::names`](crate::driver::statistics::names). Asking for number 0 brings those up to date that
+/// nginx's thread owns.
 ///
 /// # Arguments
 /// `handle` names the producer; `index` counts from 0.
@@ -29,8 +29,8 @@ pub unsafe extern "C" fn lkfk_stat(handle: *const Handle, index: u32) -> u64 {
         if index == 0 {
             handle.refresh_stats();
         }
-        let row = stats::ROWS.get(index as usize).zip(handle.shared());
-        value = row.map_or(0, |(row, shared)| row.value(&shared.stats));
+        let found = handle.shared().and_then(|shared| shared.statistic(index as usize));
+        value = found.unwrap_or(0);
         0
     });
     value

@@ -96,7 +96,7 @@ fn is_alive(_: &Lua, pid: i32) -> mlua::Result<bool> {
 
 /// `core.has_partitioner(id) -> boolean`
 fn has_partitioner(_: &Lua, id: LightUserData) -> mlua::Result<bool> {
-    Ok(with(id, |producer| producer.config().partitioner.0).unwrap_or(false))
+    Ok(with(id, |producer| producer.config().callbacks.partitioner.0).unwrap_or(false))
 }
 
 /// `core.signal(id)`: wakes the driver to look at what was answered.

@@ -9,8 +9,9 @@ mod callbacks;
 mod value;
 
 use crate::config::{Config, KEYS};
+use crate::driver::statistics;
+use crate::ffi;
 use crate::worker::{self, Handle, Producer};
-use crate::{ffi, stats};
 use mlua::{Function, LightUserData, Lua, MultiValue, Table};
 use std::ffi::c_void;
 use std::os::unix::ffi::OsStrExt;
@@ -100,11 +101,11 @@ fn lkfk_core(lua: &Lua) -> mlua::Result<Table> {
     core.set("heard", lua.create_function(heard)?)?;
     core.set("shuts_down", lua.create_function(shuts_down)?)?;
     core.set("waiting", lua.create_function(waiting)?)?;
-    let names: Vec<&str> = stats::ROWS.iter().map(|row| row.name).collect();
+    let names: Vec<&str> = statistics::names().collect();
     core.set("stat_names", names)?;
     let defaults = lua.create_table()?;
     for key in KEYS {
-        defaults.set(key.name, key.default)?;
+        defaults.set(key.name, (key.default)())?;
     }
     core.set("defaults", defaults)?;
     let secrets = KEYS.iter().filter(|key| key.is_secret());
@@ -145,9 +146,7 @@ fn with<T>(id: LightUserData, f: impl FnOnce(&mut Producer) -> T) -> Option<T> {
 fn init(lua: &Lua, (conf, prefix): (Table, String)) -> mlua::Result<MultiValue> {
     let Some(entries) = value::entries(conf) else { return failure(lua, UNNAMED) };
     match worker::init(&entries, &prefix) {
-        Ok(started) => {
-            Ok(MultiValue::from_vec(vec![mlua::Value::LightUserData(id_of(started.handle))]))
-        }
+        Ok(handle) => Ok(MultiValue::from_vec(vec![mlua::Value::LightUserData(id_of(handle))])),
         Err(error) => failure(lua, &error.to_string()),
     }
 }

@@ -116,6 +116,7 @@ pub enum Event {
         /// The answer.
         response: ProduceResponse,
         /// Held while a large answer exists.
+        #[expect(dead_code, reason = "it is given back when it is dropped")]
         large: Option<OwnedSemaphorePermit>,
     },
     /// An answer to Metadata.
@@ -127,6 +128,7 @@ pub enum Event {
         /// The answer.
         response: MetadataResponse,
         /// Held while a large answer exists.
+        #[expect(dead_code, reason = "it is given back when it is dropped")]
         large: Option<OwnedSemaphorePermit>,
     },
     /// An answer to InitProducerId.

@@ -174,6 +174,10 @@ pub enum Notice {
         broker: BrokerId,
         /// Its address.
         address: HostPort,
+        /// How many attempts to connect to it failed in a row.
+        attempts: u32,
+        /// For how long none is made.
+        pause: Duration,
     },
     /// There is no producer id to be had.
     NoProducerId {

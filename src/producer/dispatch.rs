@@ -262,9 +262,12 @@ impl Producer {
         if failed {
             broker.backoff.failures = broker.backoff.failures.saturating_add(1);
             if broker.backoff.failures >= self.rules.conn_retry_limit && !last_hope {
-                let address = broker.address.clone();
-                self.out.notices.push_back(Notice::BrokerRests { broker: node, address });
-                broker.backoff.failures = 0;
+                self.out.notices.push_back(Notice::BrokerRests {
+                    broker: node,
+                    address: broker.address.clone(),
+                    attempts: std::mem::take(&mut broker.backoff.failures),
+                    pause: self.rules.conn_rest,
+                });
                 broker.backoff.rests_until = now + self.rules.conn_rest;
             }
             let pause = retry::backoff(

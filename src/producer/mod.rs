@@ -52,9 +52,9 @@ mod tests;
 pub mod timer;
 
 pub use api::{Action, CloseReason, Counts, Delivery, Mark, NewRecord, Notice, Outcome, Reason};
-pub use batch::{Batch, Record};
+pub use batch::Record;
 pub use broker::InFlightBatch;
-pub use ids::{BrokerId, ConnId, RecordId, RequestId, TopicId};
+pub use ids::{ConnId, RecordId, RequestId, TopicId};
 pub use rules::{Idempotence, Rules};
 pub use state::Producer;
 pub use timer::Time;

@@ -58,31 +58,31 @@ pub struct Rules {
 
 impl From<&Config> for Rules {
     fn from(config: &Config) -> Rules {
-        let ms = Duration::from_millis;
+        let Config { brokers, delivery, .. } = config;
         Rules {
-            bootstrap: config.metadata_broker_list.clone(),
-            acks: config.request_required_acks,
-            idempotence: match config.enable_idempotence {
+            bootstrap: brokers.metadata_broker_list.clone(),
+            acks: delivery.request_required_acks,
+            idempotence: match delivery.enable_idempotence {
                 Some(false) => Idempotence::Off,
-                _ if config.request_required_acks != -1 => Idempotence::Off,
+                _ if delivery.request_required_acks != -1 => Idempotence::Off,
                 Some(true) => Idempotence::Required,
                 None => Idempotence::Preferred,
             },
-            request_timeout: ms(config.request_timeout_ms),
-            message_timeout: ms(config.message_timeout_ms),
-            linger: ms(config.queue_buffering_max_ms),
-            batch_records: config.batch_num_messages,
-            batch_bytes: config.batch_size,
-            max_retries: config.message_send_max_retries,
-            retry_backoff: ms(config.retry_backoff_ms),
-            retry_backoff_max: ms(config.retry_backoff_max_ms),
-            metadata_refresh: ms(config.metadata_refresh_interval_ms),
-            max_in_flight: config.max_in_flight_requests_per_connection,
-            reconnect_backoff: ms(config.reconnect_backoff_ms),
-            reconnect_backoff_max: ms(config.reconnect_backoff_max_ms),
+            request_timeout: delivery.request_timeout(),
+            message_timeout: delivery.message_timeout(),
+            linger: delivery.linger(),
+            batch_records: delivery.batch_num_messages,
+            batch_bytes: delivery.batch_size,
+            max_retries: delivery.message_send_max_retries,
+            retry_backoff: delivery.retry_backoff(),
+            retry_backoff_max: delivery.retry_backoff_max(),
+            metadata_refresh: brokers.metadata_refresh(),
+            max_in_flight: delivery.max_in_flight_requests_per_connection,
+            reconnect_backoff: brokers.reconnect_backoff(),
+            reconnect_backoff_max: brokers.reconnect_backoff_max(),
             max_connections: usize::MAX,
-            conn_retry_limit: config.conn_retry_limit,
-            conn_rest: Duration::from_secs(config.conn_retry_timeout),
+            conn_retry_limit: brokers.conn_retry_limit,
+            conn_rest: brokers.left_alone_for(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Writing the primitive types of Kafka's wire format.
 
 use super::primitives::Form;
-use crate::varint::{put_varint, zigzag};
+use crate::varint::put_varint;
 use uuid::Uuid;
 
 /// Writes primitive types to the end of a buffer.
@@ -9,8 +9,6 @@ use uuid::Uuid;
 /// Strings and counts that lkfk sends are names, ids and its own tallies, all bounded by the
 /// configuration; one that its length field cannot hold is a bug and panics.
 pub trait Put {
-    /// An 8-bit integer.
-    fn put_i8(&mut self, value: i8);
     /// A 16-bit integer.
     fn put_i16(&mut self, value: i16);
     /// A 32-bit integer.
@@ -21,10 +19,6 @@ pub trait Put {
     fn put_bool(&mut self, value: bool);
     /// A topic id or the like.
     fn put_uuid(&mut self, value: Uuid);
-    /// A signed varint (zigzag).
-    fn put_varint(&mut self, value: i32);
-    /// A signed varint of up to 64 bits (zigzag).
-    fn put_varlong(&mut self, value: i64);
     /// An unsigned varint.
     fn put_unsigned_varint(&mut self, value: u32);
     /// A string.
@@ -42,10 +36,6 @@ pub trait Put {
 }
 
 impl Put for Vec<u8> {
-    fn put_i8(&mut self, value: i8) {
-        self.extend_from_slice(&value.to_be_bytes());
-    }
-
     fn put_i16(&mut self, value: i16) {
         self.extend_from_slice(&value.to_be_bytes());
     }
@@ -64,14 +54,6 @@ impl Put for Vec<u8> {
 
     fn put_uuid(&mut self, value: Uuid) {
         self.extend_from_slice(value.as_bytes());
-    }
-
-    fn put_varint(&mut self, value: i32) {
-        self.put_varlong(i64::from(value));
-    }
-
-    fn put_varlong(&mut self, value: i64) {
-        put_varint(self, zigzag(value));
     }
 
     fn put_unsigned_varint(&mut self, value: u32) {

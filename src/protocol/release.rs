@@ -34,8 +34,6 @@ const TABLE: &[(Release, i16, i16)] = &[
 impl Release {
     /// The oldest that lkfk can talk to.
     pub const V0_8: Self = Self([0, 8, 0, 0]);
-    /// The last that cannot be asked for its versions.
-    pub const V0_9: Self = Self([0, 9, 0, 0]);
     /// The first that authenticates with what lkfk has, and that can be asked for its versions.
     pub const V0_10: Self = Self([0, 10, 0, 0]);
     /// The first with record batches and idempotence. InitProducerId v0, which it has, is in all later ones.

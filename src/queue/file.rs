@@ -38,7 +38,7 @@ pub struct Queue {
 enum Place {
     /// In the directory, by this name. It is mapped itself.
     Mapped(String),
-    /// In the directory, by this name. What is mapped is a [copy](super::copy) in memory.
+    /// In the directory, by this name. What is mapped is a copy in memory.
     Copied(String, OwnedFd),
     /// Nowhere: the queue is memory without a name, which goes with this process.
     Anonymous,

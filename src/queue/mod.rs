@@ -145,11 +145,11 @@ pub use layout::Flags;
 #[cfg(not(loom))]
 pub use owner::Owner;
 #[cfg(not(loom))]
-pub use provisioner::{Provision, Provisioner};
+pub use provisioner::Provisioner;
 #[cfg(not(loom))]
 pub use reader::Reader;
 #[cfg(not(loom))]
-pub use slots::{Damage, Slot, Slots};
+pub use slots::{Damage, Slot};
 #[cfg(not(loom))]
 pub use topics::TopicError;
 #[cfg(not(loom))]

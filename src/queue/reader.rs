@@ -213,11 +213,6 @@ impl Reader {
         self.topics.get(self.slots.map(), id)
     }
 
-    /// The view of the file that this reads through.
-    pub fn slots(&self) -> &Slots {
-        &self.slots
-    }
-
     /// Records ever written, counted by the writer.
     pub fn written(&self) -> u64 {
         self.slots.written()
@@ -262,11 +257,6 @@ impl Reader {
     /// Bytes of the segments that are in use.
     pub fn bytes_in_use(&self) -> u64 {
         self.space.bytes_in_use(self.slots.map())
-    }
-
-    /// When the file was made, milliseconds since 1970.
-    pub fn created_ms(&self) -> i64 {
-        self.slots.created_ms()
     }
 
     /// Process id of the file's maker.

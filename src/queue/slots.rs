@@ -7,7 +7,6 @@
 
 use super::layout::{self, EXTENSION, Extension, Flags, NULL_KEY, SlotHeader, kind, v2};
 use super::mapping::{Format, Mapping};
-use super::owner::Owner;
 use super::prefetch;
 use super::segments::{Division, Entry};
 use crate::record::{Headers, Record};
@@ -68,17 +67,6 @@ pub(super) enum Kind {
     Wrap,
 }
 
-/// A record that [`Slots::next`] came upon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Found<'a> {
-    /// The record; `None` when it is done and its bytes are gone.
-    pub slot: Option<Slot<'a>>,
-    /// Whether it was delivered or is safe elsewhere.
-    pub is_done: bool,
-    /// Where the next slot begins.
-    pub next: u64,
-}
-
 /// The view. Whoever holds one holds the file's mapping.
 #[derive(Clone)]
 pub struct Slots {
@@ -101,11 +89,6 @@ impl Slots {
         self.format
     }
 
-    /// Position of the oldest slot that is not done.
-    pub fn head(&self) -> u64 {
-        self.map.cursors().head()
-    }
-
     /// Position after the last whole slot.
     #[inline]
     pub fn tail(&self) -> u64 {
@@ -122,44 +105,9 @@ impl Slots {
         self.division.data_len()
     }
 
-    /// When the file was made, milliseconds since 1970.
-    pub fn created_ms(&self) -> i64 {
-        self.map.identity().created_ms
-    }
-
     /// Process id of the file's maker.
     pub fn owner_pid(&self) -> u32 {
         self.map.identity().owner_pid
-    }
-
-    /// Whom the file belongs to; `None` for one of version 2, which does not say so.
-    pub fn owner(&self) -> Option<Owner<'_>> {
-        (self.format == Format::V3).then(|| self.map.identity().names.owner())?
-    }
-
-    /// The first record at or behind `position`, done or not; `None` at the tail. A walk begins at
-    /// [`head`](Self::head).
-    pub fn next(&self, mut position: u64) -> Result<Option<Found<'_>>, Damage> {
-        let (head, tail) = (self.head(), self.tail());
-        while position < tail {
-            if let Some(next) = self.after_gone(position) {
-                position = next;
-                continue;
-            }
-            let raw = self.raw(position, head, tail)?;
-            let next = position + raw.length;
-            if raw.kind == Kind::Record {
-                let is_done = self.is_done(position, raw);
-                let slot = if is_done && !self.is_whole(position, raw) {
-                    None
-                } else {
-                    Some(self.slot(position, raw)?)
-                };
-                return Ok(Some(Found { slot, is_done, next }));
-            }
-            position = next;
-        }
-        Ok(None)
     }
 
     // ----------------------------------------------------------------------------------- segments

@@ -3,9 +3,9 @@
 
 #![allow(clippy::disallowed_methods, reason = "a log line carries the time")]
 
-use crate::driver::Level;
 use crate::local_time;
 use crate::nginx::error_log;
+use crate::report_kind::Level;
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 

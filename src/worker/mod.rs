@@ -1,7 +1,7 @@
 //! The producers of one nginx worker, by name. They belong to the process: they outlive every Lua VM, and end with the
 //! process or when they are closed, never because something was collected.
 //!
-//! - `registry`: which producers there are; [`start`]: how one is started.
+//! - `registry`: which producers there are; `start`: how one is started.
 //! - `producer`: one of them.
 //! - [`handle`]: its writing half, which `log()` goes through.
 //! - `shutdown`: what ends them.
@@ -18,7 +18,7 @@ mod start;
 
 pub use handle::{Entry, Handle, Refusal};
 pub use producer::Producer;
-pub use registry::{InitError, Started, find, init_error, set_init_error, with};
+pub use registry::{InitError, find, init_error, set_init_error, with};
 pub use shutdown::{close, end_with_process, shuts_down};
 pub use start::{init, start};
 

@@ -23,9 +23,9 @@ pub struct Producer {
 impl Producer {
     /// Starts one; `name` is empty for the default one.
     pub(super) fn start(name: &str, config: Config) -> Result<Producer, StartError> {
-        let instance = format!("{:08x}", crc32fast::hash(config.instance.as_bytes()));
+        let instance = format!("{:08x}", crc32fast::hash(config.queue.instance.as_bytes()));
         let (driver, writer) = Driver::start(config.clone(), name, &instance)?;
-        let handle = Handle::leak(writer, driver.shared().clone(), &config.topics);
+        let handle = Handle::leak(writer, driver.shared().clone(), &config.brokers.topics);
         let pid = std::process::id();
         Ok(Producer {
             name: name.to_owned(),
@@ -101,6 +101,6 @@ impl Producer {
 
     /// How long its end may take in any case.
     pub(super) fn exit_timeout(&self) -> Duration {
-        Duration::from_millis(self.config.exit_timeout_ms)
+        self.config.exit.timeout()
     }
 }

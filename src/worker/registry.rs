@@ -33,14 +33,6 @@ pub enum InitError {
     Exiting,
 }
 
-/// A producer that runs, and how it came to.
-pub struct Started {
-    /// Its writing half.
-    pub handle: &'static Handle,
-    /// False when it ran already, with the same configuration.
-    pub is_new: bool,
-}
-
 /// The producers, and what nginx has said of the end.
 pub(super) struct Registry {
     pub producers: Vec<Producer>,
@@ -69,19 +61,19 @@ impl Registry {
     }
 
     /// Starts the producer of this name, or finds it running with the same configuration.
-    pub fn start(&mut self, name: &str, config: Config) -> Result<Started, InitError> {
+    pub fn start(&mut self, name: &str, config: Config) -> Result<&'static Handle, InitError> {
         if let Some(producer) = self.named(name) {
             return match () {
                 () if !producer.is_here() => Err(InitError::Forked),
                 () if producer.ends => Err(InitError::Exiting),
                 () if *producer.config() != config => Err(InitError::Different),
-                () => Ok(Started { handle: producer.handle(), is_new: false }),
+                () => Ok(producer.handle()),
             };
         }
         let producer = Producer::start(name, config)?;
         let handle = producer.handle();
         self.producers.push(producer);
-        Ok(Started { handle, is_new: true })
+        Ok(handle)
     }
 }
 

@@ -4,13 +4,13 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use lkfk::protocol::api_versions::ApiVersionsResponse;
-use lkfk::protocol::header::{ApiKey, read_response_header};
-use lkfk::protocol::init_producer_id::InitProducerIdResponse;
-use lkfk::protocol::metadata::MetadataResponse;
-use lkfk::protocol::primitives::{DecodeError, Reader};
-use lkfk::protocol::produce::ProduceResponse;
-use lkfk::protocol::sasl::{SaslAuthenticateResponse, SaslHandshakeResponse};
+use lkfk::internals::protocol::api_versions::ApiVersionsResponse;
+use lkfk::internals::protocol::header::{ApiKey, read_response_header};
+use lkfk::internals::protocol::init_producer_id::InitProducerIdResponse;
+use lkfk::internals::protocol::metadata::MetadataResponse;
+use lkfk::internals::protocol::primitives::{DecodeError, Reader};
+use lkfk::internals::protocol::produce::ProduceResponse;
+use lkfk::internals::protocol::sasl::{SaslAuthenticateResponse, SaslHandshakeResponse};
 
 /// Every API whose answers are decoded.
 pub const APIS: [ApiKey; 6] = [

@@ -21,8 +21,8 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use kafka_protocol::records::{Record, RecordBatchDecoder};
-use lkfk::protocol::error_code::ErrorCode;
-use lkfk::protocol::header::ApiKey;
+use lkfk::internals::protocol::error_code::ErrorCode;
+use lkfk::internals::protocol::header::ApiKey;
 use scram::Scram;
 use sequences::{Memory, Numbers, Sequences};
 use std::collections::{BTreeMap, VecDeque};

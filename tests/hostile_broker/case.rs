@@ -3,11 +3,12 @@
 
 use super::broker::{Arrived, Broker, Lie, scram};
 use super::memory;
-use lkfk::config::{Config, Value};
-use lkfk::driver::{Driver, Level};
-use lkfk::queue::layout::NO_PARTITION;
-use lkfk::queue::{Flags, Writer};
-use lkfk::record::Record;
+use lkfk::internals::config::{Config, Value};
+use lkfk::internals::driver::Driver;
+use lkfk::internals::queue::layout::NO_PARTITION;
+use lkfk::internals::queue::{Flags, Writer};
+use lkfk::internals::record::Record;
+use lkfk::internals::report_kind::Level;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -231,7 +232,8 @@ impl Case {
         assert_eq!(restarts.load(Ordering::Relaxed), 0);
         let peak = memory::peak_since(self.memory_at_start);
         assert!(peak <= self.memory, "took {peak} bytes: {:?}", self.lines);
-        assert!(self.driver.stop(Duration::from_secs(1), || None), "the driver does not end");
+        self.driver.begin_stop(Duration::from_secs(1));
+        assert!(self.driver.wait(|| None), "the driver does not end");
         self.take_lines();
 
         let arrived = self.broker.arrived();

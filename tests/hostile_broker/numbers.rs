@@ -4,7 +4,7 @@
 use crate::broker::{Lie, Reply};
 use crate::case::{Case, Seen};
 use crate::counts_everywhere;
-use lkfk::protocol::header::ApiKey;
+use lkfk::internals::protocol::header::ApiKey;
 use std::collections::HashSet;
 
 const NEWEST: (i16, i16) = (13, 13);

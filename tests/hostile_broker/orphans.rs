@@ -3,11 +3,11 @@
 
 use crate::broker::{Lie, Reply};
 use crate::case::Case;
-use lkfk::protocol::header::ApiKey;
-use lkfk::protocol::record_batch::ProducerStamp;
-use lkfk::queue::layout::{Areas, NO_PARTITION};
-use lkfk::queue::{Flags, Owner, Queue, QueueDir, Reader, Writer};
-use lkfk::record::Record;
+use lkfk::internals::protocol::header::ApiKey;
+use lkfk::internals::protocol::record_batch::ProducerStamp;
+use lkfk::internals::queue::layout::{Areas, NO_PARTITION};
+use lkfk::internals::queue::{Flags, Owner, Queue, QueueDir, Reader, Writer};
+use lkfk::internals::record::Record;
 use std::os::unix::fs::{FileExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -45,7 +45,7 @@ fn leave(queues: &Path, time_ms: i64, sent: usize) -> (PathBuf, Vec<u64>) {
     let positions: Vec<u64> =
         std::iter::from_fn(|| reader.read().unwrap().map(|slot| slot.position)).collect();
     let numbers = ProducerStamp { producer_id: 5, epoch: 0, base_sequence: 0 };
-    reader.stamp(0, numbers, positions.iter().copied().take(sent)).unwrap();
+    reader.stamp(0, numbers, false, positions.iter().copied().take(sent)).unwrap();
     (queue.path(), positions)
 }
 

@@ -6,7 +6,7 @@ use crate::case::{Case, Seen};
 use crate::counts_everywhere;
 use kafka_protocol::messages::SaslAuthenticateResponse;
 use kafka_protocol::protocol::StrBytes;
-use lkfk::protocol::header::ApiKey;
+use lkfk::internals::protocol::header::ApiKey;
 use std::time::Duration;
 
 /// The broker's tokens: its nonce, salt and rounds, and then its signature.

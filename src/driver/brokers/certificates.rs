@@ -1,7 +1,7 @@
 //! What an operator is to know of TLS in time: options that make it unsafe, and certificates that end soon.
 
 use super::super::context::{Context, wall_ms};
-use super::super::lua::log::Level;
+use super::super::report::brokers::{BrokerReport, Unsafe};
 use crate::net::Tls;
 use crate::producer::Time;
 use crate::stats;
@@ -48,28 +48,15 @@ impl Certificates {
             return;
         }
         self.say_at = cx.now + SAY_EVERY;
-        let text = format_args!("{whose} {}: renew it", told(left));
-        cx.log(Level::Warn, "certificate", &whose, text);
+        cx.shared.report(&BrokerReport::CertificateExpires { whose: &whose, left });
     }
 
     fn tell_what_is_unsafe(&self, cx: &Context<'_>) {
         let settings = self.tls.settings();
         if !settings.verifies {
-            let text = "enable_ssl_certificate_verification is false: whoever is between here and the brokers can read \
-                        and change all messages, and take passwords";
-            cx.log(Level::Warn, "unsafe", "verification", text);
+            cx.shared.report(&BrokerReport::TlsUnsafe(Unsafe::Verification));
         } else if !settings.identifies {
-            let text = "ssl_endpoint_identification_algorithm is none: whoever has any certificate of a trusted \
-                        authority can pose as a broker";
-            cx.log(Level::Warn, "unsafe", "identification", text);
+            cx.shared.report(&BrokerReport::TlsUnsafe(Unsafe::Identification));
         }
-    }
-}
-
-fn told(left: i64) -> String {
-    match left {
-        ..=0 => "has expired".to_owned(),
-        1..172_800 => format!("expires in {} hours", left / 3600),
-        _ => format!("expires in {} days", left / 86_400),
     }
 }

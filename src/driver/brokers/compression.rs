@@ -1,7 +1,7 @@
 //! Which codec a request gets, and the memory that codecs need.
 
 use super::super::context::Context;
-use super::super::lua::log::Level;
+use super::super::report::brokers::BrokerReport;
 use crate::config::Config;
 use crate::protocol::compression::{Codec, Compressor, put_compressed_batch, put_compressed_set};
 use crate::protocol::message_set::{MessageFormat, MessageSetEncoder};
@@ -28,9 +28,9 @@ pub(super) struct Encoding<'a> {
 
 impl Compression {
     pub fn new(config: &Config) -> Compression {
-        let level = Some(config.compression_level).filter(|level| *level >= 0);
+        let level = Some(config.delivery.compression_level).filter(|level| *level >= 0);
         Compression {
-            codecs: config.compression_codec.0.clone(),
+            codecs: config.delivery.compression_codec.0.clone(),
             compressor: Compressor::new(level),
             sizes: Vec::new(),
             was_told: false,
@@ -51,16 +51,8 @@ impl Compression {
         if std::mem::replace(&mut self.was_told, true) {
             return;
         }
-        let text = format_args!(
-            "broker {address} does not take {} (Produce v{produce_version}; it needs Kafka 2.1): batches for it, and for \
-             others like it, are {} (compression_codec)",
-            wanted.name(),
-            match codec {
-                Some(codec) => format!("compressed with {}", codec.name()),
-                None => "not compressed".to_owned(),
-            }
-        );
-        cx.log(Level::Notice, "codec", "", text);
+        let (wanted, used, produce) = (*wanted, codec, produce_version);
+        cx.shared.report(&BrokerReport::CodecPassedOver { address, produce, wanted, used });
     }
 
     /// For a request in this version of Produce.

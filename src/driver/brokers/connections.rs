@@ -3,9 +3,10 @@
 
 use super::super::context::Context;
 use super::super::lookup::Records;
-use super::super::lua::log::Level;
+use super::super::notices;
 use super::super::records::queues::Queues;
-use super::super::reports;
+use super::super::report::brokers::{BrokerReport, Greeting};
+use super::super::report::queue::QueueReport;
 use super::super::undelivered::replay::Replay;
 use super::certificates::Certificates;
 use super::compression::Compression;
@@ -24,7 +25,6 @@ use crate::protocol::init_producer_id::InitProducerIdResponse;
 use crate::stats;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::AbortHandle;
 
@@ -32,7 +32,8 @@ use tokio::task::AbortHandle;
 const EVENTS_A_TURN: usize = 256;
 
 /// All connections, and what they share.
-pub(in crate::driver) struct Connections {
+pub(in crate::driver) struct Connections<'a> {
+    config: &'a Config,
     open: HashMap<ConnId, Connection>,
     frames: FramePool,
     compression: Compression,
@@ -56,15 +57,16 @@ struct Connection {
     address: String,
     versions: Option<Versions>,
     /// What the log is to say of it once it has answered a request: what only tells its versions may refuse all else.
-    news: Option<String>,
+    greeting: Option<Greeting>,
     next_correlation_id: i32,
 }
 
-impl Connections {
-    pub fn new(config: &Config) -> Connections {
+impl<'a> Connections<'a> {
+    pub fn new(config: &'a Config) -> Connections<'a> {
         let (events_in, events) = mpsc::unbounded_channel();
-        let tls = config.tls().map(Tls::new).map(Arc::new);
+        let tls = config.security.tls().map(Tls::new).map(Arc::new);
         Connections {
+            config,
             open: HashMap::new(),
             frames: FramePool::default(),
             compression: Compression::new(config),
@@ -73,7 +75,7 @@ impl Connections {
             resolver: Resolver::default(),
             certificates: tls.clone().map(Certificates::new),
             tls,
-            authenticator: config.credentials().map(Authenticator::new).map(Arc::new),
+            authenticator: config.security.credentials().map(Authenticator::new).map(Arc::new),
             versions: BrokerVersions::new(config),
             events_in,
             events,
@@ -117,16 +119,13 @@ impl Connections {
                 connection.versions = Some(versions);
                 let address = &connection.address;
                 self.versions.handle_ready(now, address, origin);
-                let as_whom = self.authenticator.as_ref().map(|authenticator| {
+                let user = self.authenticator.as_ref().map(|authenticator| {
                     let credentials = authenticator.credentials();
-                    format!(", {} as {}", credentials.mechanism.name(), credentials.username)
+                    (credentials.mechanism.name(), credentials.username.clone())
                 });
-                connection.news = Some(format!(
-                    "broker {address} connected ({peer}{}, Produce v{}{origin}{})",
-                    if self.tls.is_some() { " by TLS" } else { "" },
-                    versions.produce,
-                    as_whom.unwrap_or_default(),
-                ));
+                let has_tls = self.tls.is_some();
+                connection.greeting =
+                    Some(Greeting { peer, has_tls, produce: versions.produce, origin, user });
                 self.compression.tell(cx, address, versions.produce);
                 if let Some(certificates) = &mut self.certificates {
                     certificates.handle_ready(now);
@@ -135,21 +134,21 @@ impl Connections {
                 producer.handle_connected(now, conn);
             }
             Event::Written { conn, request } => {
-                self.tell_news(cx, ConnId(conn));
+                self.tell_connected(cx, ConnId(conn));
                 producer.handle_written(now, ConnId(conn), RequestId(request));
             }
             Event::Produced { conn, request, response, .. } => {
-                self.tell_news(cx, ConnId(conn));
-                reports::tell_errors(cx, producer, &response);
+                self.tell_connected(cx, ConnId(conn));
+                notices::tell_errors(cx, producer, &response);
                 producer.handle_produced(now, ConnId(conn), RequestId(request), &response);
             }
             Event::Metadata { conn, request, response, .. } => {
-                self.tell_news(cx, ConnId(conn));
+                self.tell_connected(cx, ConnId(conn));
                 producer.handle_metadata(now, ConnId(conn), RequestId(request), &response);
                 self.fresh_metadata = true;
             }
             Event::ProducerId { conn, request, response } => {
-                self.tell_news(cx, ConnId(conn));
+                self.tell_connected(cx, ConnId(conn));
                 producer.handle_producer_id(now, ConnId(conn), RequestId(request), &response);
             }
             Event::Closed { conn, error } => self.handle_closed(cx, producer, ConnId(conn), &error),
@@ -157,10 +156,10 @@ impl Connections {
     }
 
     /// Says that a broker is connected, once for each connection.
-    fn tell_news(&mut self, cx: &Context<'_>, conn: ConnId) {
+    fn tell_connected(&mut self, cx: &Context<'_>, conn: ConnId) {
         let Some(connection) = self.open.get_mut(&conn) else { return };
-        if let Some(news) = connection.news.take() {
-            cx.log(Level::Notice, "connected", &connection.address, news);
+        if let Some(greeting) = connection.greeting.take() {
+            cx.report(&BrokerReport::Connected { address: &connection.address, greeting });
         }
     }
 
@@ -177,17 +176,12 @@ impl Connections {
             self.versions.handle_failure(address, error);
         }
         let error = match error {
-            NetError::Closed if connection.news.is_some() && self.authenticator.is_none() => {
+            NetError::Closed if connection.greeting.is_some() && self.authenticator.is_none() => {
                 &NetError::ClosedUnanswered
             }
             error => error,
         };
-        // That there may be no more connections is one thing to say, however many brokers it concerns.
-        let (kind, subject) = match error {
-            NetError::TooMany { .. } => ("too many", ""),
-            _ => ("closed", address.as_str()),
-        };
-        cx.log(Level::Warn, kind, subject, format_args!("broker {address}: {error}"));
+        cx.report(&BrokerReport::Failed { address, error });
         match error {
             NetError::TooMany { .. } => producer.handle_no_room(cx.now, conn),
             NetError::Sasl(error) if error.is_refusal() => producer.handle_refused(cx.now, conn),
@@ -207,7 +201,7 @@ impl Connections {
         match action {
             Action::Connect { conn, address, .. } => self.connect(cx, conn, address),
             Action::Close { conn, reason } => self.close(cx, conn, reason),
-            Action::Metadata { conn, request } => self.send_metadata(cx, producer, conn, request),
+            Action::Metadata { conn, request } => self.send_metadata(producer, conn, request),
             Action::InitProducerId { conn, request } => {
                 self.send_init_producer_id(cx, producer, conn, request);
             }
@@ -220,12 +214,13 @@ impl Connections {
     fn connect(&mut self, cx: &Context<'_>, conn: ConnId, address: HostPort) {
         let (outgoing, from_us) = mpsc::unbounded_channel();
         let name = address.to_string();
+        let brokers = &self.config.brokers;
         let settings = net::Settings {
-            client_id: cx.config.client_id.clone(),
+            client_id: brokers.client_id.clone(),
             permits: self.permits.clone(),
             resolver: self.resolver.clone(),
-            setup_timeout: Duration::from_millis(cx.config.socket_connection_setup_timeout_ms),
-            keepalive: cx.config.socket_keepalive_enable,
+            setup_timeout: brokers.setup_timeout(),
+            keepalive: brokers.socket_keepalive_enable,
             frames: self.frames.clone(),
             handshake: self.versions.handshake(cx.now, &name),
             tls: self.tls.clone(),
@@ -239,7 +234,7 @@ impl Connections {
             task: task.abort_handle(),
             address: name,
             versions: None,
-            news: None,
+            greeting: None,
             next_correlation_id: net::handshake::FIRST_CORRELATION_ID,
         };
         self.open.insert(conn, connection);
@@ -247,26 +242,15 @@ impl Connections {
 
     fn close(&mut self, cx: &Context<'_>, conn: ConnId, reason: CloseReason) {
         let Some(connection) = self.open.remove(&conn) else { return };
-        let (level, kind) = match reason {
-            CloseReason::NotNeeded => (Level::Info, "not needed"),
-            CloseReason::RequestTimeout => (Level::Warn, "request timeout"),
-        };
-        let address = &connection.address;
-        cx.log(level, kind, address, format_args!("broker {address}: {reason}, connection closed"));
+        cx.report(&BrokerReport::Closed { address: &connection.address, reason });
     }
 
-    fn send_metadata(
-        &mut self,
-        cx: &Context<'_>,
-        producer: &Producer,
-        conn: ConnId,
-        request: RequestId,
-    ) {
+    fn send_metadata(&mut self, producer: &Producer, conn: ConnId, request: RequestId) {
         let Some(connection) = self.open.get_mut(&conn) else { return };
         let topics = producer.asked_topics();
         let may_make = producer.may_make_asked_topics();
         connection.send(request, |correlation_id, versions| {
-            encode::metadata(cx.config, versions, correlation_id, &topics, may_make)
+            encode::metadata(self.config, versions, correlation_id, &topics, may_make)
         });
     }
 
@@ -289,7 +273,7 @@ impl Connections {
             return producer.handle_producer_id(cx.now, conn, request, &response);
         };
         connection.send(request, |correlation_id, _| {
-            encode::init_producer_id(cx.config, version, correlation_id)
+            encode::init_producer_id(self.config, version, correlation_id)
         });
     }
 
@@ -310,20 +294,17 @@ impl Connections {
             let ids = sent.batch.records.iter().map(|record| record.id);
             if let Err(error) = queues.stamp(sent.partition, stamp, sent.batch.is_part(), ids) {
                 // It is not sent: the time limit of the request ends it, and it is tried again.
-                let text = format_args!(
-                    "{error}: there is no more memory where queue_path lies, and sending waits for it"
-                );
-                return cx.log(Level::Error, "stamp", "", text);
+                return cx.report(&QueueReport::BatchLogFull { error });
             }
             crash_point("batch stamped");
         }
         let lookup = Records { queues, replay };
-        let (frames, compression) = (&self.frames, &mut self.compression);
+        let (config, frames, compression) = (self.config, &self.frames, &mut self.compression);
         let bytes = connection.send(request, |correlation_id, versions| {
             let version = encode::produce_version(versions, sent);
             let encoding = compression.encoding(version);
             let sent = (sent, |bytes| frames.take(bytes));
-            encode::produce(cx.config, version, correlation_id, producer, lookup, encoding, sent)
+            encode::produce(config, version, correlation_id, producer, lookup, encoding, sent)
         });
         crash_point("batch sent");
         producer.handle_encoded(conn, request, &self.compression.take_sizes());

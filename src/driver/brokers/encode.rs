@@ -27,7 +27,8 @@ pub(super) fn init_producer_id(
 ) -> (Vec<u8>, Option<Expected>) {
     let mut frame = Vec::with_capacity(ENVELOPE);
     let api = ApiKey::InitProducerId;
-    let start = put_request_header(&mut frame, api, version, correlation_id, &config.client_id);
+    let start =
+        put_request_header(&mut frame, api, version, correlation_id, &config.brokers.client_id);
     put_init_producer_id_request(&mut frame, version);
     finish_frame(&mut frame, start);
     (frame, Some(Expected { correlation_id, api, version, largest: 64 * 1024 }))
@@ -51,12 +52,12 @@ pub(super) fn metadata(
 ) -> (Vec<u8>, Option<Expected>) {
     let version = versions.metadata;
     let mut frame = Vec::with_capacity(ENVELOPE);
-    let client_id = &config.client_id;
+    let client_id = &config.brokers.client_id;
     let start =
         put_request_header(&mut frame, ApiKey::Metadata, version, correlation_id, client_id);
     let may_ask = may_make || version >= metadata::DECLINES_TO_MAKE_TOPICS;
     let topics = if may_ask { topics } else { &[] };
-    let may_make = may_make && config.allow_auto_create_topics;
+    let may_make = may_make && config.brokers.allow_auto_create_topics;
     put_metadata_request(&mut frame, version, topics, may_make);
     finish_frame(&mut frame, start);
     let (api, largest) = (ApiKey::Metadata, MAX_FRAME);
@@ -80,9 +81,9 @@ pub(super) fn produce(
         &mut frame,
         version,
         correlation_id,
-        &config.client_id,
-        config.request_required_acks,
-        config.request_timeout_ms as i32,
+        &config.brokers.client_id,
+        config.delivery.request_required_acks,
+        config.delivery.request_timeout_on_the_wire(),
         by_topic.len(),
     );
     for batches in by_topic {
@@ -97,7 +98,7 @@ pub(super) fn produce(
                         if let Some(later) = list.get(n + PREFETCH_AHEAD) {
                             lookup.prefetch(later.id, later.bytes as usize);
                         }
-                        on_the_wire(config, lookup.in_use(record.id))
+                        on_the_wire(config.delivery.send_key, lookup.in_use(record.id))
                     })
                 };
                 encoding.put(out, sent.batch.stamp, records);
@@ -108,7 +109,7 @@ pub(super) fn produce(
     let records: usize = sent.iter().map(|sent| sent.batch.records.len()).sum();
     let (api, largest) = (ApiKey::Produce, largest_produce_answer(sent.len(), records));
     let expected = Expected { correlation_id, api, version, largest };
-    (frame, (config.request_required_acks != 0).then_some(expected))
+    (frame, (config.delivery.request_required_acks != 0).then_some(expected))
 }
 
 /// The version in which batches are sent to a broker that offers these.

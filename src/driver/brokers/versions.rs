@@ -46,11 +46,11 @@ enum Standing {
 impl BrokerVersions {
     /// With the options that the configuration has for this.
     pub fn new(config: &Config) -> BrokerVersions {
-        let fallback = config.broker_version_fallback.versions();
+        let fallback = config.brokers.broker_version_fallback.versions();
         BrokerVersions {
-            assumed: (!config.api_version_request).then_some(fallback),
-            authenticated: config.credentials().is_some(),
-            memory: Duration::from_millis(config.api_version_fallback_ms),
+            assumed: (!config.brokers.api_version_request).then_some(fallback),
+            authenticated: config.security.credentials().is_some(),
+            memory: config.brokers.old_broker_memory(),
             known: HashMap::new(),
         }
     }

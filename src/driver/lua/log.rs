@@ -1,12 +1,15 @@
-//! Log lines from the driver thread for nginx's log. The thread never touches nginx's memory: it leaves lines here
-//! and rings, and Lua on the event loop takes them to `ngx.log`.
+//! Log lines from the driver thread for nginx's log. The thread never touches nginx's memory: it leaves
+//! [reports](Report) here, which become lines and are counted, and rings, and Lua on the event loop takes them to
+//! `ngx.log`.
 //!
 //! Lines are limited four ways: one per kind and subject in a while (the next one says how many were left
 //! out), so many subjects per kind in a while (the last one of those left out is told with their number at its end), a
 //! bounded number waiting, and a bounded length. Foreign bytes are escaped.
 
+use super::super::report::Report;
 use super::bell::Bell;
 use crate::producer::Time;
+use crate::report_kind::{Level, ReportCounts, ReportKind};
 use std::collections::{HashMap, VecDeque};
 use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,19 +30,6 @@ const LONGEST_SUBJECT: usize = 300;
 /// Pause between lines of one kind about one subject, and the while in which subjects are counted.
 const PAUSE: Duration = Duration::from_secs(30);
 
-/// nginx's log levels, with its numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
-    /// `ngx.ERR`
-    Error = 4,
-    /// `ngx.WARN`
-    Warn = 5,
-    /// `ngx.NOTICE`
-    Notice = 6,
-    /// `ngx.INFO`
-    Info = 7,
-}
-
 #[derive(Debug, Default)]
 struct Limit {
     quiet_until: Time,
@@ -48,19 +38,19 @@ struct Limit {
 
 /// Lines of one kind in a while.
 #[derive(Debug, Default)]
-struct Kind {
+struct OfKind {
     ends: Time,
     subjects: u32,
     left_out: u64,
     /// The last one that was left out.
-    last: Option<(Level, String)>,
+    last: Option<String>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<(Level, String)>,
-    limits: HashMap<(&'static str, String), Limit>,
-    kinds: HashMap<&'static str, Kind>,
+    limits: HashMap<(ReportKind, String), Limit>,
+    kinds: HashMap<ReportKind, OfKind>,
     last_warning: Option<String>,
 }
 
@@ -80,20 +70,9 @@ pub struct LogBuffer {
     /// When there is something to [settle](Self::settle) at the earliest.
     settle_at: AtomicU64,
     dropped: AtomicU64,
+    counts: ReportCounts,
     /// Rung when there is a line.
     bell: Arc<Bell>,
-}
-
-impl Level {
-    /// nginx's name for it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Level::Error => "error",
-            Level::Warn => "warn",
-            Level::Notice => "notice",
-            Level::Info => "info",
-        }
-    }
 }
 
 impl LogBuffer {
@@ -102,27 +81,23 @@ impl LogBuffer {
         LogBuffer { bell, ..LogBuffer::default() }
     }
 
-    /// Leaves a line, unless one of the same `kind` about the same `subject` was left a short while ago.
-    pub fn put(
-        &self,
-        now: Time,
-        level: Level,
-        kind: &'static str,
-        subject: impl fmt::Display,
-        text: impl fmt::Display,
-    ) {
-        let key = (kind, clean(subject, LONGEST_SUBJECT));
+    /// Counts a report, and leaves its line, unless one of the same kind about the same subject was left a short while
+    /// ago.
+    pub(in crate::driver) fn put(&self, now: Time, report: &dyn Report) {
+        let kind = report.kind();
+        self.counts.add(kind);
+        let key = (kind, clean(report.subject(), LONGEST_SUBJECT));
         // Formatted while the lock is free, which nginx's thread may be waiting for.
         match self.pass(now, key) {
             Pass::LeftOut => {}
-            Pass::Told(left_out) => self.tell(level, with_more(text, left_out)),
+            Pass::Told(left_out) => self.tell(kind.level(), with_more(report, left_out)),
             Pass::Kept => {
-                let line = clean(text, LONGEST - LONGEST_MORE);
+                let line = clean(report, LONGEST - LONGEST_MORE);
                 let mut state = self.state();
-                let kind = state.kinds.entry(kind).or_default();
-                kind.left_out += 1;
-                kind.last = Some((level, line));
-                self.settle_at.fetch_min(kind.ends.0, Ordering::Relaxed);
+                let of_kind = state.kinds.entry(kind).or_default();
+                of_kind.left_out += 1;
+                of_kind.last = Some(line);
+                self.settle_at.fetch_min(of_kind.ends.0, Ordering::Relaxed);
             }
         }
     }
@@ -135,15 +110,15 @@ impl LogBuffer {
         }
         let mut due = Vec::new();
         let mut state = self.state();
-        state.kinds.retain(|_, kind| {
-            let is_over = kind.ends <= now;
-            if is_over && let Some((level, line)) = kind.last.take() {
-                due.push((level, line, kind.left_out - 1));
+        state.kinds.retain(|kind, of_kind| {
+            let is_over = of_kind.ends <= now;
+            if is_over && let Some(line) = of_kind.last.take() {
+                due.push((kind.level(), line, of_kind.left_out - 1));
             }
             !is_over
         });
-        let kept = state.kinds.values().filter(|kind| kind.last.is_some());
-        let next = kept.map(|kind| kind.ends.0).min().unwrap_or(u64::MAX);
+        let kept = state.kinds.values().filter(|of_kind| of_kind.last.is_some());
+        let next = kept.map(|of_kind| of_kind.ends.0).min().unwrap_or(u64::MAX);
         self.settle_at.store(next, Ordering::Relaxed);
         drop(state);
         for (level, line, left_out) in due {
@@ -171,7 +146,7 @@ impl LogBuffer {
     }
 
     /// Whether a line of this kind about this subject is due.
-    fn pass(&self, now: Time, key: (&'static str, String)) -> Pass {
+    fn pass(&self, now: Time, key: (ReportKind, String)) -> Pass {
         let mut state = self.state();
         let State { limits, kinds, .. } = &mut *state;
         if let Some(limit) = limits.get_mut(&key)
@@ -180,14 +155,14 @@ impl LogBuffer {
             limit.left_out += 1;
             return Pass::LeftOut;
         }
-        let kind = kinds.entry(key.0).or_default();
-        if kind.ends <= now && kind.last.is_none() {
-            *kind = Kind { ends: now + PAUSE, ..Kind::default() };
+        let of_kind = kinds.entry(key.0).or_default();
+        if of_kind.ends <= now && of_kind.last.is_none() {
+            *of_kind = OfKind { ends: now + PAUSE, ..OfKind::default() };
         }
-        if kind.subjects >= SUBJECTS {
+        if of_kind.subjects >= SUBJECTS {
             return Pass::Kept;
         }
-        kind.subjects += 1;
+        of_kind.subjects += 1;
         if limits.len() >= REMEMBERED {
             limits.retain(|_, limit| limit.quiet_until > now);
         }
@@ -209,6 +184,11 @@ impl LogBuffer {
     /// Lines that came too fast to be kept, those of the same kind and subject not counted.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// How often there was a report of each kind, told or not.
+    pub fn counts(&self) -> &ReportCounts {
+        &self.counts
     }
 }
 
@@ -258,27 +238,59 @@ fn turns_writing_round(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::borrow::Cow;
 
     fn taken(lines: &LogBuffer) -> Vec<String> {
         std::iter::from_fn(|| lines.take()).map(|(_, line)| line).collect()
     }
 
+    /// A report of `kind`, subject and text.
+    struct Line<S, T>(ReportKind, S, T);
+
+    impl<S: fmt::Display, T: fmt::Display> fmt::Display for Line<S, T> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            self.2.fmt(f)
+        }
+    }
+
+    impl<S: fmt::Display, T: fmt::Display> Report for Line<S, T> {
+        fn kind(&self) -> ReportKind {
+            self.0
+        }
+        fn subject(&self) -> Cow<'_, str> {
+            self.1.to_string().into()
+        }
+    }
+
+    const DOWN: ReportKind = ReportKind::ConnectionFailed;
+    const TOPIC: ReportKind = ReportKind::TopicError;
+
     #[test]
     fn a_kind_speaks_once_in_a_while_about_a_subject_and_then_says_how_often_it_was_silent() {
         let lines = LogBuffer::default();
         for second in 0..=31 {
-            lines.put(Time(second * 1_000_000), Level::Warn, "down", "b1", "b1 is down");
+            lines.put(Time(second * 1_000_000), &Line(DOWN, "b1", "b1 is down"));
         }
-        lines.put(Time(0), Level::Warn, "down", "b2", "b2 is down");
+        lines.put(Time(0), &Line(DOWN, "b2", "b2 is down"));
         assert_eq!(taken(&lines), ["b1 is down", "b1 is down (29 more like this)", "b2 is down"]);
+        assert_eq!((lines.counts().of(DOWN), lines.counts().of(TOPIC)), (33, 0));
+    }
+
+    #[test]
+    fn a_line_has_the_level_of_its_kind() {
+        let lines = LogBuffer::default();
+        for kind in ReportKind::ALL {
+            lines.put(Time(0), &Line(*kind, "", "text"));
+            assert_eq!(lines.take(), Some((kind.level(), "text".to_owned())));
+        }
     }
 
     #[test]
     fn foreign_bytes_are_escaped_and_long_lines_cut() {
         let lines = LogBuffer::default();
-        lines.put(Time(0), Level::Warn, "x", 1, "a\nb\x1b[31m");
-        lines.put(Time(0), Level::Warn, "x", 2, "ä".repeat(1000));
-        lines.put(Time(0), Level::Warn, "x", 3, "a\u{202e}b\u{2028}");
+        lines.put(Time(0), &Line(DOWN, 1, "a\nb\x1b[31m"));
+        lines.put(Time(0), &Line(DOWN, 2, "ä".repeat(1000)));
+        lines.put(Time(0), &Line(DOWN, 3, "a\u{202e}b\u{2028}"));
         let taken = taken(&lines);
         assert_eq!(taken[0], "a\\nb\\u{1b}[31m");
         assert!(taken[1].len() <= LONGEST && taken[1].ends_with("..."));
@@ -289,30 +301,36 @@ mod tests {
     fn flt_27_of_many_subjects_of_a_kind_some_are_told_and_then_how_many_there_were() {
         let lines = LogBuffer::default();
         for subject in 0..6_000 {
-            lines.put(Time(subject * 1_000), Level::Warn, "topic", subject, format!("t{subject}"));
+            lines.put(Time(subject * 1_000), &Line(TOPIC, subject, format!("t{subject}")));
             lines.settle(Time(subject * 1_000));
         }
-        lines.put(Time(7_000_000), Level::Warn, "other", 0, "other");
+        lines.put(Time(7_000_000), &Line(DOWN, 0, "other"));
         let told = ["t0", "t1", "t2", "t3", "t4", "t5", "t6", "t7", "other"];
         assert_eq!(taken(&lines), told);
         lines.settle(Time(29_000_000));
         assert!(lines.take().is_none());
         lines.settle(Time(30_000_000));
         assert_eq!(taken(&lines), ["t5999 (5991 more like this)"]);
-        lines.put(Time(31_000_000), Level::Warn, "topic", 9_000, "t9000");
+        lines.put(Time(31_000_000), &Line(TOPIC, 9_000, "t9000"));
         assert_eq!(taken(&lines), ["t9000"]);
     }
 
     #[test]
     fn waiting_and_remembered_lines_are_bounded() {
         let lines = LogBuffer::default();
-        for kind in 0..1_000 {
-            let kind = Box::leak(format!("kind {kind}").into_boxed_str());
-            for subject in 0..SUBJECTS {
-                lines.put(Time(0), Level::Warn, kind, subject, "text");
+        let mut put = 0;
+        // Each while has its lines, and nobody takes them.
+        for second in (0..3_000).step_by(30) {
+            for kind in ReportKind::ALL {
+                for subject in 0..SUBJECTS {
+                    let subject = format!("{subject} at {second}");
+                    lines.put(Time(second * 1_000_000), &Line(*kind, subject, "text"));
+                    put += 1;
+                }
             }
         }
+        assert!(lines.state().limits.len() <= REMEMBERED);
         assert_eq!(taken(&lines).len(), WAITING);
-        assert_eq!(lines.dropped(), 1_000 * u64::from(SUBJECTS) - WAITING as u64);
+        assert_eq!(lines.dropped(), put - WAITING as u64);
     }
 }

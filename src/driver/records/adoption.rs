@@ -7,7 +7,7 @@
 //! `flock` makes sure that a living owner's file is never touched and that nobody adopts a file twice.
 
 use super::super::context::{Context, wall_ms};
-use super::super::lua::log::Level;
+use super::super::report::queue::{AdoptionReport, QueueReport};
 use super::super::undelivered::disk::Offloaded;
 use super::queues::{QueueSource, Queues};
 use crate::producer::Time;
@@ -118,13 +118,7 @@ impl<'a> Adoption<'a> {
 /// Nobody could adopt the own queue when its file has no name any more.
 fn report_removed(cx: &Context<'_>, own: &Queue) {
     if !own.is_anonymous() && !own.has_a_name() {
-        let path = own.path();
-        let text = format_args!(
-            "queue {} was removed while in use: what waits in it is lost if this worker is killed; a reload \
-             of nginx makes a new one",
-            path.display()
-        );
-        cx.log(Level::Error, "queue", "removed", text);
+        cx.report(&QueueReport::Removed { path: &own.path() });
     }
 }
 
@@ -136,11 +130,7 @@ fn adopt_all(cx: &Context<'_>, queues: &mut Queues, listed: Listed, owner: Owner
             }
         }
         Err(error) => {
-            let text = format_args!(
-                "{error}; the queue files that other workers left there are not adopted, and their messages are not \
-                 sent, until that is mended"
-            );
-            cx.log(Level::Error, "adopt", "list", text);
+            cx.report(&QueueReport::Adoption(AdoptionReport::NotListed { error: &error }));
         }
     }
 }
@@ -149,29 +139,23 @@ fn adopt(cx: &Context<'_>, queues: &mut Queues, dir: &Arc<QueueDir>, name: &str,
     if !queues.has_room() {
         return;
     }
+    let report = |report| cx.report(&QueueReport::Adoption(report));
     let queue = match recovery::adopt(dir.clone(), name, owner) {
         Ok(queue) => Arc::new(queue),
         // Its maker lives, another worker was quicker, or it is another producer's.
         Err(QueueError::InUse { .. } | QueueError::OfAnotherOwner { .. }) => return,
         Err(error) => {
-            let text = format_args!("a dead worker's queue is left as it is: {error}");
-            return cx.log(Level::Error, "adopt", name, text);
+            return report(AdoptionReport::NotAdopted { name, error: &error });
         }
     };
     crate::crash_points::crash_point("adopted");
     let source = QueueSource::new(queue);
-    let (worker, waiting) = (source.reader.owner_pid(), source.waiting());
-    let text =
-        format_args!("adopted the queue of worker {worker}, which is gone: {waiting} messages");
-    cx.log(Level::Notice, "adopted", name, text);
-    stats::add(&cx.shared.stats.adopted_cnt, waiting);
+    let (worker, records) = (source.reader.owner_pid(), source.waiting());
+    report(AdoptionReport::Adopted { name, worker, records });
+    stats::add(&cx.shared.stats.adopted_cnt, records);
     let forgotten = source.open_since_before(wall_ms() - SEQUENCES_LAST);
     if forgotten > 0 {
-        let text = format_args!(
-            "{forgotten} messages that worker {worker} had sent, and that were logged more than a day ago, are sent again: \
-             brokers that have forgotten their numbers (producer.id.expiration.ms) may have them twice then"
-        );
-        cx.log(Level::Warn, "forgotten", name, text);
+        report(AdoptionReport::Forgotten { name, worker, records: forgotten });
     }
     queues.add(source);
 }

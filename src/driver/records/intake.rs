@@ -1,12 +1,13 @@
 //! Records from the queues to the producer, and batches that somebody sent before us.
 
 use super::super::context::{Context, wall_ms};
-use super::super::lua::log::Level;
+use super::super::report::queue::QueueReport;
 use super::adoption::Adoption;
 use super::name::{self, OWN};
 use super::new_record::new_record;
-use super::partitioning::{self, Partitioning};
+use super::partitioning::Partitioning;
 use super::queues::Queues;
+use crate::config::DeliveryConfig;
 use crate::producer::{self, NewRecord, Producer, Time, TopicId};
 use crate::queue::Damage;
 use crate::queue::layout::ASK_PARTITION;
@@ -18,11 +19,12 @@ const RECORDS_A_TURN: usize = 4096;
 pub(in crate::driver) struct Intake {
     /// When the own queue was last seen empty: what is read next was written after that.
     drained_at: Time,
+    send_key: bool,
 }
 
 impl Intake {
-    pub fn new(now: Time) -> Intake {
-        Intake { drained_at: now }
+    pub fn new(now: Time, config: &DeliveryConfig) -> Intake {
+        Intake { drained_at: now, send_key: config.send_key }
     }
 
     /// Hands records to the producer; true when the queues may hold more.
@@ -39,7 +41,7 @@ impl Intake {
         }
         let mut more = false;
         for number in queues.numbers() {
-            repeat_open_batches(cx, queues, producer, number);
+            self.repeat_open_batches(cx, queues, producer, partitioning, number);
             let before = producer.held_records();
             more |= self.take_records(cx, queues, producer, partitioning, number);
             if number != OWN && producer.held_records() > before {
@@ -83,12 +85,12 @@ impl Intake {
             let born = cx.now.of_stamp(earliest, now_ms, slot.logged_ms);
             let record = producer::Record {
                 partition: u32::try_from(slot.partition).ok(),
-                ..new_record(cx.config, id, born, slot.record)
+                ..new_record(self.send_key, id, born, slot.record)
             };
             // Another configuration than the dead worker's may have nobody to ask.
-            let ask = slot.partition == ASK_PARTITION && partitioning::is_asked(cx);
+            let ask = slot.partition == ASK_PARTITION && partitioning.is_asked(cx);
             let topic = slot.topic;
-            match topic_of(cx, queues, producer, number, topic) {
+            match topic_of(cx, queues, producer, partitioning, number, topic) {
                 Some(topic) => {
                     let record = NewRecord { topic, record };
                     partitioning.hand_over(cx.now, record, ask, producer);
@@ -98,29 +100,30 @@ impl Intake {
         }
         true
     }
-}
-
-/// Hands the batches to the producer that were sent from a queue before this run of ours.
-fn repeat_open_batches(
-    cx: &Context<'_>,
-    queues: &mut Queues,
-    producer: &mut Producer,
-    number: usize,
-) {
-    let Some(source) = queues.source(number) else { return };
-    for batch in std::mem::take(&mut source.open_batches) {
-        // The scan that found the batch checked its slots.
-        let records = batch.positions.iter().map(|position| {
-            let id = name::of_slot(number, *position);
-            new_record(cx.config, id, cx.now, queues.in_use(id).record)
-        });
-        let records: Vec<producer::Record> = records.collect();
-        match topic_of(cx, queues, producer, number, batch.topic) {
-            Some(topic) => {
-                let (partition, stamp, is_part) = (batch.partition, batch.stamp, batch.is_part);
-                producer.handle_repeat(cx.now, topic, partition, stamp, is_part, records);
+    /// Hands the batches to the producer that were sent from a queue before this run of ours.
+    fn repeat_open_batches(
+        &self,
+        cx: &Context<'_>,
+        queues: &mut Queues,
+        producer: &mut Producer,
+        partitioning: &Partitioning,
+        number: usize,
+    ) {
+        let Some(source) = queues.source(number) else { return };
+        for batch in std::mem::take(&mut source.open_batches) {
+            // The scan that found the batch checked its slots.
+            let records = batch.positions.iter().map(|position| {
+                let id = name::of_slot(number, *position);
+                new_record(self.send_key, id, cx.now, queues.in_use(id).record)
+            });
+            let records: Vec<producer::Record> = records.collect();
+            match topic_of(cx, queues, producer, partitioning, number, batch.topic) {
+                Some(topic) => {
+                    let (partition, stamp, is_part) = (batch.partition, batch.stamp, batch.is_part);
+                    producer.handle_repeat(cx.now, topic, partition, stamp, is_part, records);
+                }
+                None => lose_topicless(cx, queues, records),
             }
-            None => lose_topicless(cx, queues, records),
         }
     }
 }
@@ -132,8 +135,7 @@ fn lose_topicless(
     records: impl IntoIterator<Item = producer::Record>,
 ) {
     for record in records {
-        let text = "a message whose topic is not in the queue is lost";
-        cx.log(Level::Error, "damage", "topic", text);
+        cx.report(&QueueReport::WithoutTopic);
         queues.lose(record.id);
     }
 }
@@ -142,9 +144,7 @@ fn abandon(cx: &Context<'_>, queues: &mut Queues, number: usize, damage: Damage)
     let Some(source) = queues.source(number) else { return };
     let path = source.queue.path();
     let bytes = queues.abandon_rest(number);
-    let text =
-        format_args!("queue {}: {damage}; {bytes} bytes of messages are lost", path.display());
-    cx.log(Level::Error, "damage", number, text);
+    cx.report(&QueueReport::Damaged { number, path: &path, damage, bytes });
 }
 
 /// The producer's number for topic `id` of queue `number`.
@@ -152,6 +152,7 @@ fn topic_of(
     cx: &Context<'_>,
     queues: &mut Queues,
     producer: &mut Producer,
+    partitioning: &Partitioning,
     number: usize,
     id: u16,
 ) -> Option<TopicId> {
@@ -165,7 +166,7 @@ fn topic_of(
     }
     let topic = source.topics[id as usize];
     if number == OWN {
-        partitioning::publish_counts(cx, queues, producer);
+        partitioning.publish_counts(cx, queues, producer);
     }
     Some(topic)
 }

@@ -1,13 +1,12 @@
 //! What the producer is told of a record, wherever it comes from.
 
-use crate::config::Config;
 use crate::producer::{self, RecordId, Time, partitioner};
 use crate::protocol::message_set::message_size_bound;
 use crate::record::Record;
 
 /// What the producer is to know of a record. A partition that somebody chose is still to be named.
 pub(in crate::driver) fn new_record(
-    config: &Config,
+    send_key: bool,
     id: RecordId,
     born: Time,
     record: Record<'_>,
@@ -16,14 +15,14 @@ pub(in crate::driver) fn new_record(
         id,
         partition: None,
         key_hash: record.key.map(partitioner::key_hash),
-        bytes: size_bound(&on_the_wire(config, record)) as u32,
+        bytes: size_bound(&on_the_wire(send_key, record)) as u32,
         born,
     }
 }
 
-/// The record as it goes on the wire.
-pub(in crate::driver) fn on_the_wire<'a>(config: &Config, record: Record<'a>) -> Record<'a> {
-    Record { key: record.key.filter(|_| config.send_key), ..record }
+/// The record as it goes on the wire: a key that is not sent has served to choose the partition.
+pub(in crate::driver) fn on_the_wire(send_key: bool, record: Record<'_>) -> Record<'_> {
+    Record { key: record.key.filter(|_| send_key), ..record }
 }
 
 /// Upper bound of what a record takes in a request. Which version that will be is not known when a record comes; a

@@ -4,14 +4,14 @@
 //! refused.
 
 use super::super::context::Context;
-use super::super::lua::log::Level;
+use super::super::report::queue::QueueReport;
 use super::super::undelivered::failed_callback::FailedCallback;
 use super::super::undelivered::spill::Spill;
 use super::amount::Amount;
 use super::name;
 use super::partitioning::Partitioning;
 use super::queues::Queues;
-use crate::config::Overflow;
+use crate::config::{Overflow, QueueConfig};
 use crate::producer::Producer;
 use crate::stats;
 
@@ -31,6 +31,7 @@ fn excess(used: u64, capacity: u64, mark: u64) -> u64 {
 /// Makes room in the worker's own queue when it is above the high mark.
 pub(in crate::driver) fn make_room(
     cx: &Context<'_>,
+    limits: &QueueConfig,
     queues: &mut Queues,
     producer: &mut Producer,
     partitioning: &mut Partitioning,
@@ -40,7 +41,7 @@ pub(in crate::driver) fn make_room(
     let own = queues.own();
     let used = Amount { records: own.waiting(), bytes: own.reader.bytes_in_use() };
     let capacity =
-        Amount { records: cx.config.queue_buffering_max_messages, bytes: own.reader.capacity() };
+        Amount { records: limits.queue_buffering_max_messages, bytes: own.reader.capacity() };
     let excess_of = |used: Amount, mark| Amount {
         records: excess(used.records, capacity.records, mark),
         bytes: excess(used.bytes, capacity.bytes, mark),
@@ -54,7 +55,7 @@ pub(in crate::driver) fn make_room(
     if !excess.is_nothing() {
         evict(cx, excess, producer, partitioning);
     }
-    if cx.config.overflow == Overflow::DropOldest {
+    if limits.overflow == Overflow::DropOldest {
         drop_oldest(cx, excess_of(used, NEARLY_FULL), queues, spill);
     }
 }
@@ -81,11 +82,7 @@ fn drop_oldest(cx: &Context<'_>, excess: Amount, queues: &mut Queues, spill: &mu
     let dropped = spill.drop_oldest(cx.now, excess, name::is_own, queues);
     if dropped > 0 {
         stats::add(&cx.shared.stats.dropped_cnt, dropped);
-        let text = format_args!(
-            "the queue is full and the backup takes no more, or not as fast: the oldest {dropped} messages are \
-             lost (overflow = \"drop_oldest\")"
-        );
-        cx.log(Level::Error, "dropped", "", text);
+        cx.report(&QueueReport::Dropped { records: dropped });
     }
 }
 

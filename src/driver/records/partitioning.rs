@@ -5,6 +5,7 @@ use super::super::context::Context;
 use super::super::lua::Question;
 use super::amount::Amount;
 use super::queues::Queues;
+use crate::config::Config;
 use crate::producer::{NewRecord, Producer, Record, RecordId, Time, TopicId};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -25,25 +26,35 @@ struct Held {
 }
 
 /// The messages that wait for their partition, per topic.
-#[derive(Default)]
 pub(in crate::driver) struct Partitioning {
+    /// There is a user's partitioner.
+    is_users: bool,
+    message_timeout: Duration,
     held: BTreeMap<TopicId, VecDeque<Held>>,
 }
 
-/// True while there is somebody who chooses partitions.
-pub(in crate::driver) fn is_asked(cx: &Context<'_>) -> bool {
-    cx.config.partitioner.0 && !cx.shared.lua.callbacks_ended()
-}
-
-/// Tells the event loop how many partitions the topics of the own queue have, for its partitioner.
-pub(in crate::driver) fn publish_counts(cx: &Context<'_>, queues: &Queues, producer: &Producer) {
-    if cx.config.partitioner.0 {
-        let count = |topic: &TopicId| producer.partition_count(*topic).unwrap_or(0);
-        cx.shared.lua.topics.set_partition_counts(queues.own().topics.iter().map(count));
-    }
-}
-
 impl Partitioning {
+    pub fn new(config: &Config) -> Partitioning {
+        Partitioning {
+            is_users: config.callbacks.partitioner.0,
+            message_timeout: config.delivery.message_timeout(),
+            held: BTreeMap::new(),
+        }
+    }
+
+    /// True while there is somebody who chooses partitions.
+    pub fn is_asked(&self, cx: &Context<'_>) -> bool {
+        self.is_users && !cx.shared.lua.callbacks_ended()
+    }
+
+    /// Tells the event loop how many partitions the topics of the own queue have, for its partitioner.
+    pub fn publish_counts(&self, cx: &Context<'_>, queues: &Queues, producer: &Producer) {
+        if self.is_users {
+            let count = |topic: &TopicId| producer.partition_count(*topic).unwrap_or(0);
+            cx.shared.lua.topics.set_partition_counts(queues.own().topics.iter().map(count));
+        }
+    }
+
     /// Hands `record` to the producer, unless its partition is to be asked for (`ask`) or an earlier record of its
     /// topic waits for that.
     pub fn hand_over(&mut self, now: Time, record: NewRecord, ask: bool, producer: &mut Producer) {
@@ -58,10 +69,13 @@ impl Partitioning {
         self.held.is_empty()
     }
 
-    /// When the oldest message has waited for `timeout`.
-    pub fn deadline(&self, timeout: Duration) -> Time {
+    /// When the oldest message has waited for its time.
+    pub fn deadline(&self) -> Time {
         let oldest = self.held.values().filter_map(|held| held.front());
-        oldest.map(|held| held.record.record.born + timeout).min().unwrap_or(Time::NEVER)
+        oldest
+            .map(|held| held.record.record.born + self.message_timeout)
+            .min()
+            .unwrap_or(Time::NEVER)
     }
 
     /// Takes the oldest messages out that `may_go`, of topics of which nothing is known and asking failed, until they
@@ -107,7 +121,7 @@ impl Partitioning {
         }
         // With nobody to ask, what waits for an answer goes on without one.
         let nobody = cx.shared.callbacks_ended();
-        let timeout = if nobody { Duration::ZERO } else { cx.message_timeout() };
+        let timeout = if nobody { Duration::ZERO } else { self.message_timeout };
         let questions = &cx.shared.lua.questions;
         let answers: BTreeMap<RecordId, Option<u32>> =
             questions.take_answers(|_| true).into_iter().collect();

@@ -1,7 +1,7 @@
 //! The queues that a producer reads: the worker's own, and those that dead workers left behind.
 
 use super::super::context::Context;
-use super::super::lua::log::Level;
+use super::super::report::queue::{AdoptionReport, QueueReport};
 use super::name::{self, ADOPTED, OWN};
 use crate::producer::{RecordId, TopicId};
 use crate::protocol::record_batch::ProducerStamp;
@@ -131,7 +131,7 @@ impl Queues {
         let Some(first) = ids.clone().next() else { return Ok(()) };
         let Some((reader, _)) = self.place(first) else { return Ok(()) };
         let head = reader.head();
-        reader.stamp_as(partition, stamp, is_part, ids.map(|id| name::position(id, head)))
+        reader.stamp(partition, stamp, is_part, ids.map(|id| name::position(id, head)))
     }
 
     /// Writes down that a record is known not to be in the log.
@@ -179,7 +179,7 @@ impl Queues {
             }
             crate::crash_points::crash_point("adopted file to be removed");
             if let Err(error) = source.queue.remove() {
-                cx.log(Level::Error, "adopt", "end", error);
+                cx.report(&QueueReport::Adoption(AdoptionReport::NotRemoved { error: &error }));
             }
             *place = None;
         }
@@ -194,7 +194,7 @@ fn keep_aside(cx: &Context<'_>, source: &QueueSource) -> bool {
         // Somebody has removed it, or has renamed it himself.
         Err(_) if !source.queue.is_named() => true,
         Err(error) => {
-            cx.log(Level::Error, "adopt", "aside", error);
+            cx.report(&QueueReport::Adoption(AdoptionReport::NotKeptAside { error: &error }));
             false
         }
     }

@@ -9,8 +9,6 @@
 //! - What is offloaded is either here or with its one job.
 //! - A panic in a job becomes the driver's, when it takes the result.
 
-#![allow(clippy::disallowed_methods, reason = "this is the thread that may wait")]
-
 use crate::producer::Time;
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
@@ -31,6 +29,7 @@ pub(in crate::driver) enum DiskThread {
 
 impl DiskThread {
     /// Starts a thread, which inherits the signal mask.
+    #[expect(clippy::disallowed_methods, reason = "a disk thread is started here, by the driver's")]
     pub fn start() -> DiskThread {
         let (give, jobs) = mpsc::channel::<Job>();
         let live = move || jobs.into_iter().for_each(|job| job());

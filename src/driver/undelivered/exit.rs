@@ -5,8 +5,9 @@
 //! Runs on the disk thread, when nobody reads the queues any more.
 
 use super::super::context::{Shared, wall_ms};
-use super::super::lua::log::Level;
 use super::super::own_queue;
+use super::super::report::backup::BackupReport;
+use super::super::report::driver::DriverReport;
 use super::spill::{self, CHUNK_LINES, chunk_limit};
 use crate::backup::format::Line;
 use crate::backup::{BackupDir, BackupError, LineBatch};
@@ -14,7 +15,6 @@ use crate::queue::stamps::OpenBatch;
 use crate::queue::{Damage, NoRoom, Owner, PushError, Queue, QueueDir, QueueError, Reader, Writer};
 use crate::stats;
 use std::collections::HashMap;
-use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -45,28 +45,23 @@ impl ProducerExit {
             if is_open {
                 places.push(carried.as_ref().ok().cloned().unwrap_or_else(|| queue.path()));
             }
+            let path = queue.path();
             if let Err(error) = &result {
-                self.log(Level::Error, "save", queue.path().display(), error);
+                self.shared.report(&DriverReport::NotSaved { path: &path, error });
             }
             if result.is_err() || !self.is_gone(&queue, carried) {
-                let text = format_args!("messages are {}", queue.fate());
-                self.log(Level::Error, "left", queue.path().display(), text);
+                let (path, fate) = (Some(&*path), &queue.fate());
+                self.shared.report(&DriverReport::Left { path, fate });
             }
         }
         self.report(saved, open, &places);
-    }
-
-    fn log(&self, level: Level, kind: &'static str, subject: impl Display, text: impl Display) {
-        self.shared.log.put(self.shared.now(), level, kind, subject, text);
     }
 
     /// Writes what the event loop had left for backup files.
     fn write_appends(&self, backup: &mut BackupDir) {
         while let Some((topic, text)) = self.shared.lua.appends.take() {
             if let Err(error) = spill::append(backup, &topic, &text) {
-                let text =
-                    format_args!("topic {topic}: lines for its backup file are lost: {error}");
-                self.log(Level::Error, "append", &topic, text);
+                self.shared.report(&BackupReport::AppendLost { topic: &topic, error: &error });
             }
         }
     }
@@ -85,12 +80,8 @@ impl ProducerExit {
     /// Removes the queue's file once nothing is left in it; false when that failed.
     fn is_gone(&self, queue: &Queue, carried: Result<PathBuf, CarryError>) -> bool {
         if let Err(error) = carried {
-            let path = queue.path();
-            let text = format_args!(
-                "messages that were sent and not acknowledged cannot be carried over to backpath ({error}): they are {}",
-                queue.fate()
-            );
-            self.log(Level::Warn, "carry", path.display(), text);
+            let (path, error, fate) = (&queue.path(), &error, &queue.fate());
+            self.shared.report(&DriverReport::NotCarriedOver { path, error, fate });
             return true;
         }
         if queue.waiting() > 0 {
@@ -104,21 +95,11 @@ impl ProducerExit {
     fn report(&self, saved: u64, open: u64, places: &[PathBuf]) {
         if saved > 0 {
             stats::add(&self.shared.stats.fail_msg_cnt, saved);
-            let text = format_args!(
-                "exit: {saved} messages were not acknowledged in time and went to {}",
-                self.backpath.display()
-            );
-            self.log(Level::Warn, "exit", "", text);
+            let backpath = &self.backpath;
+            self.shared.report(&DriverReport::ToBackup { records: saved, backpath });
         }
         if open > 0 {
-            let places: Vec<String> =
-                places.iter().map(|path| path.display().to_string()).collect();
-            let text = format_args!(
-                "exit: {open} messages were sent and not acknowledged; the next worker with this backpath and instance \
-                 repeats them from {}",
-                places.join(", ")
-            );
-            self.log(Level::Warn, "open", "", text);
+            self.shared.report(&DriverReport::Unacknowledged { records: open, places });
         }
     }
 }
@@ -259,7 +240,7 @@ impl<'a> ExitSpill<'a> {
                 let _ = writer.push(topic, partition, time, &slot.record, slot.flags)?;
                 positions.push(copies.read()?.ok_or(CarryError::NoTopic)?.position);
             }
-            copies.stamp_as(batch.partition, batch.stamp, batch.is_part, positions)?;
+            copies.stamp(batch.partition, batch.stamp, batch.is_part, positions)?;
         }
         Ok(())
     }

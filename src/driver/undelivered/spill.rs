@@ -8,9 +8,9 @@
 
 use super::super::context::{Context, Shared};
 use super::super::lua::Append;
-use super::super::lua::log::Level;
 use super::super::records::amount::Amount;
 use super::super::records::queues::Queues;
+use super::super::report::backup::BackupReport;
 use super::disk::Offloaded;
 use crate::backup::format::Line;
 use crate::backup::{BackupDir, BackupError, LineBatch};
@@ -224,14 +224,11 @@ impl<'a> Spill<'a> {
             stats::add(&stats.backup_refused_cnt, 1);
             self.paused.insert(topic.clone(), cx.now + PAUSE);
             let Some(UnderWay::Messages(groups)) = under_way else {
-                cx.log(Level::Error, "append", &topic, error);
+                cx.report(&BackupReport::NotAppended { topic: &topic, error: &error });
                 return cx.shared.lua.appends.put_back(topic, text);
             };
-            let text = format_args!(
-                "{error}; {} messages that could not be delivered wait in the queue for it",
-                self.amount.records
-            );
-            cx.log(Level::Error, "backup", &topic, text);
+            let waiting = self.amount.records;
+            cx.report(&BackupReport::Refused { topic: &topic, error: &error, waiting });
             for group in groups.into_iter().rev() {
                 self.waiting.push_front(group);
             }
@@ -258,26 +255,16 @@ impl<'a> Spill<'a> {
             stats::add(&stats.fail_in_doubt_cnt, if in_doubt { count } else { 0 });
             // At nginx's default level this line is all there is.
             let timed_out = reason == Reason::TimedOut.to_string();
-            let cause = timed_out.then(|| cx.shared.log.last_warning()).flatten();
-            let cause =
-                cause.map_or_else(String::new, |line| format!("; the last warning: {line}"));
-            let path = path.display();
-            let text =
-                format_args!("topic {topic}: {reason}; messages go to {path}/{topic}{cause}");
-            cx.log(Level::Error, "spill", &topic, text);
+            let last_warning = timed_out.then(|| cx.shared.log.last_warning()).flatten();
+            let (path, topic, reason) = (&*path, &*topic, &*reason);
+            cx.report(&BackupReport::Written { path, topic, reason, last_warning });
         }
     }
 
     fn tell_if_slow(&self, cx: &Context<'_>) {
         let taken = self.backup.away_since().map_or(Duration::ZERO, |since| cx.now.since(since));
         if taken >= SLOW {
-            let text = format_args!(
-                "a write to the backup has taken {} s so far; {} messages that could not be delivered wait in the \
-                 queue for the disk of backpath",
-                taken.as_secs(),
-                self.amount.records
-            );
-            cx.log(Level::Warn, "slow disk", "", text);
+            cx.report(&BackupReport::Slow { taken, waiting: self.amount.records });
         }
     }
 

@@ -413,6 +413,12 @@ fn a_broker_that_keeps_failing_rests_unless_it_is_the_last_hope() {
         stage.pass(Duration::from_millis(50));
     }
     assert!(dead <= 3, "{dead} attempts in 10 s, with others to try");
+    let told =
+        std::iter::from_fn(|| stage.producer.poll_notice()).find_map(|notice| match notice {
+            Notice::BrokerRests { attempts, pause, .. } => Some((attempts, pause)),
+            _ => None,
+        });
+    assert_eq!(told, Some((2, fast().conn_rest)));
 }
 
 #[test]

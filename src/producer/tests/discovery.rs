@@ -313,8 +313,8 @@ fn flt_17_a_name_that_may_be_no_topics_is_asked_about_apart_and_is_not_made() {
 #[test]
 fn flt_12_nobody_to_ask_and_no_room_for_a_connection_is_waited_out() {
     let hosts = ["a", "b"].map(|host| HostPort { host: host.into(), port: 9092 });
-    let config = Config { metadata_broker_list: hosts.into(), ..Config::default() };
-    let mut stage = Stage::new(Rules { max_connections: 1, ..Rules::from(&config) });
+    let rules = Rules { bootstrap: hosts.into(), ..Rules::from(&Config::default()) };
+    let mut stage = Stage::new(Rules { max_connections: 1, ..rules });
     stage.producer.topic(stage.now, "t");
     // One of the two is connected to, without end; for the other there is no room.
     stage.connect();

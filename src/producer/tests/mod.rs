@@ -11,7 +11,9 @@ mod sequences;
 mod sim;
 mod stage;
 
+use super::batch::Batch;
 use super::broker;
+use super::ids::BrokerId;
 use super::metadata::Refresh;
 use super::random::Random;
 use super::*;
@@ -27,8 +29,6 @@ const DELIVERED: Delivery = Delivery::UNPLACED;
 
 /// Rules with the product's defaults.
 fn rules() -> Rules {
-    Rules::from(&Config {
-        metadata_broker_list: vec![HostPort { host: "boot".into(), port: 9092 }],
-        ..Config::default()
-    })
+    let bootstrap = vec![HostPort { host: "boot".into(), port: 9092 }];
+    Rules { bootstrap, ..Rules::from(&Config::default()) }
 }

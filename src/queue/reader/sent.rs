@@ -22,20 +22,10 @@ impl Reader {
 
     /// Writes down that the records at `positions`, in the order of their sequence numbers, are about to be sent as
     /// one batch. A batch that is repeated keeps what is on record: it may be in the log, so nobody must ever find it
-    /// without. For a part of one that may be in the log as a whole there is [`stamp_as`](Self::stamp_as). After an
-    /// error nothing has changed, and the batch must not be sent: once others are done there is room again.
+    /// without. When the batch `is_part` of another one on record, which may be in the log as a whole, the rest of that is
+    /// on record as a part, too, from then on. After an error nothing has changed, and the batch must not be sent: once
+    /// others are done there is room again.
     pub fn stamp(
-        &mut self,
-        partition: u32,
-        stamp: ProducerStamp,
-        positions: impl IntoIterator<Item = u64>,
-    ) -> Result<(), NoRoom> {
-        self.stamp_as(partition, stamp, false, positions)
-    }
-
-    /// The same for a batch that is a part of another one on record, which may be in the log as a whole, when it
-    /// `is_part`: the rest of that is on record as a part, too, from then on.
-    pub fn stamp_as(
         &mut self,
         partition: u32,
         stamp: ProducerStamp,

@@ -94,33 +94,6 @@ fn the_usual_slot_is_never_larger_than_in_version_2_and_headers_count_towards_th
 }
 
 #[test]
-fn a_walk_through_the_slots_sees_what_is_done_and_what_is_not_and_changes_nothing() {
-    let scratch = Scratch::new();
-    let queue = scratch.queue();
-    let mut writer = Writer::new(&queue, LOTS, 1 << 20);
-    let mut reader = Reader::new(&queue);
-    let topic = writer.topic("t").unwrap();
-    for number in 0..20 {
-        push(&mut writer, topic, number, None, &[0; 3_000]).unwrap();
-    }
-    let taken = drain(&mut reader).unwrap();
-    for slot in taken[1..].iter().step_by(2) {
-        reader.done(slot.0);
-    }
-    reader.release();
-    let slots = reader.slots();
-    let mut position = slots.head();
-    let mut waiting = Vec::new();
-    while let Some(found) = slots.next(position).unwrap() {
-        assert!(found.slot.is_some() || found.is_done);
-        waiting.extend(found.slot.filter(|_| !found.is_done).map(|slot| slot.logged_ms));
-        position = found.next;
-    }
-    assert_eq!(waiting, (0..20).step_by(2).collect::<Vec<_>>());
-    assert_eq!((position, queue.waiting()), (slots.tail(), 10));
-}
-
-#[test]
 fn a_record_keeps_its_slot_until_it_is_done_and_slots_are_freed_in_any_order() {
     let scratch = Scratch::new();
     let queue = scratch.queue();

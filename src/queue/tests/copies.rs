@@ -22,7 +22,7 @@ fn filled(dir: Arc<QueueDir>) -> Queue {
         push(&mut writer, topic, i64::from(n), Some(b"key"), &n.to_be_bytes().repeat(100)).unwrap();
     }
     let sent: Vec<u64> = (0..3).map(|_| reader.read().unwrap().unwrap().position).collect();
-    reader.stamp_as(1, STAMP, false, sent).unwrap();
+    reader.stamp(1, STAMP, false, sent).unwrap();
     queue
 }
 

@@ -35,7 +35,7 @@ fn orphan(scratch: &Scratch) -> PathBuf {
     // Two batches are in flight, and of one of them a record is done.
     for (from, base_sequence) in [(4, 0), (10, 3)] {
         let stamp = ProducerStamp { producer_id: 3, epoch: 0, base_sequence };
-        reader.stamp(0, stamp, taken[from..from + 3].iter().map(|slot| slot.0)).unwrap();
+        reader.stamp(0, stamp, false, taken[from..from + 3].iter().map(|slot| slot.0)).unwrap();
     }
     for index in [0, 1, 5, 9] {
         reader.done(taken[index].0);

@@ -1,6 +1,7 @@
 //! Memory follows what waits: it is there before anybody touches it, and no more of it than is needed.
 
 use super::*;
+use crate::queue::provisioner::Provision;
 use std::os::unix::fs::MetadataExt;
 
 const MIB: u64 = 1 << 20;

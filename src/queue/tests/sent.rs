@@ -44,7 +44,7 @@ impl File {
 
     fn stamp_these(&mut self, indices: &[usize], partition: u32, stamp: ProducerStamp) {
         let positions: Vec<u64> = indices.iter().map(|index| self.positions[*index]).collect();
-        self.owner().stamp(partition, stamp, positions).unwrap();
+        self.owner().stamp(partition, stamp, false, positions).unwrap();
     }
 
     /// The bytes of the batch log.
@@ -103,9 +103,9 @@ fn a_part_of_a_batch_on_record_leaves_the_rest_on_record_as_a_part() {
     file.stamp(0, 5, 40);
     let whole = ProducerStamp { base_sequence: 40, ..STAMP };
     let first = file.positions[..2].to_vec();
-    file.owner().stamp_as(3, whole, true, first.clone()).unwrap();
+    file.owner().stamp(3, whole, true, first.clone()).unwrap();
     // It is repeated, and then the first of it is delivered.
-    file.owner().stamp_as(3, whole, true, first).unwrap();
+    file.owner().stamp(3, whole, true, first).unwrap();
     file.done(&[0, 1]);
     let mut reader = file.adopt();
     let open = reader.take_open_batches();
@@ -113,7 +113,7 @@ fn a_part_of_a_batch_on_record_leaves_the_rest_on_record_as_a_part() {
     let rest = ProducerStamp { base_sequence: 42, ..STAMP };
     assert_eq!((open[0].stamp, open[0].is_part), (rest, true));
     // The next owner sends it as a batch by itself.
-    reader.stamp(3, rest, file.positions[2..5].to_vec()).unwrap();
+    reader.stamp(3, rest, false, file.positions[2..5].to_vec()).unwrap();
     drop(reader);
     let open = file.adopt().take_open_batches();
     assert_eq!((open[0].stamp, open[0].is_part), (rest, false));
@@ -127,7 +127,7 @@ fn the_rest_of_a_batch_that_was_being_cut_stays_on_record_however_often_its_adop
     let whole = file.log()[..4].to_vec();
     let first = file.positions[..2].to_vec();
     let stamp = ProducerStamp { base_sequence: 40, ..STAMP };
-    file.owner().stamp_as(3, stamp, true, first).unwrap();
+    file.owner().stamp(3, stamp, true, first).unwrap();
     // Killed once the part was committed: the rest was not, and the whole not withdrawn.
     let log = file.log();
     assert_eq!(log[..4], [0; 4]);
@@ -357,7 +357,7 @@ fn the_log_grows_with_what_is_in_flight_and_shrinks_when_nothing_is() {
             push(&mut writer, topic, 0, None, b"").unwrap();
             let position = reader.read().unwrap().unwrap().position;
             let stamp = ProducerStamp { base_sequence: sequence, ..STAMP };
-            reader.stamp(0, stamp, [position]).unwrap();
+            reader.stamp(0, stamp, false, [position]).unwrap();
             positions.push(position);
         }
         assert!(queue.map().cursors().log_len() >= 2 * first);
@@ -381,7 +381,7 @@ fn a_log_that_is_full_says_so_and_has_room_again_once_batches_are_done() {
         push(&mut writer, topic, 0, None, b"").unwrap();
         let position = reader.read().unwrap().unwrap().position;
         let stamp = ProducerStamp { base_sequence: stamped.len() as i32, ..STAMP };
-        if let Err(full) = reader.stamp(0, stamp, [position]) {
+        if let Err(full) = reader.stamp(0, stamp, false, [position]) {
             break (full, stamp, position);
         }
         stamped.push(position);
@@ -389,7 +389,7 @@ fn a_log_that_is_full_says_so_and_has_room_again_once_batches_are_done() {
     let (error, stamp, position) = full;
     assert_eq!((error, stamped.len()), (NoRoom, layout::MIN_LOG_LEN as usize / 64));
     reader.done(stamped[7]);
-    reader.stamp(0, stamp, [position]).unwrap();
+    reader.stamp(0, stamp, false, [position]).unwrap();
     drop((writer, reader, queue));
     let queue = recovery::adopt(scratch.dir(), NAME, OWNER).unwrap();
     let open = Reader::new(&queue).take_open_batches();

@@ -3,7 +3,7 @@
 use super::progress::{ChunkProgress, State};
 use crate::backup::backlog::{Place, Which};
 use crate::backup::{Backlog, BackupError, Chunk, Waiting};
-use crate::config::{Config, Replay as Setting};
+use crate::config::{BackupConfig, Replay as Setting};
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -32,15 +32,14 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Those that the configuration has sent again, if there are to be any.
-    pub fn new(config: &Config) -> Option<Files> {
+    /// Those that the configuration has sent again, if there are to be any; a message has `longest` bytes at most.
+    pub fn new(config: &BackupConfig, longest: usize) -> Option<Files> {
         let which = match config.replay {
             Setting::Off => return None,
             Setting::Own => Which::Own,
             Setting::All => Which::All,
         };
-        let (path, longest) = (config.backpath.clone(), config.message_max_bytes);
-        Some(Files { path, which, longest, backlog: None })
+        Some(Files { path: config.backpath.clone(), which, longest, backlog: None })
     }
 
     /// The files, once they were opened.

@@ -13,10 +13,10 @@ mod pace;
 mod progress;
 
 use super::super::context::{Context, Shared, wall_ms};
-use super::super::lua::log::Level;
 use super::super::records::name;
 use super::super::records::new_record::new_record;
-use super::super::records::partitioning::{self, Partitioning};
+use super::super::records::partitioning::Partitioning;
+use super::super::report::backup::ReplayReport;
 use super::disk::Offloaded;
 use crate::backup::backlog::Place;
 use crate::backup::{Backlog, BackupError, Chunk, Waiting};
@@ -62,6 +62,7 @@ struct InHand {
 /// The replay's state.
 pub(in crate::driver) struct Replay {
     files: Option<Offloaded<Files, Answer>>,
+    send_key: bool,
     /// The job that it is away with is to note what became of a chunk.
     noting: bool,
     pace: Pace,
@@ -82,10 +83,12 @@ pub(in crate::driver) struct Replay {
 impl Replay {
     pub fn new(now: Time, config: &Config) -> Replay {
         Replay {
-            files: Files::new(config).map(Offloaded::new),
+            files: Files::new(&config.backup, config.delivery.message_max_bytes)
+                .map(Offloaded::new),
+            send_key: config.delivery.send_key,
             noting: false,
-            pace: Pace::new(now, config.replay_rate),
-            configured: config.topics.iter().cloned().collect(),
+            pace: Pace::new(now, config.backup.replay_rate),
+            configured: config.brokers.topics.iter().cloned().collect(),
             look_at: Time(0),
             refresh_at: Time(0),
             waiting: BTreeMap::new(),
@@ -231,7 +234,7 @@ impl Replay {
             Err(error) => {
                 self.waiting.clear();
                 self.publish_waiting(cx.shared);
-                return cx.log(Level::Error, "replay", "", error);
+                return cx.report(&ReplayReport::Failed { topic: None, error: &error });
             }
         };
         let allowed = &self.configured;
@@ -267,22 +270,13 @@ impl Replay {
             backlog.unlock();
         }
         for error in backlog.troubles() {
-            cx.log(Level::Error, "replay", "", error);
+            cx.report(&ReplayReport::Failed { topic: None, error });
         }
-        for name in backlog.left_alone() {
-            let text = format_args!(
-                "backup file {name} holds lines of another topic and is not replayed; it was \
-                 renamed, perhaps"
-            );
-            cx.log(Level::Warn, "left alone", name, text);
+        for file in backlog.left_alone() {
+            cx.report(&ReplayReport::Renamed { file });
         }
-        for name in backlog.take_unclaimed() {
-            let text = format_args!(
-                "backup file {name} begins with lines that no journal of lkfk's knows, so replay = true does not \
-                 send them; if lkfk wrote them (the file is a copy, or its file system changes inode numbers at \
-                 each mount) name it TOPIC~redo, and if others did, replay = \"all\" sends them"
-            );
-            cx.log(Level::Warn, "unclaimed", &name, text);
+        for file in backlog.take_unclaimed() {
+            cx.report(&ReplayReport::Unclaimed { file: &file });
         }
     }
 
@@ -320,12 +314,9 @@ impl Replay {
         let chunk = match chunk {
             Ok(Some(chunk)) => chunk,
             Ok(None) => {
-                let sent = std::mem::take(&mut topic.sent);
-                if sent > 0 {
-                    let text = format_args!(
-                        "topic {name}: {sent} messages of its backup files were sent again"
-                    );
-                    cx.log(Level::Notice, "replayed", &name, text);
+                let lines = std::mem::take(&mut topic.sent);
+                if lines > 0 {
+                    cx.report(&ReplayReport::Done { topic: &name, lines });
                 }
                 // Until the next look.
                 self.waiting.remove(&name);
@@ -333,11 +324,10 @@ impl Replay {
             }
             Err(error) => {
                 topic.wait_longer(cx.now);
-                return cx.log(Level::Error, "replay", &name, error);
+                return cx.report(&ReplayReport::Failed { topic: Some(&name), error: &error });
             }
         };
-        let text = format_args!("topic {name}: {} is sent again", chunk.file_name());
-        cx.log(Level::Notice, "replay", &name, text);
+        cx.report(&ReplayReport::Begun { topic: &name, file: chunk.file_name() });
         // It has been asked about before its lines were read.
         let id = producer.topic_if_it_exists(cx.now, &name);
         let progress = ChunkProgress::new(id, chunk.len());
@@ -356,13 +346,13 @@ impl Replay {
             return;
         }
         // Another configuration than the one that wrote them may have nobody to ask.
-        let ask = partitioning::is_asked(cx);
+        let ask = partitioning.is_asked(cx);
         for &line in &lines {
             let Some(found) = chunk.get(line) else { continue };
             let id = name::of_line(*first + line as u64);
             let topic = progress.topic;
             let record =
-                NewRecord { topic, record: new_record(cx.config, id, cx.now, found.record) };
+                NewRecord { topic, record: new_record(self.send_key, id, cx.now, found.record) };
             progress.out += 1;
             partitioning.hand_over(cx.now, record, ask, producer);
         }
@@ -413,12 +403,11 @@ impl Replay {
             }
             Err(error) => {
                 topic.wait_longer(cx.now);
-                cx.log(Level::Error, "replay", name, error);
+                cx.report(&ReplayReport::Failed { topic: Some(name), error: &error });
             }
         }
         if let Some(reason) = progress.failure {
-            let text = format_args!("topic {name}: {reason}; its backup lines are sent later");
-            cx.log(Level::Warn, "replay failed", name, text);
+            cx.report(&ReplayReport::Postponed { topic: name, reason });
         }
     }
 
@@ -469,10 +458,7 @@ fn tell_poison(cx: &Context<'_>, chunk: &Chunk, moved: usize, refusal: Option<Re
     let refusal = refusal.map(|refusal| refusal.to_string());
     let reason = refusal.or_else(|| chunk.why_bad().map(|why| why.to_string()));
     let reason = reason.unwrap_or_else(|| "they are no lines".into());
-    let text = format_args!(
-        "{moved} lines of {file} cannot be sent, see {topic}~bad in backpath: {reason}"
-    );
-    cx.log(Level::Error, "poison", topic, text);
+    cx.report(&ReplayReport::Refused { topic, file, lines: moved, why: &reason });
 }
 
 #[cfg(test)]
