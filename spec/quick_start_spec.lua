@@ -32,18 +32,19 @@ it("FLT-18: the quick start works as it is printed, with workers that are nobody
     local program, port = nginx:command()[1], tostring(nginx.port)
     local dir = os.getenv("LKFK_STAGE") .. "/quick-start"
     process.must { "mkdir", "-p", dir }
-    local function localized(text)
-        return put(put(text, "127.0.0.1:9092", kafka.bootstrap), "/var/lib/lkfk", dir .. "/backup")
+    local function localized(text, backup)
+        return put(put(text, "127.0.0.1:9092", kafka.bootstrap), "/var/lib/lkfk", backup)
     end
-    conf = put(localized(conf), "127.0.0.1:8080", "127.0.0.1:" .. port)
+    conf = put(localized(conf, dir .. "/backup"), "127.0.0.1:8080", "127.0.0.1:" .. port)
     if os.getenv("LKFK_NGINX") then
         conf = conf:gsub("^include [^\n]*", "")
     end
     conf = put(conf, "http {", ("http {\nlua_package_cpath '%s/?.so;;';")
                                :format(os.getenv("LKFK_CPATH")))
-    process.write(dir .. "/nginx.conf", ("pid %s/nginx.pid; error_log %s/error.log;\n")
+    process.write(dir .. "/nginx.conf", ("pid '%s/nginx.pid'; error_log '%s/error.log';\n")
                                         :format(dir, dir) .. conf)
-    commands = put(localized(commands), "127.0.0.1:8080", "127.0.0.1:" .. port)
+    commands = put(localized(commands, "'" .. dir .. "/backup'"),
+                   "127.0.0.1:8080", "127.0.0.1:" .. port)
     commands = put(commands, "nginx -c", program .. " -c")
     finally(function()
         local pid = tonumber(process.read(dir .. "/nginx.pid") or "")
@@ -56,7 +57,7 @@ it("FLT-18: the quick start works as it is printed, with workers that are nobody
     end)
     -- The first message may still be in flight when it is looked for, and its topic not made yet.
     commands = put(commands, "kcat ", "sleep 3; kcat ")
-    local out = process.must { "sh", "-e", "-c", "cd " .. dir .. "\n" .. commands }
+    local out = process.must { "sh", "-e", "-c", "cd '" .. dir .. "'\n" .. commands }
     assert.matches("hello\n", out, 1, true)
     assert.matches("GET /first HTTP/1.1 200\n", out, 1, true)
     assert.is_nil(process.read(dir .. "/error.log"):find("[error]", 1, true))
