@@ -1,5 +1,6 @@
 # make build     the library, target/release/liblkfk.so
 # make install   as lkfk.so into INST_LIBDIR, where LuaJIT looks; that file is all there is
+# make rock      a source rock for luarocks of what is committed, in target/rock
 # make test      all checks and tests; installs the Debian packages they need
 # make lint      only what needs no running
 # make docs      docs/configuration.md and docs/statistics.md from the code, and the Rust documentation
@@ -37,6 +38,9 @@ install: $(LIBRARY)
 	install -d "$(DESTDIR)$(INST_LIBDIR)"
 	install -m 755 "$(LIBRARY)" "$(DESTDIR)$(INST_LIBDIR)/lkfk.so"
 
+rock:
+	dev/rock.sh
+
 test:
 	dev/test.sh
 
@@ -46,6 +50,7 @@ lint:
 	$(CARGO) clippy --all-targets -- -D warnings
 	luacheck --quiet lua spec dev
 	shellcheck dev/*.sh dev/*/*.sh .ci/run
+	luarocks lint lkfk-*.rockspec
 
 docs:
 	$(CARGO) run --quiet --no-default-features --example manual
@@ -93,4 +98,4 @@ fuzz:
 clean:
 	$(CARGO) clean
 
-.PHONY: build install test lint docs bench pairs million outage chaos clusters matrix demo sim sanitize fuzz clean
+.PHONY: build install rock test lint docs bench pairs million outage chaos clusters matrix demo sim sanitize fuzz clean

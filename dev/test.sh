@@ -89,6 +89,7 @@ check 'cargo fmt, chaos' cargo fmt --check "${CHAOS[0]}"
 check 'cargo clippy, chaos' cargo clippy --all-targets "${CHAOS[@]}" -- -D warnings
 check 'luacheck' luacheck --quiet --no-color lua spec dev
 check 'shellcheck' shellcheck --color=never dev/*.sh dev/*/*.sh .ci/run
+check 'luarocks lint' luarocks lint lkfk-*.rockspec
 check 'cargo build' cargo build --release
 cargo_test 'cargo test' --no-default-features --features net,crash_points
 # What has no sockets, by itself, as `make sim` builds it.
