@@ -30,6 +30,7 @@ build: $(LIBRARY)
 
 # Touched, since cargo leaves the file alone when a source changed in date only.
 $(LIBRARY): $(SOURCES)
+	@CARGO='$(CARGO)' dev/cargo.sh
 	$(CARGO) build --release
 	@touch $@
 
@@ -53,6 +54,7 @@ lint:
 	luarocks lint lkfk-*.rockspec
 
 docs:
+	@CARGO='$(CARGO)' dev/cargo.sh
 	$(CARGO) run --quiet --no-default-features --example manual
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps
 
@@ -81,6 +83,7 @@ demo:
 	dev/demo.sh
 
 sim:
+	@CARGO='$(CARGO)' dev/cargo.sh
 	LKFK_SIM_SEEDS=$(SEEDS) LKFK_SIM_SEED=$(SEED) $(CARGO) test --no-default-features --lib \
 	  producer::tests::sim::every -- --nocapture
 
@@ -88,6 +91,7 @@ sanitize:
 	dev/sanitize.sh
 
 fuzz:
+	@CARGO='$(CARGO)' dev/cargo.sh
 	$(CARGO) +nightly fuzz --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-fuzz
 	set -e; for target in $$($(CARGO) +nightly fuzz list); do \
 	  mkdir -p fuzz/corpus/$$target fuzz/seeds/$$target; \
