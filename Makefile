@@ -13,6 +13,8 @@
 #                other options are in dev/chaos.sh
 # make clusters  two producers in one process, one of their clusters down, and adoption by name
 # make matrix    a round trip and a broker's death with each of nine Kafka versions, 0.8.2.2 to 4.4.0
+# make debian13  the demo and the specs on a Debian 13 of their own, made by debootstrap; SPECS='spec/log_spec.lua ...'
+#                for some of them. Takes root
 # make sim       SEEDS=1000000 runs of the producer against a model cluster; SEED=n repeats one and tells
 # make sanitize  real nginx with lkfk under valgrind and AddressSanitizer
 # make fuzz      each fuzz target for FUZZ_SECONDS
@@ -79,6 +81,9 @@ clusters:
 matrix:
 	dev/matrix.sh
 
+debian13:
+	dev/debian13.sh $(SPECS)
+
 demo:
 	dev/demo.sh
 
@@ -102,4 +107,4 @@ fuzz:
 clean:
 	$(CARGO) clean
 
-.PHONY: build install rock test lint docs bench pairs million outage chaos clusters matrix demo sim sanitize fuzz clean
+.PHONY: build install rock test lint docs bench pairs million outage chaos clusters matrix debian13 demo sim sanitize fuzz clean

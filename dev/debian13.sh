@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# `make demo` and the specs on a Debian 13 of their own: debian13.sh [SPEC-FILE...], as root; without files all of spec/.
+# debootstrap makes the system in target/debian13, from where this machine's apt has Debian, and it stays for the next
+# run. It has nothing at first, so that this also shows what dev/install.sh leaves out. The checkout stands there at a path
+# with a space and an umlaut. Rust, the jars of Kafka and lkfk.so are this machine's; LKFK_CPATH, when set, is the
+# directory of that lkfk.so, else it is built.
+#
+# What is mounted for it lies in a mount namespace, and what runs there in a pid namespace: both go with this script,
+# however it ends.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/stage.sh"
+
+SUITE=trixie
+HERE=$ROOT/target/debian13
+SYSTEM=$HERE/system
+CHECKOUT='/srv/Grüße an alle/lkfk'
+
+# --- Outside of it ---
+
+# Sets MIRROR.
+find_mirror() {
+  # shellcheck disable=SC2016 # for apt
+  local targets=(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian')
+  MIRROR=$("${targets[@]}")
+  if [[ -z $MIRROR ]]; then
+    step 'apt-get update' apt-get update -q
+    MIRROR=$("${targets[@]}")
+  fi
+  MIRROR=${MIRROR%%$'\n'*}
+  [[ -n $MIRROR ]] || die 'apt has no source of Debian here'
+}
+
+# With its keys and its proxy, as this machine's apt has them.
+make_system() {
+  local proxy=''
+  if [[ -f $HERE/complete ]]; then return; fi
+  rm -rf "$SYSTEM"
+  mkdir -p "$SYSTEM"
+  eval "$(apt-config shell proxy Acquire::http::Proxy)"
+  step "debootstrap $SUITE" env ${proxy:+"http_proxy=$proxy"} \
+    debootstrap --variant=minbase --include=ca-certificates,gcc,libc6-dev "$SUITE" "$SYSTEM" "$MIRROR"
+  apt-config dump | grep -E '^Acquire::(http|https)::' >"$SYSTEM/etc/apt/apt.conf.d/90outside" || true
+  touch "$HERE/complete"
+}
+
+# --- Around it: a shell in the namespaces, before it goes in ---
+
+# Targets that are missing are made in the system, which is a mount of its own: who makes a mount namespace in there needs
+# its root to be one.
+mount_all() {
+  local cargo=${CARGO_HOME:-$HOME/.cargo} rustup=${RUSTUP_HOME:-$HOME/.rustup}
+  mount --bind "$SYSTEM" "$SYSTEM"
+  mount -t proc proc "$SYSTEM/proc"
+  mount --rbind /sys "$SYSTEM/sys"
+  mount --rbind /dev "$SYSTEM/dev"
+  mount -t tmpfs tmpfs "$SYSTEM/dev/shm"
+  mount -t tmpfs tmpfs "$SYSTEM/tmp"
+  bind "$cargo" /opt/cargo
+  bind "$rustup" /opt/rustup
+  bind "$ROOT" "$CHECKOUT"
+  # Directories of runs there are not to be taken for those of runs here.
+  mkdir -p "$HERE/target"/{kafka,lib}
+  bind "$HERE/target" "$CHECKOUT/target"
+  bind "$ROOT/target/kafka" "$CHECKOUT/target/kafka"
+  bind "$LKFK_CPATH" "$CHECKOUT/target/lib"
+  cat /etc/resolv.conf >"$SYSTEM/etc/resolv.conf" 2>/dev/null || true
+}
+
+# bind DIRECTORY PLACE
+bind() {
+  mkdir -p "$SYSTEM$2"
+  mount --bind "$1" "$SYSTEM$2"
+}
+
+# The environment begins anew: what is set here is of another system.
+enter() {
+  local toolchain
+  toolchain=$(rustup show active-toolchain 2>/dev/null | cut -d ' ' -f 1) || true
+  mount_all
+  exec env -i "HOME=/root" "PATH=/opt/cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" \
+    CARGO_HOME=/opt/cargo RUSTUP_HOME=/opt/rustup ${toolchain:+"RUSTUP_TOOLCHAIN=$toolchain"} \
+    "LKFK_CPATH=$CHECKOUT/target/lib" ${TERM:+"TERM=$TERM"} \
+    chroot "$SYSTEM" "$CHECKOUT/dev/debian13.sh" --inside "$@"
+}
+
+# --- In there ---
+
+# Both run, whatever became of the other.
+inside() {
+  local code=0
+  sed -n 's/^PRETTY_NAME="\(.*\)"/\1/p' /etc/os-release
+  dev/install.sh
+  make demo || code=1
+  dev/spec.sh "$@" || code=1
+  exit "$code"
+}
+
+case ${1:-} in
+  --around) enter "${@:2}" ;;
+  --inside) inside "${@:2}" ;;
+esac
+(( EUID == 0 )) || die 'to make a system and to mount takes root'
+dev/install.sh debootstrap
+stage_begin debian13
+if [[ -z ${LKFK_CPATH:-} ]]; then step 'lkfk.so' cargo build --release; fi
+stage_library
+step 'Kafka, from Maven' dev/kafka.sh fetch
+find_mirror
+make_system
+spawn - unshare --mount --pid --fork --kill-child dev/debian13.sh --around "$@"
+attend
