@@ -7,14 +7,12 @@
 
 #![allow(clippy::disallowed_methods, reason = "processes are waited for")]
 
-#[path = "hostile_broker/broker.rs"]
-#[allow(dead_code, reason = "it tells hardly any lies here")]
-mod broker;
-#[path = "hostile_broker/memory.rs"]
-#[allow(dead_code, reason = "as above")]
-mod memory;
+#[allow(dead_code, reason = "the broker tells hardly any lies here, and nothing is counted")]
+mod support {
+    pub mod broker;
+    pub mod memory;
+}
 
-use broker::{Broker, Lie, Reply};
 use lkfk::config::{Config, Value};
 use lkfk::crash_points::POINTS;
 use lkfk::driver::Driver;
@@ -29,6 +27,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+use support::broker::{Broker, Lie, Reply};
 
 const SIGKILL: i32 = 9;
 /// Messages of a worker, to these topics in turn.

@@ -3,14 +3,12 @@
 
 #![allow(clippy::disallowed_methods, reason = "things take their time")]
 
-#[path = "hostile_broker/broker.rs"]
-#[allow(dead_code, reason = "it tells hardly any lies here")]
-mod broker;
-#[path = "hostile_broker/memory.rs"]
-#[allow(dead_code, reason = "as above")]
-mod memory;
+#[allow(dead_code, reason = "the broker tells hardly any lies here, and nothing is counted")]
+mod support {
+    pub mod broker;
+    pub mod memory;
+}
 
-use broker::{Broker, Lie};
 use lkfk::config::{Config, Value};
 use lkfk::crash_points::{Held, hold};
 use lkfk::driver::Driver;
@@ -22,6 +20,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+use support::broker::{Broker, Lie};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// A topic that the broker does not know.

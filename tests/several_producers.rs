@@ -3,14 +3,12 @@
 
 #![allow(clippy::disallowed_methods, reason = "things take their time")]
 
-#[path = "hostile_broker/broker.rs"]
-#[allow(dead_code, reason = "it tells no lies here")]
-mod broker;
-#[path = "hostile_broker/memory.rs"]
-#[allow(dead_code, reason = "nothing is counted here")]
-mod memory;
+#[allow(dead_code, reason = "the broker tells no lies here, and nothing is counted")]
+mod support {
+    pub mod broker;
+    pub mod memory;
+}
 
-use broker::Broker;
 use lkfk::config::{Config, Value};
 use lkfk::driver::Driver;
 use lkfk::queue::layout::NO_PARTITION;
@@ -22,6 +20,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+use support::broker::Broker;
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -5,7 +5,7 @@
 
 #![no_main]
 
-#[path = "../../tests/answers/mod.rs"]
+#[path = "../../tests/support/answers.rs"]
 mod answers;
 
 use libfuzzer_sys::fuzz_target;

@@ -1,8 +1,8 @@
 //! One producer against one lying broker: the real driver with its thread, queue and backup, started in a
 //! directory of its own, and at the end what must hold after every lie.
 
-use super::broker::{Arrived, Broker, Lie, scram};
-use super::memory;
+use crate::support::broker::{Arrived, Broker, Lie, scram};
+use crate::support::memory;
 use lkfk::config::{Config, Value};
 use lkfk::driver::{Driver, Level};
 use lkfk::queue::layout::NO_PARTITION;
