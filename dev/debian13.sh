@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# `make demo` and the specs on a Debian 13 of their own: debian13.sh [SPEC-FILE...], as root; without files all of spec/.
+# `make demo`, by root and by another user, and the specs on a Debian 13 of their own: debian13.sh [SPEC-FILE...], as root;
+# without files all of spec/.
 # debootstrap makes the system in target/debian13, from where this machine's apt has Debian, and it stays for the next
 # run. It has nothing at first, so that this also shows what dev/install.sh leaves out. The checkout stands there at a path
 # with a space and an umlaut. Rust, the jars of Kafka and lkfk.so are this machine's; LKFK_CPATH, when set, is the
@@ -63,6 +64,8 @@ mount_all() {
   bind "$HERE/target" "$CHECKOUT/target"
   bind "$ROOT/target/kafka" "$CHECKOUT/target/kafka"
   bind "$LKFK_CPATH" "$CHECKOUT/target/lib"
+  # What an installer would have written.
+  echo '127.0.0.1 localhost' >"$SYSTEM/etc/hosts"
   cat /etc/resolv.conf >"$SYSTEM/etc/resolv.conf" 2>/dev/null || true
 }
 
@@ -85,14 +88,29 @@ enter() {
 
 # --- In there ---
 
-# Both run, whatever became of the other.
+# All of it runs, whatever became of the others.
 inside() {
   local code=0
   sed -n 's/^PRETTY_NAME="\(.*\)"/\1/p' /etc/os-release
   dev/install.sh
   make demo || code=1
+  ( demo_by_another ) || code=1
   dev/spec.sh "$@" || code=1
   exit "$code"
+}
+
+# In a checkout of that user's own. Its variables of a run are not root's.
+demo_by_another() {
+  local home=/home/newcomer
+  local checkout="$home/Grüße an alle/lkfk"
+  id newcomer >/dev/null 2>&1 || useradd --create-home newcomer
+  rm -rf "$checkout"
+  mkdir -p "$checkout/target"
+  find . -mindepth 1 -maxdepth 1 ! -name target ! -name .git -exec cp -r -t "$checkout" {} +
+  ln -s "$ROOT/target/kafka" "$checkout/target"
+  chown -R newcomer: "$home"
+  cd "$checkout"
+  env -u LKFK_STAGE -u LKFK_SHM "HOME=$home" setpriv --reuid=newcomer --regid=newcomer --init-groups make demo
 }
 
 case ${1:-} in
