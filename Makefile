@@ -51,7 +51,7 @@ lint:
 	dev/install.sh
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
-	luacheck --quiet lua spec dev
+	luacheck --quiet lua spec dev examples
 	shellcheck dev/*.sh dev/*/*.sh .ci/run
 	luarocks lint lkfk-*.rockspec
 

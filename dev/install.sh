@@ -13,6 +13,7 @@ libnginx-mod-http-lua
 luajit2 luajit
 lua-busted
 lua-check
+lua-cjson
 luarocks
 shellcheck
 kcat
