@@ -299,7 +299,7 @@ TEXT
 # --- ---
 
 MEDIANS=() OTHERS=() PACED_BROKER=() FLAT_BROKER=() FAILED=0 RDKAFKA=''
-dev/install.sh
+dev/install.sh librdkafka1 lua-nginx-kafka
 stage_begin bench
 if [[ -z ${LKFK_CPATH:-} ]]; then cargo build --quiet --release; fi
 stage_library

@@ -411,46 +411,6 @@ judge() {
 
 # --- Figures ---
 
-# quantiles: of numbers on stdin: count, median, 99 %, largest.
-quantiles() {
-  sort -n | awk '{ v[NR] = $1 }
-    function rank(share) { r = int(NR * share); return v[r < NR * share ? r + 1 : (r ? r : 1)] }
-    END { if (NR) printf "%.0f ms in the median, %.0f ms at 99 %%, %.0f ms at most (%d)", rank(0.5), rank(0.99), v[NR], NR
-      else printf "not seen" }'
-}
-
-# watched adopted|gone: milliseconds from the kill of each worker to that.
-watched() {
-  awk -v what="$1" 'NR == FNR { killed[$2] = $1; next }
-    $2 == what && $3 in killed { print $1 - killed[$3]; delete killed[$3] }' "$CHAOS/kills" "$CHAOS/watched"
-}
-
-# recoveries: for each end of an outage, what it was and the seconds to the first acknowledgement.
-recoveries() {
-  awk 'NR == FNR { if ($2 == "back") { n++; what[n] = $3; at[n] = $4 } next }
-    { for (i = 1; i <= n; i++) if (!(i in first) && $1 >= at[i]) first[i] = $1 - at[i] }
-    END { if (!n) printf "there was none"
-      for (i = 1; i <= n; i++) printf "%s%s %s", (i > 1 ? ", " : ""), what[i],
-      (i in first ? sprintf("%.1f s", first[i] / 1000) : "never") }' "$CHAOS/events" "$CHAOS/acks"
-}
-
-# times_line log|ping quiet|faults: microseconds, as the load counted them.
-times_line() {
-  local phase=$1_$2
-  awk -F = -v p="$phase" '{ v[$1] = $2 / 1000 }
-    END { if (!v[p "_max"]) printf "%9s %9s %9s %11s", "-", "-", "-", "-"
-      else printf "%9.2f %9.2f %9.2f %11.0f", v[p "_p50"], v[p "_p99"], v[p "_p999"], v[p "_max"] }' "$CHAOS/times"
-}
-
-# ping_change: /ping's 99th percentile with faults by the quiet one, by the same without lkfk: the machine is not the
-# same from minute to minute, and is shared with all that the faults set in motion.
-ping_change() {
-  awk -F = '{ v[$1] = $2 }
-    function ratio(what) { return v[what "_quiet_p99"] ? v[what "_faults_p99"] / v[what "_quiet_p99"] : 0 }
-    END { if (ratio("ping") && ratio("control")) printf "%+.1f %%", 100 * (ratio("ping") / ratio("control") - 1)
-      else printf "not seen" }' "$CHAOS/times"
-}
-
 waits_for() {
   if (( PRIORITY )); then
     printf ',\nfor which it comes before the brokers and the proxy'
@@ -467,23 +427,8 @@ figures() {
     complain "a panic: $(grep -ahE -m 2 'driver fault|panicked at' "$PREFIX/error.log" "$PREFIX/stderr.log")"
   fi
   while read -r _ words; do complain "did not end: $words"; done < <(grep ' stuck ' "$CHAOS/events" || true)
+  "$TOOLS" figures "$CHAOS"
   cat <<TEXT
-                                      p50       p99     p99.9        most   microseconds
-  log(), quiet                  $(times_line log quiet)
-  log(), with faults            $(times_line log faults)
-  a new worker's, quiet         $(times_line new quiet)
-  a new worker's, with faults   $(times_line new faults)
-  those that refused            $(times_line refusal faults)
-  /ping, quiet                  $(times_line ping quiet)
-  /ping, with faults            $(times_line ping faults)
-  a new worker's, with faults   $(times_line new_ping faults)
-  without lkfk, quiet           $(times_line control quiet)
-  without lkfk, with faults     $(times_line control faults)
-  what the faults added to /ping's p99, beyond what the machine added without lkfk: $(ping_change)
-
-  first acknowledgement after an outage: $(recoveries)
-  a killed worker's queue was taken over after $(watched adopted | quantiles)
-  and was empty after $(watched gone | quantiles)
   the proxy, by broker: $(proxy status)
   lkfk, in nginx's log, most frequent first:
 $(lkfk_lines)

@@ -23,7 +23,7 @@ start_program() {
 tell() {
   local pair
   echo "$1" >&3
-  read -r ANSWER <&4
+  read -r ANSWER <&4 || die "the program with the producers ended: it did not answer $1"
   for pair in $ANSWER; do printf -v "A_${pair%%=*}" %s "${pair#*=}"; done
 }
 

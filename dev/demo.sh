@@ -46,8 +46,8 @@ server {
 CONF
 }
 
-# stat NAME: a counter of the worker.
-stat() {
+# counter NAME: a counter of the worker.
+counter() {
   awk -v name="$1" '$1 == name { value = $2 } END { print value + 0 }' "$STAGE/stats"
 }
 
@@ -104,19 +104,19 @@ serve() {
   rate=$(awk '/^Requests\/sec/ { printf "%d", $2 }' "$STEP_LOG")
   step 'flush' curl -sSf "$URL/flush"
   fetch_stats
-  requests=$(stat requests) accepted=$(stat accepted_cnt)
+  requests=$(counter requests) accepted=$(counter accepted_cnt)
   step 'read back with kcat' dev/kafka.sh consume demo access '%p %s\n'
   sample=$(tail -n 1 "$STEP_LOG" | cut -d ' ' -f 2-)
   sed 's/^\([0-9]*\) {"seq":\([0-9]*\),.*/\1 \2/' "$STEP_LOG" >"$STAGE/access"
   eval "$(judge "$STAGE/access")"
-  batches=$(stat batches_sent)
+  batches=$(counter batches_sent)
   row 'requests served' "$requests" "$rate a second, each logged from log_by_lua"
   row 'messages accepted by log()' "$accepted" ''
   row 'messages in Kafka' "$arrived" \
     "$(( accepted - arrived + duplicates )) lost, $duplicates duplicates, $disordered out of order"
   row '  by partition' '' "$spread"
   row 'batches' "$batches" \
-    "of $(( arrived / (batches ? batches : 1) )) messages on average, $(stat batch_records_max) at most"
+    "of $(( arrived / (batches ? batches : 1) )) messages on average, $(counter batch_records_max) at most"
   if (( requests != accepted || accepted != arrived || duplicates || disordered || requests == 0 )); then
     GOOD=0
   fi
@@ -125,13 +125,13 @@ serve() {
 # log() in a loop, timed on nginx's thread.
 loop() {
   local median p99 before=0 accepted arrived
-  before=$(stat accepted_cnt)
+  before=$(counter accepted_cnt)
   step "$(number "$LOOP") messages in a loop" curl -sSf "$URL/measure?count=$LOOP"
   median=$(awk '$1 == "median" { print $2 }' "$STEP_LOG")
   p99=$(awk '$1 == "p99" { print $2 }' "$STEP_LOG")
   step 'flush again' curl -sSf "$URL/flush"
   fetch_stats
-  accepted=$(( $(stat accepted_cnt) - before ))
+  accepted=$(( $(counter accepted_cnt) - before ))
   step 'read back the loop' dev/kafka.sh consume demo loop '%p\n'
   arrived=$(wc -l <"$STEP_LOG")
   row 'in a loop, accepted' "$accepted" '400 bytes each'
@@ -163,14 +163,14 @@ await() {
 
 # The queue of a worker that is gone was taken over by the one that answers.
 adopted() {
-  fetch_stats 2>/dev/null && (( $(stat adopted_cnt) > 0 ))
+  fetch_stats 2>/dev/null && (( $(counter adopted_cnt) > 0 ))
 }
 
 # first_acknowledged COUNT: more than so many. Notes in `answered` when the broker was found up, and in
 # ACKED_AFTER how long after that it acknowledged.
 first_acknowledged() {
   if [[ -z $answered ]] && ! running "$SPAWNED"; then answered=$EPOCHREALTIME; fi
-  fetch_stats 2>/dev/null && (( $(stat succ_msg_cnt) > $1 )) || return 1
+  fetch_stats 2>/dev/null && (( $(counter succ_msg_cnt) > $1 )) || return 1
   ACKED_AFTER='as soon as it answers'
   if [[ -n $answered ]]; then ACKED_AFTER="$(printf %.1f "$(since "$answered")") s after it answers"; fi
 }
@@ -180,11 +180,12 @@ worker() {
 }
 
 kill_worker() {
-  local pid begun=$EPOCHREALTIME
-  pid=$(worker)
+  local pid begun
+  pid=$(await worker)
+  begun=$EPOCHREALTIME
   kill -KILL "$pid"
   await adopted
-  ADOPTED=$(stat adopted_cnt) ADOPTED_AFTER=$(since "$begun")
+  ADOPTED=$(counter adopted_cnt) ADOPTED_AFTER=$(since "$begun")
   happened "kill -9 of nginx's worker, process $pid" "$begun"
   remark "the next one, process $(worker), took over its queue:" \
     "$(number "$ADOPTED") messages that Kafka had not acknowledged"
@@ -196,8 +197,8 @@ kill_broker() {
   happened 'kill -9 of the broker' "$begun"
   sleep "$BROKER_AWAY"
   fetch_stats
-  before=$(stat succ_msg_cnt)
-  remark "log() goes on taking messages; $(number "$(stat queue_messages)") wait in the queue"
+  before=$(counter succ_msg_cnt)
+  remark "log() goes on taking messages; $(number "$(counter queue_messages)") wait in the queue"
   AWAY=$begun begun=$EPOCHREALTIME
   spawn "$STAGE/log/broker" dev/kafka.sh start demo
   await first_acknowledged "$before"
@@ -210,8 +211,8 @@ kill_broker() {
 # Nothing waits in the queue, nor in the backup.
 settled() {
   fetch_stats 2>/dev/null &&
-    (( $(stat queue_messages) + $(stat spill_waiting) + $(stat replay_waiting_bytes) == 0 )) &&
-    (( $(stat replayed_cnt) >= $(stat fail_msg_cnt) ))
+    (( $(counter queue_messages) + $(counter spill_waiting) + $(counter replay_waiting_bytes) == 0 )) &&
+    (( $(counter replayed_cnt) >= $(counter fail_msg_cnt) ))
 }
 
 # judge_orders: compares replies, lines "yes ID" and "no ID", with records, lines "PARTITION ID"; as
@@ -250,7 +251,7 @@ break_things() {
   halt "$load" INT 5 || die "wrk: $(tail -n 3 "$STAGE/log/orders")"
   step 'the rest' curl -sSf "$URL/flush"
   await settled
-  replayed=$(stat replayed_cnt)
+  replayed=$(counter replayed_cnt)
   step 'read back the orders' dev/kafka.sh consume demo orders '%p %s\n'
   sed 's/^\([0-9]*\) {"id":"\([0-9-]*\)",.*/\1 \2/' "$STEP_LOG" >"$STAGE/orders"
   eval "$(judge_orders)"
@@ -266,7 +267,7 @@ break_things() {
   if (( replayed )); then
     row '  backup' "$replayed" 'messages went there, and were sent again'
     # They come after newer ones.
-    disordered=0
+    disordered=0 ORDERED=', and in order but for what the backup sent again'
   fi
   if (( accepted == 0 || refused || lost || duplicates || disordered )); then GOOD=0; fi
 }
@@ -276,7 +277,7 @@ report() {
   printf '%s\n' "${REPORT[@]}" | sed 's/ *$//'
   printf '\n  the last one: %s\n\n' "$sample"
   if (( GOOD )); then
-    echo 'Every message that log() accepted is in Kafka once, and in order: nothing is missing, and there are no duplicates.'
+    echo "Every message that log() accepted is in Kafka once$ORDERED: nothing is missing, and there are no duplicates."
   else
     echo "${RED}Not every message is in Kafka once and in order.$PLAIN nginx says:"
     tail -n 10 "$PREFIX/error.log"
@@ -299,7 +300,7 @@ TEXT
   attend
 }
 
-GOOD=1 REPORT=() sample=''
+GOOD=1 REPORT=() sample='' ORDERED=', and in order'
 stage_begin demo
 echo 'lkfk demo'
 prepare

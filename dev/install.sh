@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what building and testing need beside git, cargo and a C compiler. Silent when nothing is
+# Installs what building and testing need beside git, cargo and a C compiler: install.sh [--nightly] [PACKAGE,OTHER...]
+# Packages that are named are what one command needs besides, --nightly is a nightly Rust. Silent when nothing is
 # missing. Needs root, or sudo without a password; otherwise prints what to run, and fails.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/stage.sh"
@@ -12,6 +13,7 @@ libnginx-mod-http-lua
 luajit2 luajit
 lua-busted
 lua-check
+lua-cjson
 luarocks
 openssl
 shellcheck
@@ -19,6 +21,8 @@ kcat
 strace
 wrk
 btrfs-progs
+e2fsprogs
+mount
 default-jdk-headless openjdk-17-jdk-headless openjdk-21-jdk-headless openjdk-25-jdk-headless
 maven'
 
@@ -89,16 +93,6 @@ nginx_pid() {
   if [[ -n $pid && -d /proc/$pid ]]; then echo "$pid"; fi
 }
 
-# Debian's own may be older than the code.
-check_cargo() {
-  local wanted version
-  wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
-  command -v cargo >/dev/null || die "needs Rust $wanted or later; rustup installs it"
-  version=$(cargo --version | cut -d ' ' -f 2)
-  printf '%s\n' "$wanted" "$version" | sort -V --check=quiet ||
-    die "Rust $version is too old: needs $wanted or later; rustup installs it"
-}
-
 # rustfmt and clippy come with the toolchain, never from Debian: theirs belong to another compiler.
 install_components() {
   local component absent=()
@@ -112,9 +106,20 @@ install_components() {
   step "rustup component add ${absent[*]}" rustup component add "${absent[@]/#fmt/rustfmt}"
 }
 
+install_nightly() {
+  if cargo +nightly --version >/dev/null 2>&1; then return; fi
+  command -v rustup >/dev/null || die 'needs a nightly Rust, and finds no rustup to install it'
+  stage_join
+  step 'rustup toolchain install nightly' rustup toolchain install nightly --profile minimal
+}
+
 command -v dpkg-query >/dev/null || die 'needs Debian, or a distribution made from it'
+nightly=''
+if [[ ${1:-} == --nightly ]]; then nightly=1; shift; fi
+dev/cargo.sh
+for name in "$@"; do PACKAGES+=$'\n'${name//,/ }; done
 missing=$(missing_packages)
 # shellcheck disable=SC2086 # one word a package
 if [[ -n $missing ]]; then install_packages $missing; fi
-check_cargo
 install_components
+if [[ -n $nightly ]]; then install_nightly; fi

@@ -84,10 +84,26 @@ copy_jars() {
     options=(-P '!tools')
   fi
   rm -rf "${dir:?}/lib"
-  mvn --batch-mode -f "$ROOT/dev/kafka/$pom" "-Dkafka.version=$version" "${options[@]}" \
+  # Else Maven believes for a day that what was out of reach once is not there.
+  mvn --batch-mode --update-snapshots -f "$ROOT/dev/kafka/$pom" "-Dkafka.version=$version" "${options[@]}" \
     -DincludeScope=runtime "-DoutputDirectory=$dir/lib" dependency:copy-dependencies 2>&1 |
     tee "$dir/maven.log" | sed -un 's:^\[INFO\] Downloaded from .*/\([^/ ]*\.jar\) .*:  \1:p' ||
-    die "Maven could not fetch Kafka $version: $(grep -m 3 ERROR "$dir/maven.log" || tail -n 3 "$dir/maven.log")"
+    maven_failed "$version" "$dir/maven.log"
+}
+
+# maven_failed VERSION LOG: its reason, and what can be done about the usual one, a repository that is out of reach.
+maven_failed() {
+  die "Maven could not fetch Kafka $1:
+$(maven_reason "$2" || sed 's/^/    /' "$2" | tail -n 5)
+  All that it said is in $2.
+  It takes Maven's central repository. Behind a proxy, or with a mirror, name that in ~/.m2/settings.xml, and run this
+  again: what was fetched stays."
+}
+
+# maven_reason LOG: fails where it gives none.
+maven_reason() {
+  grep -E '^\[(WARNING|ERROR)\] .' "$1" | grep -vE ' -[eX] switch|articles:$|^\[ERROR\] \[Help' |
+    tail -n 5 | sed 's/^/    /'
 }
 
 # The JVM's class archive halves the start. One broker runs and ends to leave it behind.

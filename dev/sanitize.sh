@@ -17,14 +17,11 @@ PATIENCE=90
 
 # build_memcheck, build_address: set BUILT to the library.
 build_memcheck() {
-  command -v valgrind >/dev/null || die 'valgrind is missing; run: sudo apt-get install -y valgrind'
   cargo build --quiet
   BUILT=${CARGO_TARGET_DIR:-$ROOT/target}/debug/liblkfk.so
 }
 
 build_address() {
-  cargo +nightly --version >/dev/null 2>&1 \
-    || die 'a nightly Rust is missing; run: rustup toolchain install nightly --profile minimal'
   # Not RUSTFLAGS of the host's: build scripts and macros are not sanitized.
   RUSTFLAGS=-Zsanitizer=address cargo +nightly build --quiet --target "$TARGET" \
     --target-dir "$ROOT/target/asan"
@@ -223,7 +220,13 @@ check() {
 }
 
 (( $# > 0 )) || set -- memcheck address
-dev/install.sh
+for mode in "$@"; do
+  case $mode in
+    memcheck) dev/install.sh valgrind ;;
+    address) dev/install.sh --nightly ;;
+    *) die "no tool $mode; there are: memcheck address" ;;
+  esac
+done
 # The program itself: LKFK_NGINX names a wrapper of it from here on.
 NGINX=$(find_nginx)
 stage_begin sanitize

@@ -6,6 +6,9 @@
 -- and count like others. Whoever mends the fault deletes that word. Any other test that is pending
 -- has failed. So has whatever goes wrong outside of a test, and a run without tests. A test or a
 -- setup that does not end within LIMIT ends the run.
+--
+-- Several runners may share the files: each takes the next one that none has yet. Who has it made a
+-- directory of its name in SPEC_CLAIMS.
 
 local getenv, exit = os.getenv, os.exit
 local stdout = io.stdout
@@ -17,6 +20,7 @@ local PENDING = "^#pending "
 package.path = getenv("LKFK_ROOT") .. "/?.lua;" .. package.path .. getenv("SPEC_LUA_PATH")
 package.cpath = package.cpath .. getenv("SPEC_LUA_CPATH")
 
+local lfs = require "lfs"
 local harness = require "spec.harness"
 local busted = require "busted.core"()
 require "busted"(busted)
@@ -136,11 +140,19 @@ local function watch_tests()
 end
 
 
+local function claim(file)
+    local claims = getenv("SPEC_CLAIMS")
+    return not claims or lfs.mkdir(claims .. "/" .. file:match("[^/]*$"))
+end
+
+
 local function watch_scopes()
     for _, kind in ipairs { "file", "describe" } do
         subscribe({ kind, "start" }, function(element)
-            if kind == "file" then
+            if kind == "file" and claim(element.name) then
                 stdout:write(element.name, "\n")
+            elseif kind == "file" then
+                setmetatable(element.run, { __call = function() end })
             end
             progress(element)
             harness.enter()

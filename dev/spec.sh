@@ -61,7 +61,10 @@ if (( $# == 0 )); then set -- spec/*_spec.lua; fi
 for file in "$@"; do [[ -f $file ]] || die "no file $file"; done
 
 stage_begin spec
-if [[ -z ${LKFK_CPATH:-} ]]; then cargo build --quiet --release; fi
+if [[ -z ${LKFK_CPATH:-} ]]; then
+  dev/cargo.sh
+  cargo build --quiet --release
+fi
 stage_library
 export LKFK_ROOT=$ROOT SPEC_RESULT=$STAGE/spec.result SPEC_FILTER=$filter SPEC_FILES
 SPEC_FILES=$(printf '%s\n' "$@")

@@ -251,19 +251,53 @@ listening() {
 step() {
   local name=$1 code=0 begun=$EPOCHREALTIME
   shift
-  STEP_LOG=$STAGE/log/${name//[^A-Za-z0-9.]/_}
+  step_log "$name"
   printf '  %-46s' "$name"
   : >>"$STEP_LOG" # it is looked at before the command has written anything
   spawn "$STEP_LOG" "$@"
   if [[ -t 1 ]]; then show_progress "$name" "$begun"; fi
   attend || code=$?
-  if (( code == 0 )); then
-    printf '%6.1f s\n' "$(since "$begun")"
+  tell_step "$code" "$(since "$begun")"
+}
+
+# Sets STEP_LOG to that of the step NAME.
+step_log() {
+  STEP_LOG=$STAGE/log/${1//[^A-Za-z0-9.]/_}
+}
+
+# tell_step CODE SECONDS: the end of a step's line. Returns CODE.
+tell_step() {
+  if (( $1 == 0 )); then
+    printf '%6.1f s\n' "$2"
   else
-    printf '%6.1f s  %sFAILED%s\n' "$(since "$begun")" "$RED" "$PLAIN"
+    printf '%6.1f s  %sFAILED%s\n' "$2" "$RED" "$PLAIN"
     tail -n 200 "$STEP_LOG" | sed 's/^/    /'
   fi
-  return "$code"
+  return "$1"
+}
+
+# aside NAME COMMAND...: begins a step that goes on beside those that follow, until `joined NAME`. How long it took is in
+# its log's .seconds.
+declare -A ASIDE=()
+aside() {
+  step_log "$1"
+  # shellcheck disable=SC2016 # for the inner shell
+  spawn "$STEP_LOG" bash -c '
+    begun=$EPOCHREALTIME code=0
+    "${@:2}" || code=$?
+    awk -v from="$begun" -v to="$EPOCHREALTIME" "BEGIN { print to - from }" >"$1.seconds"
+    exit "$code"' aside "$STEP_LOG" "${@:2}"
+  ASIDE[$1]=$SPAWNED
+}
+
+# joined NAME: waits for that step, and prints its line.
+joined() {
+  local code=0
+  step_log "$1"
+  printf '  %-46s' "$1"
+  SPAWNED=${ASIDE[$1]}
+  attend || code=$?
+  tell_step "$code" "$(cat "$STEP_LOG.seconds" 2>/dev/null || echo 0)"
 }
 
 show_progress() {

@@ -6,19 +6,43 @@ source "$(dirname "${BASH_SOURCE[0]}")/stage.sh"
 
 PASSED=0 FAILED=0
 LIMIT=(timeout --kill-after=5 1800)
+TESTED=(--no-default-features --features 'net,crash_points')
+# Those in tests/ that wait far more than they work.
+WAITING='crash_points hanging_disk hostile_broker several_producers'
 CHAOS=(--manifest-path=dev/chaos/Cargo.toml "--target-dir=$ROOT/target/chaos")
 
 check() {
   step "$1" "${LIMIT[@]}" "${@:2}" || FAILED=$(( FAILED + 1 ))
 }
 
-# cargo_test NAME ARGUMENT...: a run without tests has failed, and so has one that breaks off.
+# cargo_test NAME ARGUMENT...
 cargo_test() {
-  local code=0 passed failed
+  local code=0
   step "$1" "${LIMIT[@]}" cargo test --no-fail-fast "${@:2}" || code=$?
+  count_tests "$code"
+}
+
+# as_targets NAME...: as cargo is told of them.
+as_targets() {
+  printf -- '--test %s ' "$@"
+}
+
+# not_waiting: all in tests/ but WAITING.
+not_waiting() {
+  local file name
+  for file in tests/*.rs; do
+    name=${file##*/}
+    name=${name%.rs}
+    if [[ " $WAITING " != *" $name "* ]]; then printf '%s ' "$name"; fi
+  done
+}
+
+# count_tests CODE: of the step that ended last, with CODE. A run without tests has failed, and so has one that breaks off.
+count_tests() {
+  local passed failed
   read -r passed failed < <(awk '/^test result:/ { passed += $4; failed += $6 }
     END { print passed + 0, failed + 0 }' "$STEP_LOG")
-  if (( passed + failed == 0 || code != 0 && failed == 0 )); then failed=$(( failed + 1 )); fi
+  if (( passed + failed == 0 || $1 != 0 && failed == 0 )); then failed=$(( failed + 1 )); fi
   tally "$passed" "$failed"
 }
 
@@ -28,34 +52,41 @@ tally() {
   printf '    %s%d passed, %d failed%s\n' "$DIM" "$1" "$2" "$PLAIN"
 }
 
-# In two halves side by side, each with nginxes and brokers of its own: they wait far more than they work. The
-# lines of the first show as they come, since this takes most of the time.
+# By several runners side by side, each with nginxes and brokers of its own: they wait far more than they work. Each takes
+# the next file that none has yet, the large ones first, since those take longest. The lines of the first runner show as
+# they come, those of the others afterwards.
 specs() {
-  local half passed failed
-  local -A halves=()
+  local runner passed failed
+  local -A runners=()
+  local -a files
   echo '  specs'
   if [[ ! -f $(library) ]]; then tally 0 1; return; fi
   stage_library
-  spawn_specs - first spec/[a-o]*_spec.lua
-  halves[first]=$SPAWNED
-  spawn_specs "$STAGE/log/specs" second spec/[!a-o]*_spec.lua
-  halves[second]=$SPAWNED
-  for half in first second; do
-    SPAWNED=${halves[$half]}
+  export SPEC_CLAIMS=$STAGE/claims
+  mkdir "$SPEC_CLAIMS"
+  mapfile -t files < <(find spec -name '*_spec.lua' -printf '%s %p\n' | sort -rn | cut -d ' ' -f 2)
+  for runner in first second third; do
+    spawn_specs "$runner" "${files[@]}"
+    runners[$runner]=$SPAWNED
+  done
+  for runner in first second third; do
+    SPAWNED=${runners[$runner]}
     attend || true
-    if [[ $half == second ]]; then cat "$STAGE/log/specs"; fi
+    if [[ $runner != first ]]; then cat "$STAGE/log/specs-$runner"; fi
     passed=0 failed=1
-    if [[ -f $STAGE/$half/spec.result ]]; then read -r passed _ failed _ <"$STAGE/$half/spec.result"; fi
+    if [[ -f $STAGE/$runner/spec.result ]]; then read -r passed _ failed _ <"$STAGE/$runner/spec.result"; fi
     tally "$passed" "$failed"
   done
+  unset SPEC_CLAIMS
 }
 
-# spawn_specs LOG STAGE FILE...: in a stage of their own within ours.
+# spawn_specs RUNNER FILE...: in a stage of its own within ours.
 spawn_specs() {
-  local stage=$STAGE/$2 shm=$LKFK_SHM/$2
+  local stage=$STAGE/$1 shm=$LKFK_SHM/$1 log=$STAGE/log/specs-$1
   mkdir -p "$stage/log" "$shm"
   ln -s ../pids ../ports ../over "$stage"
-  spawn "$1" env "LKFK_STAGE=$stage" "LKFK_SHM=$shm" "${LIMIT[@]}" dev/spec.sh "${@:3}"
+  if [[ $1 == first ]]; then log=-; fi
+  spawn "$log" env "LKFK_STAGE=$stage" "LKFK_SHM=$shm" "${LIMIT[@]}" dev/spec.sh "${@:2}"
 }
 
 # Faults from a new seed each time; the first line of its output repeats it.
@@ -82,15 +113,25 @@ if [[ ${1:-} == --model ]]; then
 fi
 dev/install.sh
 stage_begin test
+# One processor links the library, mostly; the other checks meanwhile.
+aside 'cargo build' "${LIMIT[@]}" cargo build --release
 check 'cargo fmt' cargo fmt --check
-check 'cargo clippy' cargo clippy --all-targets -- -D warnings
-check 'cargo doc' env RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps
 check 'cargo fmt, chaos' cargo fmt --check "${CHAOS[0]}"
-check 'cargo clippy, chaos' cargo clippy --all-targets "${CHAOS[@]}" -- -D warnings
-check 'luacheck' luacheck --quiet --no-color lua spec dev
+check 'luacheck' luacheck --quiet --no-color lua spec dev examples
 check 'shellcheck' shellcheck --color=never dev/*.sh dev/*/*.sh .ci/run
-check 'cargo build' cargo build --release
-cargo_test 'cargo test' --no-default-features --features net,crash_points
+check 'luarocks lint' luarocks lint lkfk-*.rockspec
+check 'cargo clippy' cargo clippy --all-targets -- -D warnings
+check 'cargo doc' env RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps --document-private-items
+check 'cargo clippy, chaos' cargo clippy --all-targets "${CHAOS[@]}" -- -D warnings
+joined 'cargo build' || FAILED=$(( FAILED + 1 ))
+check 'cargo test, the build' cargo test --no-run "${TESTED[@]}"
+# They wait, for brokers that they play and processes that they kill, while others are built.
+# shellcheck disable=SC2046,SC2086 # words
+aside 'cargo test, what waits' env RUST_TEST_THREADS=6 "${LIMIT[@]}" \
+  cargo test --no-fail-fast "${TESTED[@]}" $(as_targets $WAITING)
+# shellcheck disable=SC2046 # words
+cargo_test 'cargo test' "${TESTED[@]}" --lib $(as_targets $(not_waiting))
+check 'cargo test, documentation' cargo test --quiet "${TESTED[@]}" --doc
 # What has no sockets, by itself, as `make sim` builds it.
 check 'cargo clippy, without net' cargo clippy --no-default-features --lib --profile test -- -D warnings
 # The model checker replaces the atomics of the whole build, hence its own target directory.
@@ -98,6 +139,9 @@ RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=$ROOT/target/loom \
   CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
   cargo_test 'cargo test, loom' --no-default-features --release --lib loom
 cargo_test 'cargo test, chaos' --release "${CHAOS[@]}"
+code=0
+joined 'cargo test, what waits' || code=$?
+count_tests "$code"
 check 'Kafka' dev/kafka.sh fetch
 check 'the model of a broker, by Kafka' dev/test.sh --model
 specs

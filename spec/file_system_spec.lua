@@ -108,7 +108,7 @@ do
         nginx:log_numbers(topic, 101, 1100)
         nginx:run("ngx.sleep(0.2)")
         nginx:quit()
-        local path = nginx:error_log():match("and instance repeats them from (%S+)")
+        local path = nginx:error_log():match("and instance repeats them from ([^\n]+)")
         assert.matches("/backup/lkfk-", path, 1, true)
         kafka:resume()
         seen = start()

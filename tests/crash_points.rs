@@ -7,14 +7,12 @@
 
 #![allow(clippy::disallowed_methods, reason = "processes are waited for")]
 
-#[path = "hostile_broker/broker.rs"]
-#[allow(dead_code, reason = "it tells hardly any lies here")]
-mod broker;
-#[path = "hostile_broker/memory.rs"]
-#[allow(dead_code, reason = "as above")]
-mod memory;
+#[allow(dead_code, reason = "the broker tells hardly any lies here, and nothing is counted")]
+mod support {
+    pub mod broker;
+    pub mod memory;
+}
 
-use broker::{Broker, Lie, Reply};
 use lkfk::internals::config::{Config, Value};
 use lkfk::internals::crash_points::POINTS;
 use lkfk::internals::driver::Driver;
@@ -29,6 +27,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+use support::broker::{Broker, Lie, Reply};
 
 const SIGKILL: i32 = 9;
 /// Messages of a worker, to these topics in turn.
@@ -110,8 +109,10 @@ fn part_of_the_worker() {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    driver.begin_stop(Duration::from_millis(20));
-    assert!(driver.wait(|| None));
+    assert!({
+        driver.begin_stop(Duration::from_millis(20));
+        driver.wait(|| None)
+    });
     let restarts = &driver.shared().stats.driver_restarts;
     let restarts = restarts.load(std::sync::atomic::Ordering::Relaxed);
     let panics = std::env::var_os("LKFK_PANIC_AT").is_some();

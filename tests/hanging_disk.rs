@@ -3,14 +3,12 @@
 
 #![allow(clippy::disallowed_methods, reason = "things take their time")]
 
-#[path = "hostile_broker/broker.rs"]
-#[allow(dead_code, reason = "it tells hardly any lies here")]
-mod broker;
-#[path = "hostile_broker/memory.rs"]
-#[allow(dead_code, reason = "as above")]
-mod memory;
+#[allow(dead_code, reason = "the broker tells hardly any lies here, and nothing is counted")]
+mod support {
+    pub mod broker;
+    pub mod memory;
+}
 
-use broker::{Broker, Lie};
 use lkfk::internals::config::{Config, Value};
 use lkfk::internals::crash_points::{Held, hold};
 use lkfk::internals::driver::Driver;
@@ -22,6 +20,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+use support::broker::{Broker, Lie};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// A topic that the broker does not know.
@@ -111,15 +110,12 @@ impl Scene {
 impl Drop for Scene {
     fn drop(&mut self) {
         self.disk = None;
-        stop(&self.driver, Duration::ZERO);
+        {
+            self.driver.begin_stop(Duration::ZERO);
+            self.driver.wait(|| None)
+        };
         let _ = std::fs::remove_dir_all(&self.directory);
     }
-}
-
-/// Ends the producer within `limit`; false when it does not.
-fn stop(driver: &Driver, limit: Duration) -> bool {
-    driver.begin_stop(limit);
-    driver.wait(|| None)
 }
 
 fn eventually(what: &str, mut happens: impl FnMut() -> bool) {
@@ -174,7 +170,10 @@ fn dsk_08_a_worker_ends_in_time_while_the_backup_hangs_and_leaves_its_queue() {
     scene.log(UNKNOWN, 0..200);
     eventually("given up", || scene.count(|stats| &stats.spill_waiting) == 200);
     let begun = Instant::now();
-    assert!(!stop(&scene.driver, Duration::from_millis(20)));
+    assert!(!{
+        scene.driver.begin_stop(Duration::from_millis(20));
+        scene.driver.wait(|| None)
+    });
     assert!(begun.elapsed() < PATIENCE);
     let lines: Vec<_> = std::iter::from_fn(|| scene.driver.shared().log.take()).collect();
     let says_where = |line: &str| line.contains("did not end in time") && line.contains(".queue");
@@ -213,7 +212,10 @@ fn dsk_08_what_a_callback_handled_before_the_end_is_not_written_again() {
             std::thread::sleep(Duration::from_millis(200));
             drop(disk);
         });
-        stop(&scene.driver, PATIENCE)
+        {
+            scene.driver.begin_stop(PATIENCE);
+            scene.driver.wait(|| None)
+        }
     });
     assert!(stopped);
     assert_eq!(scene.backed_up(), Vec::from_iter(0..10));

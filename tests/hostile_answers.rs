@@ -1,14 +1,16 @@
 //! Whatever a broker answers, decoding it takes at most four times its size plus 512 KiB of memory,
 //! and neither panics nor aborts.
 
-mod answers;
+mod support {
+    pub mod answers;
+}
 #[path = "../src/protocol/tests/oracle.rs"]
 mod oracle;
 
-use answers::{APIS, Counting, allowed_memory, decode, peak_memory};
 use lkfk::internals::protocol::header::ApiKey;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use support::answers::{APIS, Counting, allowed_memory, decode, peak_memory};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;

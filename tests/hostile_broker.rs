@@ -6,25 +6,19 @@
 
 #![allow(clippy::disallowed_methods, reason = "the broker waits, and a deadline is kept")]
 
-#[path = "hostile_broker/broker.rs"]
-mod broker;
-#[path = "hostile_broker/case.rs"]
-mod case;
-#[path = "hostile_broker/many_brokers.rs"]
-mod many_brokers;
-#[path = "hostile_broker/many_topics.rs"]
-mod many_topics;
-#[path = "hostile_broker/memory.rs"]
-mod memory;
-#[path = "hostile_broker/numbers.rs"]
-mod numbers;
-#[path = "hostile_broker/orphans.rs"]
-mod orphans;
-#[path = "hostile_broker/sasl.rs"]
-mod sasl;
+mod lies {
+    pub mod case;
+    mod many_brokers;
+    mod many_topics;
+    mod numbers;
+    mod orphans;
+    mod sasl;
+}
+mod support {
+    pub mod broker;
+    pub mod memory;
+}
 
-use broker::{Lie, NODE, Reply, sized};
-use case::{Case, Seen, case};
 use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition,
@@ -34,11 +28,14 @@ use kafka_protocol::messages::{
     ApiVersionsResponse, BrokerId, MetadataResponse, ProduceResponse, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
+use lies::case::{Case, Seen, case};
 use lkfk::internals::protocol::header::{ApiKey, read_response_header};
 use lkfk::internals::protocol::metadata::MetadataResponse as MetadataAnswer;
 use lkfk::internals::protocol::primitives::Reader;
 use lkfk::internals::protocol::produce::ProduceResponse as ProduceAnswer;
 use std::time::Duration;
+use support::broker::{Lie, NODE, Reply, sized};
+use support::memory;
 
 #[global_allocator]
 static ALLOCATOR: memory::Counting = memory::Counting;

@@ -26,6 +26,7 @@ fn each_link_to_a_file_leads_to_one() {
     let mut found = Vec::new();
     documents(root, &mut found);
     documents(&root.join("docs"), &mut found);
+    documents(&root.join("examples"), &mut found);
     let mut seen = 0;
     for document in found {
         let text = std::fs::read_to_string(&document).expect("a file");

@@ -3,14 +3,12 @@
 
 #![allow(clippy::disallowed_methods, reason = "things take their time")]
 
-#[path = "hostile_broker/broker.rs"]
-#[allow(dead_code, reason = "it tells no lies here")]
-mod broker;
-#[path = "hostile_broker/memory.rs"]
-#[allow(dead_code, reason = "nothing is counted here")]
-mod memory;
+#[allow(dead_code, reason = "the broker tells no lies here, and nothing is counted")]
+mod support {
+    pub mod broker;
+    pub mod memory;
+}
 
-use broker::Broker;
 use lkfk::internals::config::{Config, Value};
 use lkfk::internals::driver::Driver;
 use lkfk::internals::queue::layout::NO_PARTITION;
@@ -22,6 +20,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+use support::broker::Broker;
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -100,12 +99,14 @@ impl Producer {
     }
 
     fn stop(&self) {
-        self.stop_within(Duration::from_secs(5));
-    }
-
-    fn stop_within(&self, limit: Duration) {
-        self.driver.begin_stop(limit);
-        assert!(self.driver.wait(|| None), "{} does not end", self.name);
+        assert!(
+            {
+                self.driver.begin_stop(Duration::from_secs(5));
+                self.driver.wait(|| None)
+            },
+            "{} does not end",
+            self.name
+        );
     }
 }
 
@@ -168,7 +169,10 @@ fn a_producer_whose_cluster_is_down_holds_up_no_other_and_ends_alone() {
         up.deliver(&broker);
     }
     assert!(!down.driver.is_done(down.writer.tail()));
-    down.stop_within(Duration::ZERO);
+    {
+        down.driver.begin_stop(Duration::ZERO);
+        down.driver.wait(|| None)
+    };
     let backup = std::fs::read_to_string(scene.directory.path().join("down/backup/topic")).unwrap();
     assert_eq!(backup.lines().count(), 100);
     up.log(10);

@@ -4,7 +4,7 @@
 # machine: the processor and the kernel.
 machine() {
   local model
-  model=$(sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo | head -n 1)
+  model=$(sed -n '/^model name[[:space:]]*: /{s///p;q}' /proc/cpuinfo)
   printf '%s, %s cores, Linux %s' "${model:-$(uname -m)}" "$(nproc)" "$(uname -r)"
 }
 

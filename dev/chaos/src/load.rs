@@ -159,9 +159,9 @@ fn write_times(tally: &mut Tally, directory: &str) -> io::Result<()> {
 }
 
 /// Of sorted values: the smallest that so many thousandths do not exceed.
-fn quantile(values: &[u32], per_mille: usize) -> u32 {
+pub fn quantile<T: Copy + Default>(values: &[T], per_mille: usize) -> T {
     let rank = (values.len() * per_mille).div_ceil(1000);
-    values.get(rank.saturating_sub(1)).copied().unwrap_or(0)
+    values.get(rank.saturating_sub(1)).copied().unwrap_or_default()
 }
 
 // ------------------------------------------------------------------------------------------ requests
@@ -335,6 +335,6 @@ mod tests {
         assert_eq!(quantile(&values, 999), 999);
         assert_eq!(quantile(&values, 1000), 1000);
         assert_eq!(quantile(&[7], 500), 7);
-        assert_eq!(quantile(&[], 990), 0);
+        assert_eq!(quantile::<u32>(&[], 990), 0);
     }
 }

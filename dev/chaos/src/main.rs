@@ -6,9 +6,11 @@
 //! chaos watch    sees when the queue of a dead worker is taken over, and when it is empty
 //! chaos keep     keeps the lines of backup files that are removed
 //! chaos judge    compares what was taken with what two readers found in Kafka, and the backup
+//! chaos figures  says how long what took
 //! ```
 //! None of them shares code with lkfk: what they say about it is not its own opinion.
 
+mod figures;
 mod judge;
 mod keep;
 mod load;
@@ -21,7 +23,8 @@ const USAGE: &str = "usage: chaos proxy CONTROL-PORT LISTEN-PORT=BROKER-ADDRESS.
        chaos load PORT RATE QUIET-SECONDS DIRECTORY
        chaos watch QUEUE-DIRECTORY FILE
        chaos keep BACKUP-DIRECTORY FILE TOPIC...
-       chaos judge RUN LEDGER BACKUP-DIRECTORY REMOVED RECORDS strict|lenient REPEATS READER=FILE...";
+       chaos judge RUN LEDGER BACKUP-DIRECTORY REMOVED RECORDS strict|lenient REPEATS READER=FILE...
+       chaos figures DIRECTORY";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
         Some((&"watch", rest)) => watch::main(rest),
         Some((&"keep", rest)) => keep::main(rest),
         Some((&"judge", rest)) => judge::main(rest),
+        Some((&"figures", rest)) => figures::main(rest),
         _ => Err(USAGE.to_owned()),
     };
     match done {

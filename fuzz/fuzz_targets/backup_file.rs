@@ -3,7 +3,7 @@
 //!
 //! The input is the number of messages that the file begins with and which lines are wanted, and then edits: what
 //! (the file, its journal, or one more line of somebody else's), where, how many bytes, the bytes. Run with
-//! `cargo +nightly fuzz run backup_replay`.
+//! `cargo +nightly fuzz run backup_file`.
 
 #![no_main]
 

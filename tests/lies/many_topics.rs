@@ -1,7 +1,7 @@
 //! More topics than one answer can tell of (RES-06).
 
-use crate::broker::{Lie, NODE};
-use crate::case::Case;
+use super::case::Case;
+use crate::support::broker::{Lie, NODE};
 use kafka_protocol::messages::BrokerId;
 use std::collections::BTreeSet;
 

@@ -1,11 +1,11 @@
 //! Decodes arbitrary answers: no panic, and no more memory than the size of the answer allows.
 //!
 //! The first byte selects the API, the second is the version, the rest is the frame from the
-//! correlation id on. Run with `cargo +nightly fuzz run answer_decode`.
+//! correlation id on. Run with `cargo +nightly fuzz run answers`.
 
 #![no_main]
 
-#[path = "../../tests/answers/mod.rs"]
+#[path = "../../tests/support/answers.rs"]
 mod answers;
 
 use libfuzzer_sys::fuzz_target;

@@ -1,9 +1,9 @@
 //! A broker that lies to an idempotent producer, about its producer id and about its numbers: HOS-02 to HOS-04 and
 //! HOS-08. However that ends, what was logged arrives, and nothing twice that the broker could tell.
 
-use crate::broker::{Lie, Reply};
-use crate::case::{Case, Seen};
+use super::case::{Case, Seen};
 use crate::counts_everywhere;
+use crate::support::broker::{Lie, Reply};
 use lkfk::internals::protocol::header::ApiKey;
 use std::collections::HashSet;
 

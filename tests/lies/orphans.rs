@@ -1,8 +1,8 @@
 //! Queue files that a worker finds when it starts: damaged, foreign, too old. What is whole arrives, the log says what
 //! is not, and nothing is removed that a person may want to look at.
 
-use crate::broker::{Lie, Reply};
-use crate::case::Case;
+use super::case::Case;
+use crate::support::broker::{Lie, Reply};
 use lkfk::internals::protocol::header::ApiKey;
 use lkfk::internals::protocol::record_batch::ProducerStamp;
 use lkfk::internals::queue::layout::{Areas, NO_PARTITION};

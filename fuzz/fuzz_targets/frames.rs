@@ -2,7 +2,7 @@
 //! and how the stream ends, are those of the uncut bytes.
 //!
 //! The input is the lengths of the pieces, ended by 0, and then the stream. A piece of 255 is waited
-//! for. Run with `cargo +nightly fuzz run frame_stream`.
+//! for. Run with `cargo +nightly fuzz run frames`.
 
 #![no_main]
 

@@ -1,7 +1,7 @@
 //! Encodes arbitrary records as message sets and reads them back with the reader of the tests, which
 //! also checks the checksums: same keys, payloads and timestamps, within the promised size.
 //!
-//! The input is the format, then the records. Run with `cargo +nightly fuzz run message_set_encode`.
+//! The input is the format, then the records. Run with `cargo +nightly fuzz run message_set`.
 
 #![no_main]
 

@@ -3,7 +3,7 @@
 //!
 //! The input is the producer's stamp, then for each record whether it has a key, the lengths of key
 //! and payload, the timestamp, and their bytes. Run with
-//! `cargo +nightly fuzz run record_batch_encode`.
+//! `cargo +nightly fuzz run record_batch`.
 
 #![no_main]
 

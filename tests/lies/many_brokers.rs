@@ -1,7 +1,7 @@
 //! More brokers than a worker has descriptors for.
 
-use crate::broker::{Lie, NODE};
-use crate::case::Case;
+use super::case::Case;
+use crate::support::broker::{Lie, NODE};
 use kafka_protocol::messages::BrokerId;
 use rustix::process::{Resource, getrlimit};
 

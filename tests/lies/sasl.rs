@@ -1,9 +1,9 @@
 //! HOS-09: a broker that lies while it is authenticated with. It is refused by what it did, does not get the
 //! password, and costs neither time nor memory.
 
-use crate::broker::{Lie, Reply};
-use crate::case::{Case, Seen};
+use super::case::{Case, Seen};
 use crate::counts_everywhere;
+use crate::support::broker::{Lie, Reply};
 use kafka_protocol::messages::SaslAuthenticateResponse;
 use kafka_protocol::protocol::StrBytes;
 use lkfk::internals::protocol::header::ApiKey;

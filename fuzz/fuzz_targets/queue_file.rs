@@ -3,7 +3,7 @@
 //!
 //! The input is the number of records that the file begins with and how many of them are done, and
 //! then edits: where (a place in 64 KiB from the file's start, from the segment map, from the done bits, which the batch
-//! log follows, or from where the records are), how many bytes, the bytes. Run with `cargo +nightly fuzz run queue_open`.
+//! log follows, or from where the records are), how many bytes, the bytes. Run with `cargo +nightly fuzz run queue_file`.
 
 #![no_main]
 

@@ -2,7 +2,6 @@
 //! to tell, and remembers what it got. Any topic that it is asked for exists, with two partitions. Batches with numbers
 //! are held to them: see `src/producer/tests/sequences.rs`. It may want authentication first: see `scram.rs`.
 
-#[path = "scram.rs"]
 pub mod scram;
 #[path = "../../src/producer/tests/sequences.rs"]
 #[allow(dead_code, reason = "this broker is a new one")]

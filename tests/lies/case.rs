@@ -1,8 +1,8 @@
 //! One producer against one lying broker: the real driver with its thread, queue and backup, started in a
 //! directory of its own, and at the end what must hold after every lie.
 
-use super::broker::{Arrived, Broker, Lie, scram};
-use super::memory;
+use crate::support::broker::{Arrived, Broker, Lie, scram};
+use crate::support::memory;
 use lkfk::internals::config::{Config, Value};
 use lkfk::internals::driver::Driver;
 use lkfk::internals::queue::layout::NO_PARTITION;
@@ -232,8 +232,13 @@ impl Case {
         assert_eq!(restarts.load(Ordering::Relaxed), 0);
         let peak = memory::peak_since(self.memory_at_start);
         assert!(peak <= self.memory, "took {peak} bytes: {:?}", self.lines);
-        self.driver.begin_stop(Duration::from_secs(1));
-        assert!(self.driver.wait(|| None), "the driver does not end");
+        assert!(
+            {
+                self.driver.begin_stop(Duration::from_secs(1));
+                self.driver.wait(|| None)
+            },
+            "the driver does not end"
+        );
         self.take_lines();
 
         let arrived = self.broker.arrived();
