@@ -105,6 +105,10 @@ describe("messages arrive by TLS", function()
     arrives("from a broker whose self-signed certificate is given", "TLS_SELF", function()
         return { ssl_ca_location = path("self.pem") }
     end)
+    arrives("from a broker whose certificate is given, and not its authority's", "TLS_GOOD",
+            function()
+        return { ssl_ca_location = path("good.pem") }
+    end)
     arrives("from a broker of another name, where names are not checked", "TLS_HOST", function()
         return { ssl_endpoint_identification_algorithm = "none" }
     end)
@@ -136,6 +140,9 @@ describe("TLS that goes wrong says why, in one line:", function()
         { "a self-signed one", "TLS_SELF", "the broker's certificate is self-signed" },
         { "an unknown authority", "TLS_UNKNOWN",
           "the broker's certificate is not from an authority that is trusted here" },
+        { "one that a broker's key has signed, whose certificate is trusted", "TLS_FORGED",
+          "the broker's certificate is not from an authority that is trusted here",
+          { ssl_ca_location = path("good.pem") } },
         { "no certificate of our own", "MTLS", "the broker wants a client certificate" },
         { "one by an authority that the broker does not know", "MTLS",
           "the broker does not trust our certificate (ssl_certificate_location)",
@@ -211,7 +218,8 @@ it("a certificate that ends soon is warned of, and counted down", function()
     local topic = broker:topic("tls-soon", 1)
     local nginx = start("TLS_SOON")
     assert_arrives(nginx, topic)
-    assert_says(nginx, "the certificate of broker 127.0.0.1 expires in 6 days: renew it")
+    assert_says(nginx, "the certificate of broker " .. broker.listeners.TLS_SOON
+                       .. " expires in 6 days: renew it")
     local left = nginx:stats().certificate_expires_s
     assert.is_true(left > 5 * 86400 and left <= 7 * 86400, left)
 end)
@@ -225,9 +233,13 @@ it("what makes TLS unsafe is warned of at start", function()
 end)
 
 
-it("messages outlive a killed broker, by TLS and compressed", function()
+it("messages outlive a killed broker and a broken file, by TLS and compressed", function()
     local topic = broker:topic("tls-kill", 2)
-    local nginx = start("TLS_GOOD", { compression_codec = "zstd", request_required_acks = -1 })
+    write("broken.pem", read "ca.pem")
+    local nginx = start("TLS_GOOD", {
+        compression_codec = "zstd", request_required_acks = -1,
+        ssl_ca_location = path("broken.pem"),
+    })
     local function log(from, to)
         nginx:run([[
             local topic, from, to = ...
@@ -235,10 +247,16 @@ it("messages outlive a killed broker, by TLS and compressed", function()
         ]], topic, from, to)
     end
     log(1, 500)
+    harness.eventually(10, function()
+        assert.is_true(#broker:records(topic) > 0)
+    end)
     broker:kill()
+    write("broken.pem", "nothing")
     log(501, 1000)
     broker:start()
     harness.eventually(30, function()
         assert.equal(1000, #broker:records(topic))
     end)
+    assert_says(nginx, "ssl_ca_location holds no certificate in PEM (-----BEGIN CERTIFICATE-----); "
+                       .. "what was read before is used until that is mended")
 end)

@@ -65,7 +65,9 @@ kinds! {
     ConnectionNotNeeded = "connection_not_needed", Info, "A connection was closed because it is not needed any more.";
     BrokerLeftAlone = "broker_left_alone", Warn, "conn_retry_limit attempts to connect to a broker failed, and none is made for conn_retry_timeout.";
     CodecPassedOver = "codec_passed_over", Notice, "A broker does not take the codec that compression_codec names first.";
+    HeadersLeftOut = "headers_left_out", Warn, "Messages are sent without their headers, because a broker is older than Kafka 0.11.";
     CertificateExpires = "certificate_expires", Warn, "A certificate in use expires within fourteen days, or has expired.";
+    CertificatesNotRead = "certificates_not_read", Warn, "A file of certificates or keys has changed and cannot be read: what was read before is used.";
     TlsUnsafe = "tls_unsafe", Warn, "An option of TLS lets others pose as a broker.";
     Throttled = "throttled", Warn, "A broker throttles this client, since its quota is used up.";
     RequestTooLarge = "request_too_large", Warn, "A broker closes the connection on requests of some size instead of answering them.";

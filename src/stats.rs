@@ -54,6 +54,7 @@ stats! {
     resent_in_doubt_cnt: Counter, "messages", "Messages that were sent again as new ones although they may be in Kafka, because the broker had forgotten their producer.";
     adopted_cnt: Counter, "messages", "Messages that were taken over from workers that were killed.";
     rejected_cnt: Counter, "messages", "Messages that log() refused: the queue was full, they were too large, or their topic's name was wrong.";
+    headers_left_out_cnt: Counter, "messages", "Messages that were sent without their headers, because the broker is older than Kafka 0.11. One that is sent again counts again.";
     waitbuf: Gauge, "messages", "Messages that are in flight: they are being sent, or were sent and have no answer yet.";
     queue_messages: Gauge, "messages", "Messages in the queue: log() took them, and they are neither acknowledged nor in a backup file.";
     queue_bytes: Gauge, "bytes", "The space of the queue that is in use, in whole segments up to the newest message.";

@@ -200,7 +200,7 @@ fn dsk_08_what_a_callback_handled_before_the_end_is_not_written_again() {
             failure.is_some()
         });
         let failure = failure.unwrap();
-        let line = String::from_utf8(failure.payload).unwrap() + "\n";
+        let line = String::from_utf8(failure.payload.unwrap()).unwrap() + "\n";
         assert!(lua.appends.put(UNKNOWN, Append::Others(line.into_bytes())));
         lua.give_verdict(failure.id, true);
     }

@@ -3,7 +3,9 @@
 #   ca.pem, other-ca.pem       two authorities, of which brokers and clients trust the first
 #   broker-NAME.pem            a broker's certificate with its key: good, and with one thing wrong each, by name: expired,
 #                              future (not valid yet), host (for another host), cn (for no host, but in its common name),
-#                              self (signed by itself), unknown (by the other authority); soon ends in a week
+#                              self (signed by itself), unknown (by the other authority), forged (by the key of broker-good,
+#                              which is no authority); soon ends in a week
+#   self.pem, good.pem         of two of them the certificate alone
 #   client.pem, client.key     a client's, with its key; client-encrypted.key needs the password "open sesame",
 #                              client-old.key is encrypted as OpenSSL once did
 #   foreign.pem, foreign.key   a client's by the other authority
@@ -75,6 +77,12 @@ broker unknown other-ca broker -1 365 "$HERE"
 key broker-self
 openssl req -x509 -new -key broker-self.key -subj /CN=broker -days 365 -addext "subjectAltName=$HERE" -out self.pem
 cat self.pem broker-self.key >broker-self.pem
+openssl x509 -in broker-good.pem -out good.pem
+key broker-forged
+openssl req -new -key broker-forged.key -subj /CN=broker -out broker-forged.csr
+openssl x509 -req -in broker-forged.csr -CA good.pem -CAkey broker-good.key -set_serial 7 -days 365 \
+  -extfile <(echo "subjectAltName=$HERE") -out broker-forged.pem 2>/dev/null
+cat broker-forged.key >>broker-forged.pem
 certificate client ca client -1 365
 certificate foreign other-ca client -1 365
 openssl pkcs8 -topk8 -in client.key -passout "pass:$PASSWORD" -out client-encrypted.key

@@ -40,11 +40,12 @@ impl SecurityConfig {
             return conflict("sasl_username: no user's name has a NUL in it");
         }
         let is_plain = self.sasl_mechanisms == Some(Mechanism::Plain);
-        if is_plain && !protocol.has_tls() && !self.insecure_plain {
+        let is_safe = protocol.has_tls() && self.enable_ssl_certificate_verification;
+        if is_plain && !is_safe && !self.insecure_plain {
             return conflict(
-                "sasl_mechanisms = \"PLAIN\" without TLS shows the password to whoever sees the network: set \
-                 security_protocol to \"sasl_ssl\", use \"SCRAM-SHA-256\" or \"SCRAM-SHA-512\", or allow it with \
-                 insecure_plain = true",
+                "sasl_mechanisms = \"PLAIN\" without TLS, or without enable_ssl_certificate_verification, shows the \
+                 password to others: set security_protocol to \"sasl_ssl\", use \"SCRAM-SHA-256\" or \
+                 \"SCRAM-SHA-512\", or allow it with insecure_plain = true",
             );
         }
         Ok(())
@@ -145,6 +146,9 @@ mod tests {
         entries[1] = ("sasl_mechanism", "PLAIN");
         let config = parse(&entries).unwrap();
         assert!(config.security.credentials().is_some());
+        let unchecked = [("enable_ssl_certificate_verification", Value::Bool(false))];
+        let text = parse_with(&entries, &unchecked).unwrap_err().to_string();
+        assert!(text.contains("insecure_plain = true"), "{text}");
         let tls = config.security.tls().unwrap();
         assert!(tls.authorities.is_none() && tls.verifies && tls.identifies);
         let text = error(&[("security_protocol", "ssl"), ("sasl_username", "nginx")]);
@@ -157,6 +161,8 @@ mod tests {
         let ssl = ("security_protocol", "ssl");
         let text = error(&[ssl, ("ssl_certificate_location", "a.pem")]);
         assert!(text.ends_with("set ssl_key_location or ssl_key_pem"), "{text}");
+        let text = error(&[ssl, ("ssl_key_password", "sesame")]);
+        assert!(text.starts_with("ssl_key_password is set without a key"), "{text}");
         let text = error(&[ssl, ("ssl_key_pem", "a key")]);
         assert!(text.ends_with("set ssl_certificate_location or ssl_certificate_pem"), "{text}");
         let text = error(&[ssl, ("ssl_ca_pem", "a"), ("ssl_ca_location", "b")]);

@@ -92,7 +92,7 @@ fn read(value: &Value, brokers: &mut Vec<HostPort>) -> Result<(), String> {
 
 fn host_port(text: &str) -> Option<HostPort> {
     // librdkafka and Java users sometimes write the listener's scheme.
-    let schemes = ["PLAINTEXT://", "SASL_PLAINTEXT://"];
+    let schemes = ["PLAINTEXT://", "SSL://", "SASL_PLAINTEXT://", "SASL_SSL://"];
     let text = schemes.iter().find_map(|scheme| text.strip_prefix(scheme)).unwrap_or(text);
     let (host, port) = if let Some(rest) = text.strip_prefix('[') {
         let (host, rest) = rest.split_once(']')?;
@@ -145,6 +145,7 @@ mod tests {
         );
         assert_eq!(shown(table("a", 1)).unwrap(), "a:1");
         assert_eq!(shown(text("a, b:2 ,")).unwrap(), "a:9092 b:2");
+        assert_eq!(shown(text("SSL://a:1,SASL_SSL://b")).unwrap(), "a:1 b:9092");
     }
 
     #[test]

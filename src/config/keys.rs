@@ -300,7 +300,8 @@ keys! {
         sasl_username: String = String::new() => "nil", ranges::USERNAME, "", [];
         /// The password of `sasl_username`. It is neither logged nor shown in an error.
         sasl_password: Secret = Secret::default() => "nil", ANY, "", [];
-        /// Lets PLAIN send the password without TLS. Any host that poses as a broker gets it, too.
+        /// Lets PLAIN send the password without TLS, or where certificates are not checked
+        /// (`enable_ssl_certificate_verification`). Any host that poses as a broker gets it, too.
         insecure_plain: bool = false, ANY, "", [];
         /// How often a broker may have the password hashed for SCRAM, which costs processor time at each connection, on
         /// one more thread. Brokers of Kafka want 4,096 to 16,384. Fewer than 4,096 make a password easy to guess, and are
@@ -310,8 +311,8 @@ keys! {
 
     "Callbacks" callbacks: CallbackConfig {
         /// A function that is called on the event loop with each message that could not be delivered, instead of writing
-        /// it to the backup file: `msg.topic`, `msg.key`, `msg.str`, `msg.err` (why) and `msg.code` (Kafka's error code,
-        /// or nil). `kfk.cf` is the configuration without `sasl_password`; `kfk.fp[topic]:write(...)` appends to the
+        /// it to the backup file: `msg.topic`, `msg.key`, `msg.str` (nil for a tombstone), `msg.headers` (a list of
+        /// `{ name, value }`, or nil), `msg.timestamp`, `msg.err` (why) and `msg.code` (Kafka's error code, or nil). `kfk.cf` is the configuration without passwords and private keys; `kfk.fp[topic]:write(...)` appends to the
         /// topic's backup file. It may yield. When it throws, the message goes to the backup file.
         failed_cb: Callback = Callback(false) => "writes to the backup file", choices::Signature("kfk, msg"), "", [];
         /// A function that is called on the event loop for each message, and returns a partition from 0 to

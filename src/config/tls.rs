@@ -99,6 +99,11 @@ impl SecurityConfig {
                 protocol.and_tls().name()
             ));
         }
+        if text(&self.ssl_key_password) && !key.iter().any(|(_, given)| *given) {
+            return conflict(
+                "ssl_key_password is set without a key: set ssl_key_location or ssl_key_pem".into(),
+            );
+        }
         for [one, other] in [ca, certificate, key] {
             if one.1 && other.1 {
                 return conflict(format!(

@@ -29,6 +29,9 @@ use std::sync::Arc;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+/// Bytes that are compressed in one turn, or a request more: some milliseconds, with a high level many.
+const COMPRESSED_A_TURN: usize = 1 << 20;
+
 /// The state of one run.
 pub(super) struct EventLoop<'a> {
     config: &'a Config,
@@ -158,7 +161,7 @@ impl<'a> EventLoop<'a> {
         if producer.next_deadline().is_some_and(|at| at <= cx.now) {
             producer.handle_timeout(cx.now);
         }
-        self.drive_producer(&cx);
+        let more_to_send = self.drive_producer(&cx);
 
         let Self { queues, producer, .. } = self;
         let Undelivered { failed_callback, spill, .. } = &mut self.undelivered;
@@ -167,12 +170,14 @@ impl<'a> EventLoop<'a> {
         queues.release(&cx);
         statistics::publish(&cx, producer, spill.amount().records);
         cx.shared.log.settle(cx.now);
-        more_records || more_events
+        more_records || more_events || more_to_send
     }
 
-    /// Does what the producer asks for, and takes what it reports.
-    fn drive_producer(&mut self, cx: &Context<'_>) {
-        loop {
+    /// Does what the producer asks for, and takes what it reports. True when there is more to do, since what was
+    /// compressed has taken long enough: connections, and other producers, have their turn first.
+    fn drive_producer(&mut self, cx: &Context<'_>) -> bool {
+        let mut compressed = 0;
+        while compressed < COMPRESSED_A_TURN {
             let action = self.producer.poll(cx.now);
             // What was acknowledged is marked done before more is sent, see the producer's contract.
             while let Some(outcome) = self.producer.poll_outcome() {
@@ -186,11 +191,12 @@ impl<'a> EventLoop<'a> {
             }
             let Some(action) = action else { break };
             let Self { queues, producer, connections, undelivered, .. } = self;
-            connections.act(cx, action, producer, queues, &undelivered.replay);
+            compressed += connections.act(cx, action, producer, queues, &undelivered.replay);
         }
         while let Some(notice) = self.producer.poll_notice() {
             notices::tell(cx, &self.producer, notice);
         }
+        compressed >= COMPRESSED_A_TURN
     }
 
     /// Takes what has become of records.

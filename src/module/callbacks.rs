@@ -7,11 +7,13 @@ use crate::backup::format::Line;
 use crate::driver::lua::topics::Row;
 use crate::driver::lua::{Append, LuaPorts};
 use crate::producer::RecordId;
+use crate::record::{Headers, Record};
 use crate::topic_name;
 use mlua::{Function, LightUserData, Lua, LuaString, MultiValue, Table};
 
 pub(super) fn add_to(lua: &Lua, core: &Table) -> mlua::Result<()> {
     core.set("next_failure", lua.create_function(next_failure)?)?;
+    core.set("headers_of", lua.create_function(headers_of)?)?;
     core.set("failure_done", lua.create_function(failure_done)?)?;
     core.set("next_question", lua.create_function(next_question)?)?;
     core.set("answer", lua.create_function(answer)?)?;
@@ -31,7 +33,7 @@ fn with_lua<T>(id: LightUserData, f: impl FnOnce(&LuaPorts) -> T) -> Option<T> {
     with(id, |producer| f(&producer.shared().lua))
 }
 
-/// `core.next_failure(id) -> { id=, topic=, key=, str=, err=, code= } | nil`
+/// `core.next_failure(id) -> { id=, topic=, key=, str=, headers=, timestamp=, err=, code= } | nil`
 fn next_failure(lua: &Lua, id: LightUserData) -> mlua::Result<Option<Table>> {
     let Some(failure) = with_lua(id, |lua| lua.failures.take()).flatten() else {
         return Ok(None);
@@ -42,10 +44,40 @@ fn next_failure(lua: &Lua, id: LightUserData) -> mlua::Result<Option<Table>> {
     if let Some(key) = failure.key {
         msg.set("key", lua.create_string(key)?)?;
     }
-    msg.set("str", lua.create_string(failure.payload)?)?;
+    if let Some(payload) = failure.payload {
+        msg.set("str", lua.create_string(payload)?)?;
+    }
+    msg.set("headers", list_of(lua, &failure.headers)?)?;
+    msg.set("timestamp", failure.timestamp_ms as f64)?;
     msg.set("err", failure.reason)?;
     msg.set("code", failure.code)?;
     Ok(Some(msg))
+}
+
+/// A block of headers as a list of `{ name, value }`, as `log()` takes it; a null value is `ngx.null`. Nil without headers.
+fn list_of(lua: &Lua, block: &[u8]) -> mlua::Result<Option<Table>> {
+    // It was checked when it was taken.
+    let headers = Headers::check(block).unwrap_or(Headers::NONE);
+    if headers.is_empty() {
+        return Ok(None);
+    }
+    let list = lua.create_table()?;
+    for (name, value) in headers.iter() {
+        let value = match value {
+            Some(value) => mlua::Value::String(lua.create_string(value)?),
+            None => mlua::Value::NULL,
+        };
+        let pair = lua.create_table()?;
+        pair.raw_push(name)?;
+        pair.raw_push(value)?;
+        list.raw_push(pair)?;
+    }
+    Ok(Some(list))
+}
+
+/// `core.headers_of(block) -> list | nil`
+fn headers_of(lua: &Lua, block: LuaString) -> mlua::Result<Option<Table>> {
+    list_of(lua, &block.as_bytes())
 }
 
 /// `core.failure_done(id, message, handled)`
@@ -110,24 +142,38 @@ fn append(_: &Lua, (id, topic, text): (LightUserData, LuaString, LuaString)) -> 
     Ok(put(id, &topic, |_| Append::Others(text.as_bytes().to_vec())))
 }
 
-/// `core.back_up(id, topic, key | nil, payload, seconds) -> true | false`: a backup line, as the driver writes it,
-/// for a message that `log()` refused. False as for `append`.
-fn back_up(
-    _: &Lua,
-    (id, topic, key, payload, seconds): (
-        LightUserData,
-        LuaString,
-        Option<LuaString>,
-        LuaString,
-        f64,
-    ),
-) -> mlua::Result<bool> {
-    let key = key.as_ref().map(|key| key.as_bytes());
-    let payload = payload.as_bytes();
+/// What `core.back_up` is given: the producer, topic, key or nil, payload or nil, seconds, block of headers or nil, time on
+/// the wire or nil.
+type Refused = (
+    LightUserData,
+    LuaString,
+    Option<LuaString>,
+    Option<LuaString>,
+    f64,
+    Option<LuaString>,
+    Option<f64>,
+);
+
+/// `core.back_up(id, topic, key | nil, payload | nil, seconds[, headers[, timestamp]]) -> true | false`: a backup line, as
+/// the driver writes it, for a message that `log()` refused. False as for `append`.
+fn back_up(_: &Lua, refused: Refused) -> mlua::Result<bool> {
+    let (id, topic, key, payload, seconds, headers, timestamp_ms) = refused;
+    let (key, payload, headers) = (
+        key.as_ref().map(|key| key.as_bytes()),
+        payload.as_ref().map(|payload| payload.as_bytes()),
+        headers.as_ref().map(|headers| headers.as_bytes()),
+    );
     let logged_ms = (seconds * 1000.0) as i64;
+    let record = Record {
+        timestamp_ms: timestamp_ms.map_or(logged_ms, |ms| ms as i64),
+        key: key.as_deref(),
+        // What `log()` did not check, since it never came so far.
+        headers: Headers::check(headers.as_deref().unwrap_or_default()).unwrap_or(Headers::NONE),
+        payload: payload.as_deref(),
+    };
     Ok(put(id, &topic, |topic| {
         let mut lines = LineBatch::default();
-        lines.push_refused(&Line::new(logged_ms, topic, key.as_deref(), Some(&payload)));
+        lines.push_refused(&Line { logged_ms, topic, record });
         Append::Own(lines)
     }))
 }

@@ -69,6 +69,11 @@ fn lkfk_stats(lua: &Lua) -> mlua::Result<mlua::Value> {
     embedded(lua, "lkfk.stats", include_str!("../../lua/lkfk/stats.lua"))
 }
 
+#[mlua::lua_module(name = "lkfk_options")]
+fn lkfk_options(lua: &Lua) -> mlua::Result<mlua::Value> {
+    embedded(lua, "lkfk.options", include_str!("../../lua/lkfk/options.lua"))
+}
+
 #[mlua::lua_module(name = "lkfk_numbers")]
 fn lkfk_numbers(lua: &Lua) -> mlua::Result<mlua::Value> {
     embedded(lua, "lkfk.numbers", include_str!("../../lua/lkfk/numbers.lua"))

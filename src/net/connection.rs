@@ -194,11 +194,7 @@ async fn serve(
     let (stream, peer) = transport::connect(address, resolver, limit, *keepalive).await?;
     let (from, mut to) = match &settings.tls {
         None => stream::plain(stream),
-        Some(tls) => {
-            let handshake = timeout(limit, tls.connect(&address.host, stream)).await;
-            let too_long = |_| NetError::SetupTimeout { what: "the TLS handshake", limit };
-            stream::tls(handshake.map_err(too_long)??)
-        }
+        Some(tls) => stream::tls(tls.connect(address, stream, limit).await?),
     };
     let mut from = BufReader::new(from);
     let handshake = handshake::perform(

@@ -32,7 +32,9 @@ use zeroize::Zeroizing;
 #[derive(Debug, thiserror::Error)]
 pub enum SaslError {
     /// The listener has no SASL.
-    #[error("the listener wants no authentication: set security_protocol to \"plaintext\"")]
+    #[error(
+        "the listener wants no authentication: set security_protocol to \"plaintext\", or to \"ssl\" with TLS"
+    )]
     NotWanted,
     /// The mechanism is not among the broker's.
     #[error("the broker does not take {mechanism} (sasl_mechanisms), only {offered}")]

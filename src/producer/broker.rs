@@ -48,6 +48,12 @@ pub(super) struct InFlight {
 }
 
 impl InFlight {
+    /// Its time begins only now: the answer is due then.
+    pub fn begin_anew(&mut self, deadline: Time) {
+        self.latest = self.latest.max(deadline + MAX_THROTTLE);
+        self.deadline = self.deadline.max(deadline);
+    }
+
     /// Bytes of its batches.
     pub fn bytes(&self) -> usize {
         request_bytes(&self.batches)

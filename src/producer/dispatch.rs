@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// How long after the broker's own limit for an answer (`request_timeout_ms`, which it is told) the
 /// connection is closed: the answer that the limit passed needs time to travel too.
-const ANSWER_GRACE: Duration = Duration::from_millis(500);
+pub(super) const ANSWER_GRACE: Duration = Duration::from_millis(500);
 
 /// How many times as long the pause before the next connect is after a refusal.
 const AFTER_REFUSAL: u32 = 10;

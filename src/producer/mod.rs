@@ -63,7 +63,7 @@ use crate::protocol::metadata::MetadataResponse;
 use crate::protocol::produce::{ProduceResponse, ProducedTopicRef};
 use accumulator::Partition;
 use broker::{ConnState, request_bytes};
-use dispatch::Ending;
+use dispatch::{ANSWER_GRACE, Ending};
 use metadata::Refresh;
 use timer::Timer;
 use uuid::Uuid;
@@ -247,13 +247,18 @@ impl Producer {
         self.relist(conn);
     }
 
-    /// A Produce request was encoded with compression: its batches took so many bytes, in their order. Nothing else is
-    /// known by that than how many records may go into a batch, and batches into a request.
-    pub fn handle_encoded(&mut self, conn: ConnId, request: RequestId, sizes: &[usize]) {
+    /// A Produce request was encoded with compression: its batches took so many bytes, in their order, by which it is
+    /// known how many records may go into a batch, and batches into a request. That may have taken long, so its time for
+    /// an answer is counted from `now`.
+    pub fn handle_encoded(&mut self, now: Time, conn: ConnId, request: RequestId, sizes: &[usize]) {
+        let timeout = self.rules.request_timeout + ANSWER_GRACE;
         let Some(broker) = self.brokers.of(conn) else { return };
         let Some(sent) = broker.in_flight.iter_mut().find(|sent| sent.request == request) else {
             return;
         };
+        if !sizes.is_empty() {
+            sent.begin_anew(now + timeout);
+        }
         for (sent, bytes) in sent.batches.iter_mut().zip(sizes) {
             sent.batch.was_encoded_in(*bytes);
             self.topics[sent.topic].compression.observe(sent.batch.ratio);

@@ -4,6 +4,7 @@
 use super::accumulator::Next;
 use super::api::{Delivery, Mark, Outcome, Reason};
 use super::batch::{Batch, Record};
+use super::compression_ratio::Ratio;
 use super::ids::TopicId;
 use super::partitioner;
 use super::state::Producer;
@@ -35,7 +36,12 @@ impl Producer {
         }
         let partition = &mut topic.partitions[index as usize];
         let first = partition.is_empty();
-        let closed = partition.append(record, &self.rules, topic.compression.expected());
+        // Without acknowledgements nobody would say that a batch became too large.
+        let expected = match self.rules.acks {
+            0 => Ratio::ONE,
+            _ => topic.compression.expected(),
+        };
+        let closed = partition.append(record, &self.rules, expected);
         if closed && topic.sticky == Some(index) {
             topic.sticky = None;
         }

@@ -41,6 +41,9 @@ impl Certificates {
         if !std::mem::replace(&mut self.said_what_is_unsafe, true) {
             self.tell_what_is_unsafe(cx);
         }
+        if let Some(why) = self.tls.take_stale() {
+            cx.shared.report(&BrokerReport::CertificatesNotRead { why: &why });
+        }
         let Some((whose, end)) = self.tls.first_end() else { return };
         let left = end - wall_ms() / 1000;
         stats::set(&cx.shared.stats.certificate_expires_s, left.max(0) as u64);

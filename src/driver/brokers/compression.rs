@@ -15,6 +15,8 @@ pub(super) struct Compression {
     compressor: Compressor,
     /// What the batches of the last request came to, in their order.
     sizes: Vec<usize>,
+    /// Records of the last request whose headers its format has no place for.
+    without_headers: usize,
     was_told: bool,
 }
 
@@ -23,7 +25,9 @@ pub(super) struct Encoding<'a> {
     /// `None` where the request has record batches.
     format: Option<MessageFormat>,
     codec: Option<(&'a mut Compressor, Codec)>,
-    sizes: &'a mut Vec<usize>,
+    /// Where sizes are put, when anything is to be compressed: also of what no codec is taken for.
+    sizes: Option<&'a mut Vec<usize>>,
+    without_headers: &'a mut usize,
 }
 
 impl Compression {
@@ -33,6 +37,7 @@ impl Compression {
             codecs: config.delivery.compression_codec.0.clone(),
             compressor: Compressor::new(level),
             sizes: Vec::new(),
+            without_headers: 0,
             was_told: false,
         }
     }
@@ -61,8 +66,14 @@ impl Compression {
         Encoding {
             format: MessageFormat::of_produce(produce_version),
             codec: codec.map(|codec| (&mut self.compressor, codec)),
-            sizes: &mut self.sizes,
+            sizes: (!self.codecs.is_empty()).then_some(&mut self.sizes),
+            without_headers: &mut self.without_headers,
         }
+    }
+
+    /// How many records of the request that was encoded last had to leave their headers behind.
+    pub fn take_without_headers(&mut self) -> usize {
+        std::mem::take(&mut self.without_headers)
     }
 
     /// What the batches of the request that was encoded last came to, in their order; none without compression.
@@ -79,19 +90,26 @@ impl Encoding<'_> {
         stamp: Option<ProducerStamp>,
         records: impl Fn() -> R,
     ) {
+        if self.format.is_some() {
+            *self.without_headers += records().filter(|record| !record.headers.is_empty()).count();
+        }
         let start = out.len();
         let stamp = stamp.unwrap_or(ProducerStamp::NONE);
-        let Some((compressor, codec)) = &mut self.codec else {
-            return put_plain(out, self.format, stamp, records());
-        };
-        let is_compressed = match self.format {
-            None => put_compressed_batch(out, stamp, (compressor, *codec), &records),
-            Some(format) => put_compressed_set(out, format, (compressor, *codec), &records),
+        let is_compressed = match (&mut self.codec, self.format) {
+            (None, _) => false,
+            (Some((compressor, codec)), None) => {
+                put_compressed_batch(out, stamp, (compressor, *codec), &records)
+            }
+            (Some((compressor, codec)), Some(format)) => {
+                put_compressed_set(out, format, (compressor, *codec), &records)
+            }
         };
         if !is_compressed {
             put_plain(out, self.format, stamp, records());
         }
-        self.sizes.push(out.len() - start);
+        if let Some(sizes) = &mut self.sizes {
+            sizes.push(out.len() - start);
+        }
     }
 }
 
@@ -138,6 +156,25 @@ mod tests {
     }
 
     #[test]
+    fn headers_are_counted_that_a_format_has_no_place_for() {
+        let mut buf = crate::record::HeadersBuf::default();
+        buf.push("a", Some(b"b"));
+        let block = buf.into_block();
+        let with = Record {
+            headers: crate::record::Headers::check(&block).unwrap(),
+            ..Record::new(0, None, Some(b"payload"))
+        };
+        let without = Record::new(0, None, Some(b"payload"));
+        let mut compression = compression("none");
+        for (version, expected) in [(1, 2), (2, 2), (3, 0)] {
+            let records = || [with, without, with].into_iter();
+            compression.encoding(version).put(&mut Vec::new(), None, records);
+            assert_eq!(compression.take_without_headers(), expected);
+            assert_eq!(compression.take_without_headers(), 0);
+        }
+    }
+
+    #[test]
     fn the_size_of_each_batch_is_known_once_and_none_without_a_codec() {
         let record = || std::iter::once(Record::new(0, None, Some(&[b'x'; 1000])));
         let mut compression = compression("lz4,gzip");
@@ -151,6 +188,11 @@ mod tests {
             assert!(out.len() < 300);
             assert!(compression.take_sizes().is_empty());
         }
+        // Also where a broker takes none of the codecs.
+        let mut compression = self::compression("zstd");
+        let mut out = Vec::new();
+        compression.encoding(6).put(&mut out, None, record);
+        assert_eq!(compression.take_sizes(), [out.len()]);
         let mut plain = self::compression("none");
         plain.encoding(13).put(&mut Vec::new(), None, record);
         assert!(plain.take_sizes().is_empty());

@@ -172,6 +172,9 @@ impl<'a> Connections<'a> {
     ) {
         let Some(connection) = self.open.remove(&conn) else { return };
         let address = &connection.address;
+        if let Some(tls) = &self.tls {
+            tls.forget(address);
+        }
         if connection.versions.is_none() {
             self.versions.handle_failure(address, error);
         }
@@ -189,7 +192,7 @@ impl<'a> Connections<'a> {
         }
     }
 
-    /// Does what the producer asks for.
+    /// Does what the producer asks for; returns how many bytes were compressed for it.
     pub fn act(
         &mut self,
         cx: &Context<'_>,
@@ -197,7 +200,7 @@ impl<'a> Connections<'a> {
         producer: &mut Producer,
         queues: &mut Queues,
         replay: &Replay,
-    ) {
+    ) -> usize {
         match action {
             Action::Connect { conn, address, .. } => self.connect(cx, conn, address),
             Action::Close { conn, reason } => self.close(cx, conn, reason),
@@ -206,9 +209,10 @@ impl<'a> Connections<'a> {
                 self.send_init_producer_id(cx, producer, conn, request);
             }
             Action::Produce { conn, request } => {
-                self.send_produce(cx, producer, queues, replay, conn, request);
+                return self.send_produce(cx, producer, queues, replay, conn, request);
             }
         }
+        0
     }
 
     fn connect(&mut self, cx: &Context<'_>, conn: ConnId, address: HostPort) {
@@ -242,6 +246,9 @@ impl<'a> Connections<'a> {
 
     fn close(&mut self, cx: &Context<'_>, conn: ConnId, reason: CloseReason) {
         let Some(connection) = self.open.remove(&conn) else { return };
+        if let Some(tls) = &self.tls {
+            tls.forget(&connection.address);
+        }
         cx.report(&BrokerReport::Closed { address: &connection.address, reason });
     }
 
@@ -285,8 +292,8 @@ impl<'a> Connections<'a> {
         replay: &Replay,
         conn: ConnId,
         request: RequestId,
-    ) {
-        let Some(connection) = self.open.get_mut(&conn) else { return };
+    ) -> usize {
+        let Some(connection) = self.open.get_mut(&conn) else { return 0 };
         let sent = producer.request(conn, request);
         // On record before it is sent, so that whoever finds the file repeats what the broker knows.
         for sent in sent {
@@ -294,10 +301,12 @@ impl<'a> Connections<'a> {
             let ids = sent.batch.records.iter().map(|record| record.id);
             if let Err(error) = queues.stamp(sent.partition, stamp, sent.batch.is_part(), ids) {
                 // It is not sent: the time limit of the request ends it, and it is tried again.
-                return cx.report(&QueueReport::BatchLogFull { error });
+                cx.report(&QueueReport::BatchLogFull { error });
+                return 0;
             }
             crash_point("batch stamped");
         }
+        let plain: usize = sent.iter().map(|sent| sent.batch.bytes).sum();
         let lookup = Records { queues, replay };
         let (config, frames, compression) = (self.config, &self.frames, &mut self.compression);
         let bytes = connection.send(request, |correlation_id, versions| {
@@ -307,8 +316,15 @@ impl<'a> Connections<'a> {
             encode::produce(config, version, correlation_id, producer, lookup, encoding, sent)
         });
         crash_point("batch sent");
-        producer.handle_encoded(conn, request, &self.compression.take_sizes());
+        let sizes = self.compression.take_sizes();
+        producer.handle_encoded(cx.shared.now(), conn, request, &sizes);
+        let without_headers = self.compression.take_without_headers();
+        if without_headers > 0 {
+            stats::add(&cx.shared.stats.headers_left_out_cnt, without_headers as u64);
+            cx.shared.report(&BrokerReport::HeadersLeftOut { address: &connection.address });
+        }
         stats::add(&cx.shared.stats.request_bytes_sent, bytes as u64);
+        if sizes.is_empty() { 0 } else { plain }
     }
 }
 

@@ -35,8 +35,12 @@ pub struct Failure {
     pub topic: String,
     /// Key.
     pub key: Option<Vec<u8>>,
-    /// Payload.
-    pub payload: Vec<u8>,
+    /// Payload; `None` for a null payload.
+    pub payload: Option<Vec<u8>>,
+    /// Headers, as [`Headers`](crate::record::Headers) has them.
+    pub headers: Vec<u8>,
+    /// The time on the wire, milliseconds since 1970.
+    pub timestamp_ms: i64,
     /// Why it failed.
     pub reason: String,
     /// Kafka's error code, when a broker refused it.
@@ -45,7 +49,8 @@ pub struct Failure {
 
 impl Weigh for Failure {
     fn bytes(&self) -> usize {
-        self.payload.len() + self.key.as_ref().map_or(0, Vec::len)
+        let len = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+        len(&self.key) + len(&self.payload) + self.headers.len()
     }
 }
 
@@ -145,7 +150,16 @@ mod tests {
 
     fn failure(id: u64) -> Failure {
         let (topic, reason) = ("t".to_owned(), "why".to_owned());
-        Failure { id: RecordId(id), topic, key: None, payload: vec![], reason, code: None }
+        Failure {
+            id: RecordId(id),
+            topic,
+            key: None,
+            payload: None,
+            headers: Vec::new(),
+            timestamp_ms: 0,
+            reason,
+            code: None,
+        }
     }
 
     #[test]

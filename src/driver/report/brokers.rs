@@ -53,10 +53,18 @@ pub(in crate::driver) enum BrokerReport<'a> {
         wanted: Codec,
         used: Option<Codec>,
     },
+    /// A broker is too old for headers.
+    HeadersLeftOut {
+        address: &'a str,
+    },
     /// A certificate ends in so many seconds.
     CertificateExpires {
         whose: &'a str,
         left: i64,
+    },
+    /// Files of certificates have changed, and cannot be read.
+    CertificatesNotRead {
+        why: &'a str,
     },
     TlsUnsafe(Unsafe),
     Throttled {
@@ -91,7 +99,9 @@ impl Report for BrokerReport<'_> {
             Self::Closed { reason: CloseReason::RequestTimeout, .. } => ReportKind::RequestTimeout,
             Self::LeftAlone { .. } => ReportKind::BrokerLeftAlone,
             Self::CodecPassedOver { .. } => ReportKind::CodecPassedOver,
+            Self::HeadersLeftOut { .. } => ReportKind::HeadersLeftOut,
             Self::CertificateExpires { .. } => ReportKind::CertificateExpires,
+            Self::CertificatesNotRead { .. } => ReportKind::CertificatesNotRead,
             Self::TlsUnsafe(_) => ReportKind::TlsUnsafe,
             Self::Throttled { .. } => ReportKind::Throttled,
             Self::HungUp { .. } => ReportKind::RequestTooLarge,
@@ -103,11 +113,13 @@ impl Report for BrokerReport<'_> {
             // That there may be no more connections is one thing to say, however many brokers it concerns.
             Self::Failed { error: NetError::TooMany { .. }, .. }
             | Self::NoConnectionLeft { .. }
+            | Self::CertificatesNotRead { .. }
             | Self::CodecPassedOver { .. } => NO_SUBJECT,
             Self::CertificateExpires { whose, .. } => (*whose).into(),
             Self::TlsUnsafe(what) => what.option().into(),
             Self::Connected { address, .. }
             | Self::Failed { address, .. }
+            | Self::HeadersLeftOut { address }
             | Self::Closed { address, .. } => (*address).into(),
             Self::LeftAlone { address, .. } | Self::Throttled { address, .. } => {
                 address.to_string().into()
@@ -152,6 +164,11 @@ impl Display for BrokerReport<'_> {
                 }
                 f.write_str(" (compression_codec)")
             }
+            Self::HeadersLeftOut { address } => write!(
+                f,
+                "broker {address} is older than Kafka 0.11, which knows no headers: messages are sent to it without \
+                 theirs, and counted in headers_left_out_cnt"
+            ),
             Self::CertificateExpires { whose, left: ..=0 } => {
                 write!(f, "{whose} has expired: renew it")
             }
@@ -160,6 +177,9 @@ impl Display for BrokerReport<'_> {
             }
             Self::CertificateExpires { whose, left } => {
                 write!(f, "{whose} expires in {} days: renew it", left / 86_400)
+            }
+            Self::CertificatesNotRead { why } => {
+                write!(f, "{why}; what was read before is used until that is mended")
             }
             Self::TlsUnsafe(Unsafe::Verification) => f.write_str(
                 "enable_ssl_certificate_verification is false: whoever is between here and the brokers can read and \

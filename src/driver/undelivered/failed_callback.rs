@@ -124,7 +124,9 @@ impl FailedCallback {
                 id: record.id,
                 topic: group.topic.clone(),
                 key: found.key.map(<[u8]>::to_vec),
-                payload: found.payload.unwrap_or_default().to_vec(),
+                payload: found.payload.map(<[u8]>::to_vec),
+                headers: found.headers.block().to_vec(),
+                timestamp_ms: found.timestamp_ms,
                 reason: group.reason.to_string(),
                 code: match group.reason {
                     Reason::Broker(code) => Some(code.0),

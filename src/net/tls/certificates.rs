@@ -4,9 +4,10 @@ use super::error::TlsError;
 use super::verifier;
 use crate::config::{Pem, PemSource, TlsSettings};
 use pkcs8::{EncryptedPrivateKeyInfo, SecretDocument};
+use rustls::ClientConfig;
+use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::{ClientConfig, RootCertStore};
 use std::fs::Metadata;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -75,21 +76,24 @@ impl Loaded {
         !is_over && self.files.iter().all(|(path, stamp)| Stamp::of(path) == *stamp)
     }
 
+    /// Whether it can be used in place of what cannot be read: our own certificate has not ended.
+    pub fn is_good_at(&self, now_s: i64) -> bool {
+        self.expiry.is_none_or(|expiry| expiry.0 > now_s)
+    }
+
     pub fn read(settings: &TlsSettings) -> Result<Loaded, TlsError> {
         let mut reading = Reading { files: Vec::new() };
         let trusted = match &settings.authorities {
             Some(pem) => reading.authorities(pem)?,
             None => rustls_native_certs::load_native_certs().certs,
         };
-        let mut roots = RootCertStore::empty();
-        let (usable, _) = roots.add_parsable_certificates(trusted.iter().cloned());
-        if usable == 0 && settings.verifies {
+        if trusted.is_empty() && settings.verifies {
             return Err(match &settings.authorities {
                 Some(pem) => TlsError::NoCertificate { key: pem.key },
                 None => TlsError::NoAuthority,
             });
         }
-        let verifier = verifier::new(settings, roots, trusted)?;
+        let verifier = verifier::new(settings, trusted)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -109,6 +113,9 @@ impl Loaded {
             _ => (config.with_no_client_auth(), None),
         };
         let holds = settings.authorities.is_none().then(|| now() + SYSTEM_HOLDS_FOR);
+        let mut config = config;
+        // Connections are few and long, and tickets are memory that brokers decide about.
+        config.resumption = Resumption::disabled();
         let config = Arc::new(config);
         Ok(Loaded { config, expiry, files: reading.files, until: holds })
     }
@@ -130,10 +137,15 @@ impl Reading {
     fn file(&mut self, key: &'static str, path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
         // The stamp first: what changes while it is read is read again.
         self.files.push((path.to_owned(), Stamp::of(path)));
-        let mut bytes = Zeroizing::new(Vec::new());
-        let file = std::fs::File::open(path);
-        file.and_then(|file| file.take(LONGEST_FILE).read_to_end(&mut bytes))
-            .map_err(|source| TlsError::Read { key, path: path.to_owned(), source })?;
+        let failed = |source| TlsError::Read { key, path: path.to_owned(), source };
+        let file = std::fs::File::open(path).map_err(failed)?;
+        let len = file.metadata().map_err(failed)?.len();
+        if len > LONGEST_FILE {
+            return Err(failed(std::io::ErrorKind::FileTooLarge.into()));
+        }
+        // A buffer that grew would leave copies of a key behind.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(len as usize + 1));
+        file.take(len).read_to_end(&mut bytes).map_err(failed)?;
         Ok(bytes)
     }
 
@@ -209,9 +221,10 @@ fn decrypted(
     let info = EncryptedPrivateKeyInfo::try_from(document.as_bytes())
         .map_err(|_| TlsError::OldEncryption { key })?;
     let decrypted = info.decrypt(password).map_err(|error| match error {
-        pkcs8::Error::EncryptedPrivateKey(pkcs8::pkcs5::Error::UnsupportedAlgorithm { .. }) => {
-            TlsError::OldEncryption { key }
-        }
+        pkcs8::Error::EncryptedPrivateKey(
+            pkcs8::pkcs5::Error::UnsupportedAlgorithm { .. }
+            | pkcs8::pkcs5::Error::NoPbes1CryptSupport,
+        ) => TlsError::OldEncryption { key },
         _ => TlsError::WrongPassword { key },
     })?;
     Ok(PrivatePkcs8KeyDer::from(decrypted.as_bytes().to_vec()).into())

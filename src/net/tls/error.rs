@@ -91,7 +91,9 @@ pub enum TlsError {
 impl TlsError {
     /// Why the handshake failed. What is no error of TLS is the connection's.
     pub(super) fn in_handshake(error: io::Error) -> super::NetError {
-        if error.kind() == io::ErrorKind::UnexpectedEof {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        // Who does not know TLS may hang up with a reset, since not all of our greeting was read.
+        if matches!(error.kind(), UnexpectedEof | ConnectionReset | BrokenPipe) {
             return TlsError::ClosedInHandshake.into();
         }
         match of_io(error) {
@@ -150,7 +152,7 @@ fn explain_certificate(error: &CertificateError) -> String {
         CertificateError::UnknownIssuer => "the broker's certificate is not from an authority that is trusted here \
              (ssl_ca_location, or else the system's), or the broker does not send the certificates in between"
             .into(),
-        CertificateError::Other(_) | CertificateError::InvalidPurpose => {
+        CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
             "the broker's certificate is self-signed, or an authority's, and not one of those in ssl_ca_location: add it \
              there to trust it"
                 .into()
@@ -263,7 +265,10 @@ mod tests {
         assert!(text.starts_with("the broker wants a client certificate"), "{text}");
         let reset = || io::Error::from(io::ErrorKind::ConnectionReset);
         assert!(matches!(NetError::from(reset()), NetError::Io(_)));
-        assert!(matches!(TlsError::in_handshake(reset()), NetError::Io(_)));
+        assert!(matches!(
+            TlsError::in_handshake(reset()),
+            NetError::Tls(TlsError::ClosedInHandshake)
+        ));
         let eof = || io::Error::from(io::ErrorKind::UnexpectedEof);
         assert!(matches!(NetError::from(eof()), NetError::Closed));
         assert!(matches!(

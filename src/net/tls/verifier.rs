@@ -10,32 +10,52 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use std::sync::Arc;
+use x509_cert::Version;
 use x509_cert::der::Decode;
+use x509_cert::ext::pkix::BasicConstraints;
 
 /// The verifier that the settings ask for.
 pub(super) fn new(
     settings: &TlsSettings,
-    roots: RootCertStore,
     trusted: Vec<CertificateDer<'static>>,
 ) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     if !settings.verifies {
         return Ok(Arc::new(Anybody { provider }));
     }
-    let by_authority = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
-        .build()
-        .map_err(TlsError::Verifier)?;
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(trusted.iter().filter(|one| may_sign(one)).cloned());
+    let by_authority = match roots.is_empty() {
+        true => None,
+        false => Some(
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+                .build()
+                .map_err(TlsError::Verifier)?,
+        ),
+    };
     // The system's authorities sign others, and are no brokers.
     let pinned = if settings.authorities.is_some() { trusted } else { Vec::new() };
-    Ok(Arc::new(Trusted { by_authority, pinned, identifies: settings.identifies }))
+    Ok(Arc::new(Trusted { by_authority, pinned, identifies: settings.identifies, provider }))
+}
+
+/// Whether a certificate is an authority's. webpki takes every one that it is given for that, so that whoever has the key
+/// of a broker whose certificate is trusted could sign for all others.
+fn may_sign(certificate: &CertificateDer<'_>) -> bool {
+    let Ok(parsed) = x509_cert::Certificate::from_der(certificate) else { return false };
+    let body = parsed.tbs_certificate;
+    // The first version has no way to say so.
+    body.version == Version::V1
+        || matches!(body.get::<BasicConstraints>(), Ok(Some((_, constraints))) if constraints.ca)
 }
 
 /// Believes those whose certificate is from an authority, or is one of those that were given.
 #[derive(Debug)]
 struct Trusted {
-    by_authority: Arc<WebPkiServerVerifier>,
+    /// `None` where no authority was given.
+    by_authority: Option<Arc<WebPkiServerVerifier>>,
     pinned: Vec<CertificateDer<'static>>,
     identifies: bool,
+    provider: Arc<CryptoProvider>,
 }
 
 impl Trusted {
@@ -82,8 +102,12 @@ impl ServerCertVerifier for Trusted {
         let verified = if self.pinned.iter().any(|pinned| pinned == certificate) {
             self.verify_pinned(certificate, name, now)
         } else {
-            let verifier = &self.by_authority;
-            verifier.verify_server_cert(certificate, intermediates, name, ocsp, now).map(drop)
+            match &self.by_authority {
+                Some(verifier) => verifier
+                    .verify_server_cert(certificate, intermediates, name, ocsp, now)
+                    .map(drop),
+                None => Err(CertificateError::UnknownIssuer.into()),
+            }
         };
         match verified {
             // The name is the last that is looked at.
@@ -98,7 +122,8 @@ impl ServerCertVerifier for Trusted {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.by_authority.verify_tls12_signature(message, certificate, signed)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
     }
 
     fn verify_tls13_signature(
@@ -107,11 +132,12 @@ impl ServerCertVerifier for Trusted {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.by_authority.verify_tls13_signature(message, certificate, signed)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.by_authority.supported_verify_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 

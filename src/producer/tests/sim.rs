@@ -662,7 +662,7 @@ impl Sim {
         let mut partitions = HashSet::new();
         let mut batches = Vec::new();
         let sizes = self.compressed_sizes(request, sent);
-        self.producer.handle_encoded(conn, request, &sizes);
+        self.producer.handle_encoded(self.now, conn, request, &sizes);
         let sent = self.producer.request(conn, request);
         let bytes = request_bytes(sent);
         let parts: Vec<bool> = sent.iter().map(|sent| sent.batch.is_part()).collect();
