@@ -9,10 +9,10 @@ local harness = require "spec.harness"
 -- code on its way round.
 local WATCH = [[
     local jit, util = require "jit", require "jit.util"
-    local key, payload, count = ...
+    local key, payload, count, options = ...
     assert(jit.status())
     -- The first call of a topic takes another way.
-    assert(kfk.log("jit", key, payload))
+    assert(kfk.log("jit", key, payload, options))
 
     local is_root, holds_log
     local links, aborts = {}, {}
@@ -36,7 +36,7 @@ local WATCH = [[
     jit.attach(on_trace, "trace")
     local accepted = 0
     for _ = 1, count do
-        if kfk.log("jit", key, payload) then accepted = accepted + 1 end
+        if kfk.log("jit", key, payload, options) then accepted = accepted + 1 end
     end
     jit.attach(on_record)
     jit.attach(on_trace)
@@ -51,8 +51,8 @@ describe("a loop around log() is compiled as one trace", function()
         nginx = harness.nginx { producer = {} }
     end)
 
-    local function check(key)
-        local seen = nginx:run(WATCH, key, "payload", 5000)
+    local function check(key, options)
+        local seen = nginx:run(WATCH, key, "payload", 5000, options)
         assert.equal(5000, seen.accepted)
         assert.same({}, seen.aborts)
         -- log() alone may have become hot first.
@@ -66,5 +66,17 @@ describe("a loop around log() is compiled as one trace", function()
 
     it("with a null key", function()
         check(nil)
+    end)
+
+    it("with headers in a list", function()
+        check("key", { headers = { { "a", "b" }, { "c", "d" }, { "e", "f" } } })
+    end)
+
+    it("with headers by name", function()
+        check("key", { headers = { a = "b", c = "d" } })
+    end)
+
+    it("with a time of its own", function()
+        check("key", { timestamp = 1767225600123 })
     end)
 end)

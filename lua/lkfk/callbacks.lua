@@ -186,28 +186,29 @@ function Callbacks:partition(topic, key)
 end
 
 
-local function bytes_of(key, payload)
-    return (key and #key or 0) + #payload
+local function bytes_of(msg, block)
+    return (msg.key and #msg.key or 0) + (msg.str and #msg.str or 0) + (block and #block or 0)
 end
 
 
--- failed(topic, key, payload, err): log() itself could not take a message. The callback runs later,
--- outside log(). Without one of the user's the message goes to the backup file when its topic is
--- not allowed; when the queue is full, log()'s caller alone is told.
-function Callbacks:failed(topic, key, payload, err)
+-- failed(msg, block): log() itself could not take a message; `block` are its headers as a request
+-- has them. The callback runs later, outside log(). Without one of the user's the message goes to
+-- the backup file when its topic is not allowed; when the queue is full, log()'s caller alone is
+-- told.
+function Callbacks:failed(msg, block)
     if self.failed_cb then
         local count = self.pending_last - self.pending_first + 1
-        local bytes = bytes_of(key, payload)
+        local bytes = bytes_of(msg, block)
         if count >= PENDING_MAX or self.pending_bytes + bytes > PENDING_BYTES_MAX then
             complain(self, "failed_cb", count .. " messages wait for it; the next ones are dropped")
             return
         end
         self.pending_bytes = self.pending_bytes + bytes
         self.pending_last = self.pending_last + 1
-        self.pending[self.pending_last] = { topic = topic, key = key, str = payload, err = err }
+        self.pending[self.pending_last] = { msg = msg, block = block }
         core.ring(self.id)
-    elseif err == "topic unknown" then
-        core.back_up(self.id, topic, key, payload, now())
+    elseif msg.err == "topic unknown" then
+        core.back_up(self.id, msg.topic, msg.key, msg.str, now(), block, msg.timestamp)
     end
 end
 
@@ -229,14 +230,18 @@ local function settle_in_hand(self, handled)
     if in_hand.id then
         core.failure_done(self.id, in_hand.id, handled)
     elseif not handled then
-        core.back_up(self.id, in_hand.topic, in_hand.key, in_hand.payload, now())
+        core.back_up(self.id, in_hand.topic, in_hand.key, in_hand.payload, now(), in_hand.block,
+                     in_hand.timestamp)
     end
 end
 
 
-local function hand_over(self, msg, id, this_run)
+local function hand_over(self, msg, id, block, this_run)
     -- The table is the callback's, which may change it.
-    self.in_hand = { id = id, topic = msg.topic, key = msg.key, payload = msg.str }
+    self.in_hand = {
+        id = id, topic = msg.topic, key = msg.key, payload = msg.str, block = block,
+        timestamp = msg.timestamp,
+    }
     local handled = call_failed_cb(self, msg)
     if self.current_run == this_run then
         settle_in_hand(self, handled)
@@ -250,11 +255,12 @@ local function take_pending(self)
     if first > self.pending_last then
         return nil
     end
-    local msg = self.pending[first]
+    local msg, block = self.pending[first].msg, self.pending[first].block
     self.pending[first] = nil
     self.pending_first = first + 1
-    self.pending_bytes = self.pending_bytes - bytes_of(msg.key, msg.str)
-    return msg
+    self.pending_bytes = self.pending_bytes - bytes_of(msg, block)
+    msg.headers = block and core.headers_of(block)
+    return msg, block
 end
 
 
@@ -267,10 +273,11 @@ local function run_one(self, this_run)
     local msg = core.next_failure(self.id)
     if msg then
         id, msg.id = msg.id, nil
-        return hand_over(self, msg, id, this_run)
+        return hand_over(self, msg, id, nil, this_run)
     end
-    msg = take_pending(self)
-    return msg ~= nil and hand_over(self, msg, nil, this_run)
+    local block
+    msg, block = take_pending(self)
+    return msg ~= nil and hand_over(self, msg, nil, block, this_run)
 end
 
 

@@ -25,12 +25,20 @@ if api.abi ~= core.abi or api.size ~= ffi.sizeof(TYPE) then
 end
 
 
-local _M = { _VERSION = core.version, core = core, api = api }
+-- RECORD is the type of what api.push_record() takes.
+local _M = { _VERSION = core.version, core = core, api = api, RECORD = ffi.typeof "lkfk_record" }
 
 
 -- handle_of(id) -> what the functions of api call a producer by that core calls id.
 function _M.handle_of(id)
     return cast("const lkfk_handle *", id)
+end
+
+
+-- pointer(buffer) -> one to its bytes, as the declarations have them.
+local CHARS = ffi.typeof "const char *"
+function _M.pointer(buffer)
+    return cast(CHARS, buffer)
 end
 
 

@@ -5,12 +5,14 @@ local callbacks = require "lkfk.callbacks"
 local cdefs = require "lkfk.cdefs"
 local events = require "lkfk.events"
 local numbers = require "lkfk.numbers"
+local options_of_log = require "lkfk.options"
 local stats = require "lkfk.stats"
 
 local core = cdefs.core
 local api, handle_of = cdefs.api, cdefs.handle_of
 local errors, codes = core.errors, core.codes
-local push = api.push
+local push, push_record = api.push, api.push_record
+local record = options_of_log.record
 local ngx = ngx
 local get_phase = ngx.get_phase
 local now = ngx.now
@@ -98,17 +100,31 @@ function _M.new(name)
         return true
     end
 
-    local function refuse(code, topic, key, payload)
+    local function refuse(code, topic, key, payload, options)
         local failure = FAILURES[code]
         if failure then
-            own_callbacks:failed(topic, key, payload, failure)
+            local headers, timestamp
+            if options then
+                headers, timestamp = options_of_log.kept()
+            end
+            own_callbacks:failed({
+                topic = topic, key = key, str = payload, err = failure, timestamp = timestamp,
+            }, headers)
         end
         return nil, errors[code]
     end
 
+    -- Fills `record` with what was checked, and hands it over.
+    local function push_with_options(number, key, payload)
+        record.topic, record.partition = number, own_callbacks:partition(number, key)
+        record.key, record.key_len = key, key and #key or 0
+        record.payload, record.payload_len = payload, payload and #payload or 0
+        return push_record(handle, record)
+    end
+
     -- Everything that is not a plain call with a known topic, and everything when the user has
     -- callbacks.
-    local function log_slowly(topic, key, payload)
+    local function log_slowly(topic, key, payload, options)
         if not id and not attach(find_or_start(name)) then
             return not_running(name)
         end
@@ -121,8 +137,14 @@ function _M.new(name)
             if err then
                 return nil, "payload: " .. err
             end
-        elseif type(payload) ~= "string" then
+        elseif type(payload) ~= "string" and not (options and options.tombstone) then
             return nil, "payload must be a string, got " .. type(payload)
+        end
+        if options then
+            err = options_of_log.set(options, payload)
+            if err then
+                return nil, err
+            end
         end
         if type(key) == "number" then
             key, err = text_of(key)
@@ -136,26 +158,31 @@ function _M.new(name)
         if not number then
             number = api.topic(handle, topic, #topic)
             if number < 0 then
-                return refuse(number, topic, key, payload)
+                return refuse(number, topic, key, payload, options)
             end
             known[topic] = number
             if not own_callbacks.active then
                 topics[topic] = number
             end
         end
-        local code = push(handle, number, own_callbacks:partition(number, key), key,
-                          key and #key or 0, payload, #payload)
+        local code
+        if options then
+            code = push_with_options(number, key, payload)
+        else
+            code = push(handle, number, own_callbacks:partition(number, key), key,
+                        key and #key or 0, payload, #payload)
+        end
         if code == 0 then
             return true
         end
-        return refuse(code, topic, key, payload)
+        return refuse(code, topic, key, payload, options)
     end
 
-    -- log(topic, key, payload) -> true | nil, err
-    function functions.log(topic, key, payload)
+    -- log(topic, key, payload[, options]) -> true | nil, err
+    function functions.log(topic, key, payload, options)
         local number = topics[topic]
-        if not number or type(payload) ~= "string" then
-            return log_slowly(topic, key, payload)
+        if not number or options ~= nil or type(payload) ~= "string" then
+            return log_slowly(topic, key, payload, options)
         end
         local code
         if key == nil then

@@ -53,18 +53,19 @@ local function unescape(text)
 end
 
 
--- backup(topic) -> list of { time, topic, key, payload }, in the file's order; empty without a
--- file. A null key is nil.
+-- backup(topic) -> list of { time, topic, key, payload, extra }, in the file's order; empty without
+-- a file. A null key or payload is nil, and so is what a line does not have.
 function _M:backup(topic)
     local text = read(self.backpath .. "/" .. topic) or ""
     assert(text == "" or text:sub(-1) == "\n", "the last line of the backup is cut")
     local list = {}
     for line in text:gmatch("([^\n]*)\n") do
-        local time, name, key, payload =
-            line:match("^(%d%d%d%d%-%d%d%-%d%d %d%d:%d%d:%d%d)\t([^\t]+)\t([^\t]*)\t([^\t]*)$")
-        assert(time, "not a backup line: " .. line)
+        local time, name, key, payload, extra =
+            line:match("^(%d%d%d%d%-%d%d%-%d%d %d%d:%d%d:%d%d)\t([^\t]+)\t([^\t]*)\t([^\t]*)(.*)$")
+        assert(time and (extra == "" or extra:find("^\t{[^\t]+}$")), "not a backup line: " .. line)
         list[#list + 1] = {
-            time = time, topic = name, key = unescape(key), payload = assert(unescape(payload)),
+            time = time, topic = name, key = unescape(key), payload = unescape(payload),
+            extra = extra ~= "" and unescape(extra:sub(2)) or nil,
         }
     end
     return list

@@ -124,11 +124,17 @@ function Broker:grow_topic(topic, partitions)
 end
 
 
+-- consume(topic, format) -> all records, as kcat prints them in that format.
+function Broker:consume(topic, format)
+    assert(self.bootstrap)
+    return call(self, "consume", topic, format)
+end
+
+
 -- records(topic) -> list of { partition, offset, timestamp (ms), key, payload }, in order within
 -- each partition. A null key or payload is nil.
 function Broker:records(topic)
-    assert(self.bootstrap)
-    local text = call(self, "consume", topic, "%p %o %T %K %S:%k%s")
+    local text = self:consume(topic, "%p %o %T %K %S:%k%s")
     local list, at = {}, 1
     local function bytes(size)
         if size < 0 then
