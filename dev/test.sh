@@ -52,32 +52,38 @@ tally() {
   printf '    %s%d passed, %d failed%s\n' "$DIM" "$1" "$2" "$PLAIN"
 }
 
-# By several runners side by side, each with nginxes and brokers of its own: they wait far more than they work. Each takes
-# the next file that none has yet, the large ones first, since those take longest. The lines of the first runner show as
-# they come, those of the others afterwards.
-specs() {
-  local runner passed failed
-  local -A runners=()
+# By several runners side by side, each with nginxes and brokers of its own, while the tests are built and run: they wait
+# far more than they work. Each takes the next file that none has yet, the large ones first, since those take longest.
+declare -A RUNNERS=()
+
+begin_specs() {
+  local runner
   local -a files
-  echo '  specs'
-  if [[ ! -f $(library) ]]; then tally 0 1; return; fi
+  if [[ ! -f $(library) ]]; then return; fi
   stage_library
   export SPEC_CLAIMS=$STAGE/claims
   mkdir "$SPEC_CLAIMS"
   mapfile -t files < <(find spec -name '*_spec.lua' -printf '%s %p\n' | sort -rn | cut -d ' ' -f 2)
   for runner in first second third; do
     spawn_specs "$runner" "${files[@]}"
-    runners[$runner]=$SPAWNED
+    RUNNERS[$runner]=$SPAWNED
   done
+  unset SPEC_CLAIMS
+}
+
+# What each runner has printed, when it has ended.
+end_specs() {
+  local runner passed failed
+  echo '  specs'
+  if (( ${#RUNNERS[@]} == 0 )); then tally 0 1; return; fi
   for runner in first second third; do
-    SPAWNED=${runners[$runner]}
+    SPAWNED=${RUNNERS[$runner]}
     attend || true
-    if [[ $runner != first ]]; then cat "$STAGE/log/specs-$runner"; fi
+    cat "$STAGE/log/specs-$runner"
     passed=0 failed=1
     if [[ -f $STAGE/$runner/spec.result ]]; then read -r passed _ failed _ <"$STAGE/$runner/spec.result"; fi
     tally "$passed" "$failed"
   done
-  unset SPEC_CLAIMS
 }
 
 # spawn_specs RUNNER FILE...: in a stage of its own within ours.
@@ -85,7 +91,6 @@ spawn_specs() {
   local stage=$STAGE/$1 shm=$LKFK_SHM/$1 log=$STAGE/log/specs-$1
   mkdir -p "$stage/log" "$shm"
   ln -s ../pids ../ports ../over "$stage"
-  if [[ $1 == first ]]; then log=-; fi
   spawn "$log" env "LKFK_STAGE=$stage" "LKFK_SHM=$shm" "${LIMIT[@]}" dev/spec.sh "${@:2}"
 }
 
@@ -124,6 +129,8 @@ check 'cargo clippy' cargo clippy --all-targets -- -D warnings
 check 'cargo doc' env RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps --document-private-items
 check 'cargo clippy, chaos' cargo clippy --all-targets "${CHAOS[@]}" -- -D warnings
 joined 'cargo build' || FAILED=$(( FAILED + 1 ))
+check 'Kafka' dev/kafka.sh fetch
+begin_specs
 check 'cargo test, the build' cargo test --no-run "${TESTED[@]}"
 # They wait, for brokers that they play and processes that they kill, while others are built.
 # shellcheck disable=SC2046,SC2086 # words
@@ -142,9 +149,8 @@ cargo_test 'cargo test, chaos' --release "${CHAOS[@]}"
 code=0
 joined 'cargo test, what waits' || code=$?
 count_tests "$code"
-check 'Kafka' dev/kafka.sh fetch
 check 'the model of a broker, by Kafka' dev/test.sh --model
-specs
+end_specs
 chaos
 echo "$PASSED passed, $FAILED failed"
 (( FAILED == 0 ))
