@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Compares lkfk with other producers, each inside one nginx worker, on this machine and in one run:
-# prints a table and says what is in it. Takes about five minutes. LKFK_CPATH, when set, is the
+# prints a table and says what is in it. Takes about ten minutes. LKFK_CPATH, when set, is the
 # directory of the lkfk.so to measure; else it is built.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/stage.sh"
@@ -25,6 +25,7 @@ CODEC_LEVEL=1
 WRK=(-t1 -c32 -d4s)
 
 CODEC_ROW='%-15s%-6s   %6.0f ns %5.0f ns     %5.0f B %6.0f\n'
+TLS_ROW='%-15s %6.0f ns %5.0f ns %6.0f ns\n'
 BURST_ROW='%-15s        %6.0f ns %5.0f ns %5.0f ns\n'
 HEADER='                            paced, 50,000 msg/s          flat out          requests/s, p99
 producer        Kafka   in log()     loop  process     msg/s  process   without           with         ratio'
@@ -202,6 +203,48 @@ bursts() {
   fi
 }
 
+# measure_tls LISTENER [CA]: a line about the same load, with TLS where there is a CA.
+measure_tls() {
+  local address round protocol=${2:+TLS}
+  address=$(from_env kafka/bench "$1")
+  protocol=${protocol:-plaintext}
+  progress "$protocol: starting"
+  open_worker "require('producers').start('lkfk', '$address', $LINGER, nil, nil${2:+, [[$2]]})" "
+    location = /pace { content_by_lua_file \"$ROOT/dev/bench/pace.lua\"; }"
+  progress "$protocol: warming up"
+  pace 200000 "$RATE"
+  pace 500000 0
+  : >"$SAMPLES"
+  progress "$protocol: waiting until the machine is quiet"
+  await_quiet
+  for (( round = 1; round <= ROUNDS; round++ )); do
+    progress "$protocol: round $round of $ROUNDS"
+    paced_round
+    flat_round
+  done
+  progress
+  # shellcheck disable=SC2059 # a constant
+  printf "$TLS_ROW" "$protocol" "$(median loop)" "$(median process)" "$(median flat_process)"
+  TLS_PROCESS[$protocol]=$(median process) TLS_FLAT[$protocol]=$(median flat_process)
+  close_worker bench
+}
+
+tls() {
+  local -A TLS_PROCESS=() TLS_FLAT=()
+  local certificates=$STAGE/certificates
+  mkdir -p "$certificates"
+  dev/kafka/certificates.sh "$certificates"
+  SAMPLES=$STAGE/samples LOGGED=0
+  printf '\nThe same load with TLS\n%-15s %9s %8s %9s\n' protocol loop process 'flat out'
+  open_broker default bench "$PARTITIONS" "--tls=$certificates"
+  measure_tls BOOTSTRAP
+  measure_tls TLS_GOOD "$certificates/ca.pem"
+  close_broker
+  printf 'With TLS the whole process takes %.2f of what it takes without, and %.2f flat out.\n' \
+    "$(calculate "${TLS_PROCESS[TLS]} / ${TLS_PROCESS[plaintext]}")" \
+    "$(calculate "${TLS_FLAT[TLS]} / ${TLS_FLAT[plaintext]}")"
+}
+
 # measure_codec PRODUCER CODEC: a line about compressed access-log lines. What it takes in the broker's log is what it took
 # on the wire, but for the requests' headers.
 measure_codec() {
@@ -321,4 +364,5 @@ done
 explain
 bursts
 codecs
+tls
 if (( FAILED )); then die 'lkfk lost or duplicated messages'; fi

@@ -1,5 +1,5 @@
 -- The producers that are compared, behind one interface, with equal settings:
---   start(name, brokers, linger_ms[, codec, level])
+--   start(name, brokers, linger_ms[, codec, level[, ca]])
 --                          once in each worker; the rest belongs to what was started
 --   log(topic, key, payload) -> true | nil, err
 --   tend()                 what a producer wants done now and then on the event loop
@@ -16,7 +16,7 @@ local BATCH, TIMEOUT_MS, QUEUE = 500, 60000, 100000
 local starters = {}
 
 
-function starters.lkfk(brokers, linger_ms, codec, level)
+function starters.lkfk(brokers, linger_ms, codec, level, ca)
   local kfk = require "lkfk.kfk"
   assert(kfk.init {
     metadata_broker_list = brokers,
@@ -28,6 +28,8 @@ function starters.lkfk(brokers, linger_ms, codec, level)
     queue_buffering_max_kbytes = 65536,
     compression_codec = codec,
     compression_level = level,
+    security_protocol = ca and "ssl",
+    ssl_ca_location = ca,
     queue_path = getenv "LKFK_SHM",
     backpath = getenv "LKFK_STAGE" .. "/backup",
   })

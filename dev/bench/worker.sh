@@ -2,12 +2,13 @@
 # A broker and an nginx worker that are measured. Source it after stage.sh.
 # shellcheck disable=SC2034 # what is set here is for who sources it
 
-# open_broker VERSION TOPIC PARTITIONS: a fresh broker, with its log in memory where that has room.
-# "default" is the version in kafka/pom.xml. Sets BOOTSTRAP, BROKER (its pid), VERSION.
+# open_broker VERSION TOPIC PARTITIONS [OPTION...]: a fresh broker, with its log in memory where that has room.
+# "default" is the version in kafka/pom.xml; the options are those of kafka.sh start. Sets BOOTSTRAP, BROKER (its pid),
+# VERSION.
 open_broker() {
   local version=$1
   if [[ $version == default ]]; then version=; fi
-  dev/kafka.sh start bench ${version:+"$version"} "log.dirs=$LKFK_SHM/kafka"
+  dev/kafka.sh start bench ${version:+"$version"} "log.dirs=$LKFK_SHM/kafka" "${@:4}"
   dev/kafka.sh topic bench "$2" "$3"
   BOOTSTRAP=$(from_env kafka/bench BOOTSTRAP)
   BROKER=$(from_env kafka/bench PID)
