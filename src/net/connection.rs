@@ -194,7 +194,7 @@ async fn serve(
     let (stream, peer) = transport::connect(address, resolver, limit, *keepalive).await?;
     let (from, mut to) = match &settings.tls {
         None => stream::plain(stream),
-        Some(tls) => stream::tls(tls.connect(address, stream, limit).await?),
+        Some(tls) => stream::tls(tls.connect(conn, address, stream, limit).await?),
     };
     let mut from = BufReader::new(from);
     let handshake = handshake::perform(

@@ -173,7 +173,7 @@ impl<'a> Connections<'a> {
         let Some(connection) = self.open.remove(&conn) else { return };
         let address = &connection.address;
         if let Some(tls) = &self.tls {
-            tls.forget(address);
+            tls.forget(conn.0);
         }
         if connection.versions.is_none() {
             self.versions.handle_failure(address, error);
@@ -247,7 +247,7 @@ impl<'a> Connections<'a> {
     fn close(&mut self, cx: &Context<'_>, conn: ConnId, reason: CloseReason) {
         let Some(connection) = self.open.remove(&conn) else { return };
         if let Some(tls) = &self.tls {
-            tls.forget(&connection.address);
+            tls.forget(conn.0);
         }
         cx.report(&BrokerReport::Closed { address: &connection.address, reason });
     }

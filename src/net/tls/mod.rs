@@ -31,9 +31,6 @@ use tokio_rustls::client::TlsStream;
 const AT_A_TIME: usize = 4;
 const COUNTS_FOR: Duration = Duration::from_millis(250);
 
-/// Brokers whose certificates' ends are remembered. A cluster has fewer.
-const REMEMBERED: usize = 1024;
-
 /// The TLS of one producer's connections.
 #[derive(Debug)]
 pub struct Tls {
@@ -48,17 +45,12 @@ pub struct Tls {
 /// What an operator is to know.
 #[derive(Debug, Default)]
 struct State {
-    /// When the certificates end that were seen last, by whose they are.
-    ends: BTreeMap<String, Expiry>,
+    /// When our own certificate ends.
+    own: Option<Expiry>,
+    /// Addresses of brokers and when their certificates end, by the connections that they were shown on.
+    brokers: BTreeMap<u64, (String, Expiry)>,
     /// Why files could not be read again, since what was read before goes on being used.
     stale: Option<String>,
-}
-
-/// Whose certificate the own one is, in [`Tls::first_end`].
-const OURS: &str = "the client certificate";
-
-fn of_broker(address: &str) -> String {
-    format!("the certificate of broker {address}")
 }
 
 impl Tls {
@@ -81,8 +73,14 @@ impl Tls {
     /// Whose certificate of those in use ends first, and when, in seconds since 1970.
     pub fn first_end(&self) -> Option<(String, i64)> {
         let state = lock(&self.state);
-        let first = state.ends.iter().min_by_key(|(_, expiry)| expiry.0)?;
-        Some((first.0.clone(), first.1.0))
+        let own = state.own.map(|expiry| (None, expiry));
+        let brokers = state.brokers.values().map(|(address, expiry)| (Some(address), *expiry));
+        let (address, end) = own.into_iter().chain(brokers).min_by_key(|(_, expiry)| *expiry)?;
+        let whose = match address {
+            Some(address) => format!("the certificate of broker {address}"),
+            None => "the client certificate".to_owned(),
+        };
+        Some((whose, end.0))
     }
 
     /// Why files could not be read again, once.
@@ -90,14 +88,16 @@ impl Tls {
         lock(&self.state).stale.take()
     }
 
-    /// The broker at this address is not connected any more: its certificate may be another one by now.
-    pub fn forget(&self, address: &str) {
-        lock(&self.state).ends.remove(&of_broker(address));
+    /// The caller's connection `conn` is over: by the next one the broker's certificate may be another.
+    pub fn forget(&self, conn: u64) {
+        lock(&self.state).brokers.remove(&conn);
     }
 
-    /// Does the handshake with a broker, in at most `limit`. Until it is begun it may wait for files and for others.
+    /// Does the handshake with a broker, in at most `limit`. Until it is begun it may wait for files and for others. What
+    /// is noted of the broker's certificate stays until `conn` is to be [forgotten](Self::forget).
     pub(super) async fn connect(
         self: &Arc<Self>,
+        conn: u64,
         address: &HostPort,
         stream: TcpStream,
         limit: Duration,
@@ -122,8 +122,9 @@ impl Tls {
         let stream = done.map_err(|_| too_long("the TLS handshake"))?;
         let stream = stream.map_err(TlsError::in_handshake)?;
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        let expiry = certificates.first().and_then(|one| Expiry::of(one));
-        self.note(of_broker(&address.to_string()), expiry);
+        if let Some(expiry) = certificates.first().and_then(|one| Expiry::of(one)) {
+            lock(&self.state).brokers.insert(conn, (address.to_string(), expiry));
+        }
         Ok(stream)
     }
 
@@ -150,8 +151,8 @@ impl Tls {
         }
         match (Loaded::read(&self.settings), &*loaded) {
             (Ok(fresh), _) => {
-                self.note(OURS.to_owned(), fresh.expiry);
-                lock(&self.state).stale = None;
+                let mut state = lock(&self.state);
+                (state.own, state.stale) = (fresh.expiry, None);
                 let config = fresh.config.clone();
                 *loaded = Some(fresh);
                 Ok(config)
@@ -161,17 +162,6 @@ impl Tls {
                 Ok(before.config.clone())
             }
             (Err(error), _) => Err(error),
-        }
-    }
-
-    fn note(&self, whose: String, expiry: Option<Expiry>) {
-        let ends = &mut lock(&self.state).ends;
-        match expiry {
-            Some(expiry) if ends.len() < REMEMBERED || ends.contains_key(&whose) => {
-                ends.insert(whose, expiry);
-            }
-            Some(_) => {}
-            None => drop(ends.remove(&whose)),
         }
     }
 }
@@ -184,4 +174,34 @@ fn now_s() -> i64 {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    #[test]
+    fn the_end_of_a_broker_s_certificate_is_known_while_one_of_its_connections_is_open() {
+        let tls = Tls::new(TlsSettings {
+            authorities: None,
+            certificate: None,
+            key: None,
+            key_password: Secret::default(),
+            verifies: true,
+            identifies: true,
+        });
+        assert_eq!(tls.first_end(), None);
+        // The first connection to a cluster leads to an address that is a broker's as well.
+        for conn in [1, 2] {
+            lock(&tls.state).brokers.insert(conn, ("b:9093".to_owned(), Expiry(70)));
+        }
+        tls.forget(1);
+        assert_eq!(tls.first_end(), Some(("the certificate of broker b:9093".to_owned(), 70)));
+        lock(&tls.state).own = Some(Expiry(60));
+        assert_eq!(tls.first_end(), Some(("the client certificate".to_owned(), 60)));
+        lock(&tls.state).own = None;
+        tls.forget(2);
+        assert_eq!(tls.first_end(), None);
+    }
 }
