@@ -2,6 +2,7 @@
 
 mod behaviour;
 mod cluster;
+mod compression;
 mod discovery;
 mod eviction;
 mod idempotence;
