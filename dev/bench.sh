@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Compares lkfk with other producers, each inside one nginx worker, on this machine and in one run:
-# prints a table and says what is in it. Takes about ten minutes. LKFK_CPATH, when set, is the
+# prints a table and says what is in it. Takes about a quarter of an hour. LKFK_CPATH, when set, is the
 # directory of the lkfk.so to measure; else it is built.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/stage.sh"

@@ -29,7 +29,8 @@
 #                                    partition 1, and so on
 #   consume NAME TOPIC FORMAT        all records from first to last, in kcat's format
 #   read NAME TOPIC                  the same with Java's consumer of that release, as "KEY SIZE:VALUE"
-#   codecs NAME TOPIC                "CODEC BATCHES BYTES" lines about what the broker has stored
+#   codecs NAME TOPIC                "CODEC BATCHES BYTES" lines about what the broker has stored, in
+#                                    LKFK_KAFKA_DATA where its log.dirs is another one
 #   tool NAME CLASS [ARGUMENT ...]   a Java tool with --bootstrap-server, as in
 #                                    tool main org.apache.kafka.tools.TopicCommand --list
 set -euo pipefail

@@ -78,7 +78,7 @@ check_round_trip() {
   get "/log?from=1&to=$MESSAGES"
   get /flush
   judge "$MESSAGES"
-  if (( DOUBLED > 0 )); then die "$DOUBLED messages are there twice"; fi
+  if (( DUPLICATES > 0 )); then die "$DUPLICATES messages are there twice"; fi
   find_connection
   tell produce "$PRODUCE"
   [[ $PRODUCE == "$1" ]] || die "Produce v$PRODUCE was used, and not v$1"
@@ -96,7 +96,7 @@ check_restart() {
   if (( code )); then die 'not all messages were accepted'; fi
   get /flush
   judge "$(( 2 * MESSAGES ))"
-  tell doubled "$DOUBLED"
+  tell duplicates "$DUPLICATES"
 }
 
 check_unasked() {
@@ -139,7 +139,7 @@ check_authenticated() {
   [[ $CONNECTION == *"SCRAM-SHA-256 as $SASL_USER"* ]] || die "not authenticated: $CONNECTION"
 }
 
-# judge COUNT: all that is in the topic must be the messages from 1 to COUNT. Sets DOUBLED.
+# judge COUNT: all that is in the topic must be the messages from 1 to COUNT. Sets DUPLICATES.
 judge() {
   local backup verdict times=with
   backup=$(find "$PREFIX/backup" -type f -size +0 -print)
@@ -148,7 +148,7 @@ judge() {
   dev/kafka.sh consume "$BROKER" matrix '%p %T %k %s\n' >"$STAGE/matrix/records"
   verdict=$(luajit dev/matrix/judge.lua "$1" "$PARTITIONS" "$times" "$SINCE" \
     <"$STAGE/matrix/records") || die "$verdict"
-  DOUBLED=$verdict
+  DUPLICATES=$verdict
 }
 
 # start_nginx LUA-ASSIGNMENT...: with these options.
@@ -218,12 +218,12 @@ tell() {
 
 # row VERSION: what was found out; what was not is missing.
 row() {
-  local produce='' round_trip='' restart='' doubled='' unasked='' rules='' codecs='' sasl='' total='' key value
+  local produce='' round_trip='' restart='' duplicates='' unasked='' rules='' codecs='' sasl='' total='' key value
   while IFS='=' read -r key value; do
     printf -v "$key" %s "$value"
   done < <(cat "$STAGE/matrix/$1" 2>/dev/null)
   printf '  %-10s%8s%12s%12s%12s%10s%8s%10s%10s%10s' "$1" "${produce:+v$produce}" "$(seconds "$round_trip")" \
-    "$(seconds "$restart")" "${doubled:--}" "$(seconds "$unasked")" "${rules:--}" "$(seconds "$codecs")" \
+    "$(seconds "$restart")" "${duplicates:--}" "$(seconds "$unasked")" "${rules:--}" "$(seconds "$codecs")" \
     "$(seconds "$sasl")" "$(seconds "$total")"
 }
 

@@ -37,7 +37,7 @@ end
 
 
 local seen, last = {}, {}
-local distinct, doubled = 0, 0
+local distinct, duplicates = 0, 0
 local till = (os.time() + 1) * 1000
 
 for line in io.lines() do
@@ -60,7 +60,7 @@ for line in io.lines() do
         fail("a time where there can be none: ", line)
     end
     if seen[number] then
-        doubled = doubled + 1
+        duplicates = duplicates + 1
     else
         if number < (last[partition] or 0) then
             fail("out of order: ", line)
@@ -72,4 +72,4 @@ end
 if distinct ~= COUNT then
     fail(distinct, " of ", COUNT, " messages arrived")
 end
-io.stdout:write(doubled, "\n")
+io.stdout:write(duplicates, "\n")
